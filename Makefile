@@ -1,0 +1,53 @@
+# The environment lives in .venv and is (re)made by whatever target needs it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint type format docs lock clean
+.DEFAULT_GOAL := help
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[all]'
+	touch $@
+
+demo: $(READY) ## run examples/demo.py (QUICK=1: a shorter run)
+	$(BIN)/python examples/demo.py $(if $(QUICK),--quick)
+
+test: $(READY) ## run the tests, one thread for each of the two workers
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: $(READY) ## check the style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(READY) ## check the types
+	$(BIN)/mypy
+
+format: $(READY) ## format the code and fix what ruff can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(READY) ## build docs/ into site/
+	$(BIN)/mkdocs build --strict
+
+# uv keeps the pins that are there; UPGRADE=1 takes the newest versions, and torch stays at $(TORCH).
+# The CUDA packages are left out: torch pins them itself, and its CPU build has none.
+TORCH := 2.13.0
+lock: ## resolve constraints.txt for Python 3.10 to 3.13 (UPGRADE=1: take newer versions)
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/python -m pip install --quiet uv
+	echo torch==$(TORCH) > build/torch.txt
+	build/uv/bin/uv pip compile --quiet --universal --all-extras --python-version 3.10 --no-annotate --no-header \
+		$(if $(UPGRADE),--upgrade) --constraints build/torch.txt --output-file constraints.txt pyproject.toml
+	{ echo '# Exact versions for Python 3.10 to 3.13. Do not edit: regenerate with `make lock`.'; \
+		grep -Ev '^(#|nvidia-|cuda-|triton)' constraints.txt; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+clean: ## remove the environment, caches and builds (not logs/, results/, runs/)
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

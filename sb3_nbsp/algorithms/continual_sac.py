@@ -1,0 +1,304 @@
+"""SAC that knows phases and takes interventions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch as th
+from stable_baselines3 import SAC
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
+from stable_baselines3.common.utils import FloatSchedule, polyak_update
+from stable_baselines3.sac.policies import SACPolicy
+from torch.nn import functional as F
+
+from sb3_nbsp.algorithms.phases import PhasedAlgorithm, reset_optimizer
+from sb3_nbsp.interventions import Intervention, Interventions
+from sb3_nbsp.interventions.base import check_range
+
+SelfContinualSAC = TypeVar("SelfContinualSAC", bound="ContinualSAC")
+
+
+class ContinualSAC(PhasedAlgorithm, SAC):
+    """
+    Soft Actor-Critic over a sequence of tasks. On an environment that is no task sequence, and without
+    interventions, it is SB3's SAC. On a task sequence it only adds what the start of a
+    phase means; without interventions that is the "vanilla SAC" of the NBSP paper, which
+    forgets because its replay buffer D is emptied.
+
+    Every parameter that is not listed here is SB3's: see :class:`stable_baselines3.SAC`.
+
+    :param policy: "MlpPolicy", "CnnPolicy" or a subclass of ``SACPolicy``
+    :param env: the environment, a task sequence or any other
+    :param learning_rate: of all optimizers, or a schedule of the remaining progress
+    :param qf_learning_rate: of the critics; None for ``learning_rate``
+    :param interventions: changes to how the agent learns, in the order in which they act
+    :param clear_replay_buffer: empty D when a phase starts
+    :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase
+        other than the first; None for ``learning_starts``
+    :param reset_optimizers: forget the optimizers' moments when a phase starts
+    :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a phase starts
+    :param fused: use PyTorch's fused kernel where the optimizer has one; the same up to rounding.
+        False is SB3's SAC bit for bit
+    :raises ValueError: if an option is out of its range
+    """
+
+    def __init__(
+        self,
+        policy: str | type[SACPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        ent_coef: str | float = "auto",
+        target_update_interval: int = 1,
+        target_entropy: str | float = "auto",
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        use_sde_at_warmup: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        qf_learning_rate: float | Schedule | None = None,
+        interventions: Sequence[Intervention] = (),
+        clear_replay_buffer: bool = True,
+        phase_learning_starts: int | None = None,
+        reset_optimizers: bool = False,
+        reset_ent_coef: bool = False,
+        fused: bool = True,
+    ) -> None:
+        if qf_learning_rate is not None and not callable(qf_learning_rate):
+            check_range("qf_learning_rate", qf_learning_rate, 0)
+        if phase_learning_starts is not None:
+            check_range("phase_learning_starts", phase_learning_starts, 0, integer=True)
+        for intervention in interventions:
+            if not isinstance(intervention, Intervention):
+                raise ValueError(f"interventions must hold Intervention objects, not {intervention!r}")
+        self.qf_learning_rate = qf_learning_rate
+        self.interventions = list(interventions)
+        self.clear_replay_buffer = clear_replay_buffer
+        self.phase_learning_starts = phase_learning_starts
+        self.reset_optimizers = reset_optimizers
+        self.reset_ent_coef = reset_ent_coef
+        self.fused = fused
+        self._init_phases()
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,
+            action_noise,
+            replay_buffer_class,
+            replay_buffer_kwargs,
+            optimize_memory_usage,
+            n_steps,
+            ent_coef,
+            target_update_interval,
+            target_entropy,
+            use_sde,
+            sde_sample_freq,
+            use_sde_at_warmup,
+            stats_window_size,
+            tensorboard_log,
+            policy_kwargs,
+            verbose,
+            seed,
+            device,
+            _init_setup_model,
+        )
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self._qf_schedule = None if self.qf_learning_rate is None else FloatSchedule(self.qf_learning_rate)
+        self._initial_log_ent_coef = None if self.log_ent_coef is None else self.log_ent_coef.item()
+        self._set_fused()
+        self.hooks = Interventions(self._make_interventions())
+        self.hooks.attach(self)
+
+    def _make_interventions(self) -> list[Intervention]:
+        """The interventions that act on this agent, in order; subclasses add those that make up a method."""
+        return list(self.interventions)
+
+    def _set_fused(self) -> None:
+        """Switch the fused kernels on, which a state dict of plain SB3 switches off."""
+        for optimizer in (self.actor.optimizer, self.critic.optimizer):
+            if not self.fused or "fused" not in optimizer.defaults:
+                continue
+            for group in optimizer.param_groups:
+                group["fused"], group["foreach"] = True, False
+            for parameter, state in optimizer.state.items():
+                if "step" in state:  # the fused kernel wants it beside the parameter
+                    state["step"] = state["step"].to(parameter.device, th.float32)
+
+    def set_parameters(
+        self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
+    ) -> None:
+        """Load parameters, see :meth:`PersistentAlgorithm.set_parameters`."""
+        super().set_parameters(load_path_or_dict, exact_match, device)
+        self._set_fused()
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """
+        Gradient steps of SAC with the interventions' hooks in them (NBSP, Algorithm 2, lines 8 to 17).
+
+        :param gradient_steps: number of gradient steps
+        :param batch_size: transitions per gradient step
+        """
+        if self._is_warming_up():
+            return
+        assert self.replay_buffer is not None
+        self.policy.set_training_mode(True)
+        self._update_learning_rates()
+        actor_parameters = [p for group in self.actor.optimizer.param_groups for p in group["params"]]
+        records: dict[str, list[th.Tensor]] = {"actor_loss": [], "critic_loss": [], "ent_coef": [], "ent_coef_loss": []}
+
+        for gradient_step in range(gradient_steps):
+            # Line 9: every k-th batch may come from the memory of earlier tasks
+            source = self.hooks.replay_source(self._n_updates + gradient_step + 1) or self.replay_buffer
+            data = source.sample(batch_size, env=self._vec_normalize_env)
+            # With n-step returns, gamma to the number of steps
+            discounts = data.discounts if data.discounts is not None else self.gamma
+            if self.use_sde:
+                self.actor.reset_noise()
+
+            actions_pi, log_prob = self.actor.action_log_prob(data.observations)
+            log_prob = log_prob.reshape(-1, 1)
+
+            # Line 15: the entropy coefficient
+            ent_coef, ent_coef_loss = self._update_ent_coef(log_prob)
+            records["ent_coef"].append(ent_coef)
+            if ent_coef_loss is not None:
+                records["ent_coef_loss"].append(ent_coef_loss)
+
+            # Line 12: the target value
+            with th.no_grad():
+                next_actions, next_log_prob = self.actor.action_log_prob(data.next_observations)
+                next_q_values = th.cat(self.critic_target(data.next_observations, next_actions), dim=1)
+                next_q_values, _ = th.min(next_q_values, dim=1, keepdim=True)
+                next_q_values = next_q_values - ent_coef * next_log_prob.reshape(-1, 1)
+                target_q_values = data.rewards + (1 - data.dones) * discounts * next_q_values
+
+            # Line 13: the critics
+            current_q_values = self.critic(data.observations, data.actions)
+            critic_loss = 0.5 * sum(F.mse_loss(current_q, target_q_values) for current_q in current_q_values)
+            critic_loss = critic_loss + self.hooks.penalty("critic")
+            assert isinstance(critic_loss, th.Tensor)
+            records["critic_loss"].append(critic_loss.detach())
+            self.critic.optimizer.zero_grad()
+            critic_loss.backward()
+            self.hooks.before_step("critic")
+            self.critic.optimizer.step()
+            self.hooks.after_step("critic")
+
+            # Line 14: the actor (the paper prints gradient ascent, but this is a loss)
+            q_values_pi = th.cat(self.critic(data.observations, actions_pi), dim=1)
+            min_qf_pi, _ = th.min(q_values_pi, dim=1, keepdim=True)
+            actor_loss = (ent_coef * log_prob - min_qf_pi).mean() + self.hooks.penalty("actor")
+            records["actor_loss"].append(actor_loss.detach())
+            self.actor.optimizer.zero_grad()
+            # Only the actor's gradients: nobody uses those of the critics
+            actor_loss.backward(inputs=actor_parameters)
+            self.hooks.before_step("actor")
+            self.actor.optimizer.step()
+            self.hooks.after_step("actor")
+
+            # Line 16: the target critics
+            if gradient_step % self.target_update_interval == 0:
+                polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+                polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
+
+        self._n_updates += gradient_steps
+        self.hooks.after_train()
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, values in records.items():
+            if values:
+                self.logger.record(f"train/{name}", th.stack(values).mean().item())
+
+    def _update_ent_coef(self, log_prob: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
+        """
+        One step of the entropy coefficient, if it is learned.
+
+        :param log_prob: of the actor's actions, shape (batch, 1)
+        :return: the coefficient before the step, and its loss
+        """
+        if self.ent_coef_optimizer is None or self.log_ent_coef is None:
+            return self.ent_coef_tensor, None
+        ent_coef = th.exp(self.log_ent_coef.detach())
+        assert isinstance(self.target_entropy, float)
+        loss = -(self.log_ent_coef * (log_prob + self.target_entropy).detach()).mean()
+        self.ent_coef_optimizer.zero_grad()
+        loss.backward()
+        self.ent_coef_optimizer.step()
+        return ent_coef, loss.detach()
+
+    def _update_learning_rates(self) -> None:
+        optimizers = [self.actor.optimizer, self.critic.optimizer]
+        if self.ent_coef_optimizer is not None:
+            optimizers.append(self.ent_coef_optimizer)
+        self._update_learning_rate(optimizers)
+        if self._qf_schedule is not None:
+            qf_learning_rate = self._qf_schedule(self._current_progress_remaining)
+            for group in self.critic.optimizer.param_groups:
+                group["lr"] = qf_learning_rate
+            self.logger.record("train/qf_learning_rate", qf_learning_rate)
+
+    def _reset_for_phase(self) -> None:
+        optimizers = [self.actor.optimizer, self.critic.optimizer] if self.reset_optimizers else []
+        if self.ent_coef_optimizer is not None and (self.reset_optimizers or self.reset_ent_coef):
+            optimizers.append(self.ent_coef_optimizer)
+        for optimizer in optimizers:
+            reset_optimizer(optimizer)
+        if self.reset_ent_coef and self.log_ent_coef is not None:
+            assert self._initial_log_ent_coef is not None
+            self.log_ent_coef.data.fill_(self._initial_log_ent_coef)
+
+    def learn(
+        self: SelfContinualSAC,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "ContinualSAC",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfContinualSAC:
+        """
+        Train, see SB3. On a task sequence, training ends with the sequence if that comes first.
+
+        :param total_timesteps: environment steps
+        :param callback: see SB3
+        :param log_interval: episodes between two records
+        :param tb_log_name: name of the run for TensorBoard
+        :param reset_num_timesteps: see SB3; pass False to continue
+        :param progress_bar: show a progress bar
+        :return: the agent
+        """
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_qf_schedule", "_initial_log_ent_coef"]
+
+
+__all__ = ["ContinualSAC"]

@@ -1,0 +1,124 @@
+"""NBSP on SAC."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.sac.policies import SACPolicy
+
+from sb3_nbsp.algorithms.continual_sac import ContinualSAC
+from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, Intervention
+from sb3_nbsp.interventions.base import check_option
+from sb3_nbsp.interventions.goal_window import GoalMetric
+
+SelfNBSPSAC = TypeVar("SelfNBSPSAC", bound="NBSPSAC")
+
+
+class NBSPSAC(ContinualSAC):
+    """
+    Neuron-level Balance between Stability and Plasticity (NBSP) on Soft Actor-Critic: after each task, the
+    neurons whose activation goes with success are found and from then on moved only a little, and
+    every ``replay_interval``-th batch comes from a memory of earlier tasks.
+
+    Paper: NBSP, A Neuron-Level Framework for Balancing Stability and Plasticity in Deep Reinforcement Learning
+    (Algorithms 1 and 2). Until the first task ends it is plain SAC.
+
+    :param policy: see :class:`ContinualSAC`
+    :param env: see :class:`ContinualSAC`
+    :param learning_rate: see :class:`ContinualSAC`
+    :param masking: use gradient masking; the options are those of :class:`~sb3_nbsp.interventions.GradientMasking`
+    :param skill_proportion: m, share of skill neurons among the hidden neurons of a network
+    :param mask_alpha: α of equation 7
+    :param mask_type: "soft" or "hard"
+    :param mask_target: "step" or "gradient"
+    :param mask_accumulation: "minimum" or "latest"
+    :param mask_networks: "both", "actor" or "critic"
+    :param identification: "goal", "activation", "weight" or "random"
+    :param identification_steps: T
+    :param identification_data: "training" or "fresh"
+    :param goal_metric: "auto", "step_success", "episode_success", "episode_return" or a function of (reward, done, info)
+    :param exclude_dead: never select dead neurons
+    :param replay: use experience replay; the options are those of :class:`~sb3_nbsp.interventions.ExperienceReplay`
+    :param memory_size: capacity of the memory of earlier tasks, in transitions
+    :param replay_interval: k, gradient steps from one batch of the memory to the next
+    :param interventions: further interventions; they act after NBSP's own
+    :param kwargs: everything else: see :class:`ContinualSAC` and :class:`stable_baselines3.SAC`
+    :raises ValueError: if an option is out of its range
+    """
+
+    def __init__(
+        self,
+        policy: str | type[SACPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        *,
+        masking: bool = True,
+        skill_proportion: float = 0.2,
+        mask_alpha: float = 0.2,
+        mask_type: Literal["soft", "hard"] = "soft",
+        mask_target: Literal["step", "gradient"] = "step",
+        mask_accumulation: Literal["minimum", "latest"] = "minimum",
+        mask_networks: Literal["both", "actor", "critic"] = "both",
+        identification: Literal["goal", "activation", "weight", "random"] = "goal",
+        identification_steps: int = 10_000,
+        identification_data: Literal["training", "fresh"] = "training",
+        goal_metric: GoalMetric = "auto",
+        exclude_dead: bool = True,
+        replay: bool = True,
+        memory_size: int = 100_000,
+        replay_interval: int = 10,
+        **kwargs: Any,
+    ) -> None:
+        check_option("masking", masking, (True, False))
+        check_option("replay", replay, (True, False))
+        self.masking = masking
+        self.skill_proportion = skill_proportion
+        self.mask_alpha = mask_alpha
+        self.mask_type = mask_type
+        self.mask_target = mask_target
+        self.mask_accumulation = mask_accumulation
+        self.mask_networks = mask_networks
+        self.identification = identification
+        self.identification_steps = identification_steps
+        self.identification_data = identification_data
+        self.goal_metric = goal_metric
+        self.exclude_dead = exclude_dead
+        self.replay = replay
+        self.memory_size = memory_size
+        self.replay_interval = replay_interval
+        self._own_interventions()  # complain of a wrong option before anything is built
+        super().__init__(policy, env, learning_rate, **kwargs)
+
+    def _make_interventions(self) -> list[Intervention]:
+        return self._own_interventions() + super()._make_interventions()
+
+    def _own_interventions(self) -> list[Intervention]:
+        # Built whether or not they are used: a wrong option is an error either way
+        masking = GradientMasking(
+            skill_proportion=self.skill_proportion,
+            mask_alpha=self.mask_alpha,
+            mask_type=self.mask_type,
+            mask_target=self.mask_target,
+            mask_accumulation=self.mask_accumulation,
+            mask_networks=self.mask_networks,
+            identification=self.identification,
+            identification_steps=self.identification_steps,
+            identification_data=self.identification_data,
+            goal_metric=self.goal_metric,
+            exclude_dead=self.exclude_dead,
+        )
+        replay = ExperienceReplay(memory_size=self.memory_size, replay_interval=self.replay_interval)
+        return [*([masking] if self.masking else []), *([replay] if self.replay else [])]
+
+    def learn(
+        self: SelfNBSPSAC,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "NBSPSAC",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfNBSPSAC:
+        """Train, see :meth:`ContinualSAC.learn`."""
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

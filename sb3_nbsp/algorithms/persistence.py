@@ -1,0 +1,133 @@
+"""Save and load an agent with the state of its interventions."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+import pickle
+from typing import Any, TypeVar
+
+import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.type_aliases import TensorDict
+
+from sb3_nbsp.files import atomic_path
+from sb3_nbsp.interventions import Interventions
+
+Self = TypeVar("Self", bound="PersistentAlgorithm")
+File = str | pathlib.Path | io.BufferedIOBase
+
+
+class PersistentAlgorithm(OffPolicyAlgorithm):
+    """
+    An off-policy algorithm whose interventions travel with its files: their state inside the model's zip, their
+    memory inside the replay buffer's pickle. Files of plain SB3 load too.
+    """
+
+    hooks: Interventions
+
+    def save(self, path: File, exclude: Any = None, include: Any = None) -> None:
+        """
+        Save the model, as SB3 does, but under a temporary name that is then renamed.
+
+        :param path: where to save; ".zip" is appended if it has no suffix
+        :param exclude: see SB3
+        :param include: see SB3
+        """
+        if not isinstance(path, (str, pathlib.Path)):
+            super().save(path, exclude, include)
+            return
+        with atomic_path(_with_suffix(path, "zip")) as temporary:
+            super().save(temporary, exclude, include)
+
+    @classmethod
+    def load(cls: type[Self], path: File, *args: Any, **kwargs: Any) -> Self:
+        """
+        Load a model, see SB3. A zip of the plain SB3 algorithm loads as well; its interventions start afresh.
+
+        :param path: the zip file
+        :param args: see SB3
+        :param kwargs: see SB3; attributes to replace
+        :return: the model
+        :raises ValueError: if the file is corrupt or holds another kind of model
+        """
+        try:
+            return super().load(path, *args, **kwargs)
+        except (AttributeError, KeyError, TypeError, AssertionError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path} does not hold a model that {cls.__name__} can load: {error}") from error
+
+    def set_parameters(
+        self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
+    ) -> None:
+        """
+        Load parameters, see SB3. Where the interventions' state is missing, it stays as it is.
+
+        :param load_path_or_dict: a file or :meth:`get_parameters`'s result
+        :param exact_match: see SB3
+        :param device: see SB3
+        """
+        if isinstance(load_path_or_dict, dict):
+            parameters = dict(load_path_or_dict)
+        else:
+            parameters = load_from_zip_file(load_path_or_dict, device=device, load_data=False)[1]
+        parameters.setdefault("hooks", self.hooks.state_dict())  # type: ignore[arg-type]
+        super().set_parameters(parameters, exact_match, device)
+
+    def save_replay_buffer(self, path: File) -> None:
+        """
+        Save the replay buffer and, with it, what the interventions remember of earlier tasks.
+
+        :param path: where to save; ".pkl" is appended if it has no suffix
+        """
+        assert self.replay_buffer is not None
+        self.replay_buffer.intervention_memory = self.hooks.memory_state()  # type: ignore[attr-defined]
+        try:
+            if isinstance(path, (str, pathlib.Path)):
+                with atomic_path(_with_suffix(path, "pkl")) as temporary:
+                    super().save_replay_buffer(temporary)
+            else:
+                super().save_replay_buffer(path)
+        finally:
+            del self.replay_buffer.intervention_memory  # type: ignore[attr-defined]
+
+    def load_replay_buffer(self, path: File, truncate_last_traj: bool = True) -> None:
+        """
+        Load what :meth:`save_replay_buffer` saved, or a replay buffer of plain SB3.
+
+        :param path: the pickle
+        :param truncate_last_traj: see SB3
+        :raises ValueError: if the file is corrupt, no replay buffer, or of another shape; the
+            agent's buffers then stay as they are
+        """
+        own = self.replay_buffer
+        assert own is not None
+        try:
+            super().load_replay_buffer(path, truncate_last_traj)
+            assert self.replay_buffer is not None
+            _check_same_shape(self.replay_buffer, own)
+            self.hooks.load_memory_state(vars(self.replay_buffer).pop("intervention_memory", {}))
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            self.replay_buffer = own
+            raise ValueError(f"{path} does not hold a replay buffer for this agent: {error}") from error
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "hooks"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts, tensors = super()._get_torch_save_params()
+        return [*state_dicts, "hooks"], tensors
+
+
+def _with_suffix(path: str | pathlib.Path, suffix: str) -> pathlib.Path:
+    path = pathlib.Path(path)
+    return path if path.suffix else path.with_name(f"{path.name}.{suffix}")
+
+
+def _check_same_shape(loaded: ReplayBuffer, own: ReplayBuffer) -> None:
+    for name in ("obs_shape", "action_dim", "n_envs"):
+        if getattr(loaded, name) != getattr(own, name):
+            raise ValueError(f"its {name} is {getattr(loaded, name)}, the agent's is {getattr(own, name)}")

@@ -1,0 +1,176 @@
+"""Follow the phases of a task sequence, which the environment announces in its infos."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn
+
+from sb3_nbsp.algorithms.persistence import File, PersistentAlgorithm
+from sb3_nbsp.interventions import Phase
+
+# Attributes that are rebuilt when a model is loaded
+_NOT_SAVED = ["_crossed", "_sequence_over", "show_progress"]
+
+
+class PhasedAlgorithm(PersistentAlgorithm):
+    """
+    An off-policy algorithm that learns of phases from ``info["boundary"]``, which is True at the last step of a
+    phase, and from ``info["task"]`` and ``info["phase"]`` of the reset behind it. On an environment that says
+    nothing of this kind there is one phase, and nothing here acts.
+    """
+
+    clear_replay_buffer: bool
+    phase_learning_starts: int | None
+    show_progress = False
+
+    def _init_phases(self) -> None:
+        self.phase = Phase(0, "")
+        self.phase_steps = 0  # transitions stored in this phase
+        self._phase_over = False
+        self._env_phase: int | None = None  # phase of the environment's own count
+        self._sequence_progress: list[dict[str, Any]] | None = None  # of a saved model, until learn() is called
+        self._sequence_over = False
+        self._crossed = np.zeros(0, dtype=bool)  # by environment: has it left the current phase?
+
+    def save(self, path: File, exclude: Any = None, include: Any = None) -> None:
+        """Save the model and how far its environment is in the task sequence; see :meth:`PersistentAlgorithm.save`."""
+        if self.env is not None and self._sequence_progress is None and self.env.has_attr("get_progress"):
+            self._sequence_progress = self.env.env_method("get_progress")
+            try:
+                super().save(path, exclude, include)
+            finally:
+                self._sequence_progress = None
+        else:
+            super().save(path, exclude, include)
+
+    def _excluded_save_params(self) -> list[str]:
+        return super()._excluded_save_params() + _NOT_SAVED
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> Any:
+        assert self.env is not None, "set_env() must be called before learn()"
+        self.show_progress = progress_bar
+        reset = reset_num_timesteps or self._last_obs is None
+        if self._sequence_progress is not None and self.env.has_attr("set_progress"):
+            for index in range(self.n_envs):
+                progress = self._sequence_progress[min(index, len(self._sequence_progress) - 1)]
+                self.env.env_method("set_progress", progress, indices=index)
+        self._sequence_progress = None
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        self._sequence_over = False
+        self._crossed = np.zeros(self.n_envs, dtype=bool)
+        self.hooks.on_learn_start(reset)
+        self._catch_up_with_environment()
+        return result
+
+    def _catch_up_with_environment(self) -> None:
+        """The first phase gets its task's name; an environment that was exchanged is a new phase."""
+        assert self.env is not None
+        info = self.env.unwrapped.reset_infos[0]
+        if "phase" not in info:
+            return
+        here = (info["phase"], info["task"])
+        if self._env_phase is None:
+            self._env_phase, self.phase = info["phase"], Phase(self.phase.index, info["task"])
+        elif here != (self._env_phase, self.phase.task):
+            if not self._phase_over:
+                self._end_phase()
+            self._start_phase(info)
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        if self._crossed.any():
+            # Parallel environments can be in different phases for a step or two: those steps belong
+            # to no phase as a whole and are left out
+            self._last_obs = new_obs  # type: ignore[assignment]
+            if self._vec_normalize_env is not None:
+                self._last_original_obs = self._vec_normalize_env.get_original_obs()  # type: ignore[assignment]
+        else:
+            super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+            self.phase_steps += self.n_envs
+            raw_reward = reward if self._vec_normalize_env is None else self._vec_normalize_env.get_original_reward()
+            self.hooks.on_transition(raw_reward, dones, infos)
+        if "boundary" in infos[0]:
+            self._follow_boundaries(infos)
+
+    def _follow_boundaries(self, infos: list[dict[str, Any]]) -> None:
+        assert self.env is not None
+        waiting_before = bool(self._crossed.any())
+        self._crossed |= [info["boundary"] for info in infos]
+        if self._crossed.all():
+            self._crossed[:] = False
+            self._end_phase()
+            self._sequence_over = infos[0]["sequence_over"]
+            if not self._sequence_over:
+                self._start_phase(self.env.unwrapped.reset_infos[0])
+        elif self._crossed.any() and not waiting_before and self.env.has_attr("next_phase"):
+            self.env.env_method("next_phase", indices=np.flatnonzero(~self._crossed).tolist())
+
+    def _end_phase(self) -> None:
+        self._phase_over = True
+        self.hooks.on_phase_end(self.phase)
+
+    def _start_phase(self, info: dict[str, Any]) -> None:
+        """A phase starts: D is emptied, the counters begin anew (SPEC: "at a phase start")."""
+        self.phase = Phase(self.phase.index + 1, info["task"])
+        self._env_phase, self._phase_over, self.phase_steps = info["phase"], False, 0
+        assert self.replay_buffer is not None
+        if self.clear_replay_buffer:
+            self.replay_buffer.reset()
+        self._reset_for_phase()
+        self.hooks.on_phase_start(self.phase)
+
+    def _reset_for_phase(self) -> None:
+        """What else an algorithm resets when a phase starts."""
+
+    def _phase_warmup(self) -> int:
+        """Steps of random actions at the start of a phase other than the first."""
+        return self.learning_starts if self.phase_learning_starts is None else self.phase_learning_starts
+
+    def _is_warming_up(self) -> bool:
+        """Whether a phase other than the first is too young to learn. (Of the first, SB3 takes care.)"""
+        if self.phase.index == 0:
+            return False
+        assert self.replay_buffer is not None
+        has_batch = self.replay_buffer.size() * self.n_envs >= self.batch_size
+        return self.phase_steps <= self._phase_warmup() or not has_batch
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self.phase.index > 0:
+            is_random = self.phase_steps < self._phase_warmup()
+            learning_starts = self.num_timesteps + 1 if is_random else 0
+        return super()._sample_action(learning_starts, action_noise, n_envs)
+
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
+        """Collect experience, see SB3; training stops when the task sequence is over."""
+        rollout = super().collect_rollouts(*args, **kwargs)
+        return rollout._replace(continue_training=False) if self._sequence_over else rollout
+
+
+def reset_optimizer(optimizer: th.optim.Optimizer) -> None:
+    """
+    Forget an optimizer's moments.
+
+    :param optimizer: the optimizer
+    """
+    optimizer.state.clear()

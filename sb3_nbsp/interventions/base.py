@@ -1,0 +1,292 @@
+"""What an intervention is: hooks into an agent's training that do nothing unless a method overrides them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+Network = Literal["actor", "critic"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """
+    One stretch of training on one task.
+
+    :param index: position of the phase in the agent's life, from 0
+    :param task: name of the task; the same name means the same task
+    """
+
+    index: int
+    task: str
+
+
+class Intervention:
+    """
+    A change to how an agent learns. Subclass it and override the hooks you need; all others do nothing.
+
+    The constructor must store its options only: it runs once, in the user's code, and
+    the object is saved with the model. State belongs into :meth:`attach`, :meth:`state_dict`
+    and :meth:`load_state_dict`.
+    """
+
+    agent: OffPolicyAlgorithm
+
+    def attach(self, agent: OffPolicyAlgorithm) -> None:
+        """
+        Called when the agent's networks have been built, also when a saved model is loaded.
+
+        :param agent: the agent; its environment may be missing
+        :raises ValueError: if the intervention cannot work with this agent
+        """
+        self.agent = agent
+
+    def on_learn_start(self, reset: bool) -> None:
+        """
+        A call of ``learn()`` begins.
+
+        :param reset: whether the environments were reset, which breaks off the episodes under way
+        :raises ValueError: if the intervention cannot work with the environment
+        """
+
+    def on_phase_start(self, phase: Phase) -> None:
+        """
+        A phase other than the first one starts. The replay buffer is empty.
+
+        :param phase: the phase that starts
+        """
+
+    def on_phase_end(self, phase: Phase) -> None:
+        """
+        A phase has ended. The replay buffer still holds its transitions.
+
+        :param phase: the phase that has ended
+        """
+
+    def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """
+        One transition per environment has just been added to the replay buffer.
+
+        :param rewards: as the environment gave them, shape (n_envs,)
+        :param dones: shape (n_envs,)
+        :param infos: one dictionary per environment
+        """
+
+    def replay_source(self, gradient_step: int) -> ReplayBuffer | None:
+        """
+        Where a gradient step takes its batch from.
+
+        :param gradient_step: number of the step in the agent's life, from 1
+        :return: a buffer, or None for the agent's own
+        """
+        return None
+
+    def penalty(self, network: Network) -> th.Tensor | None:
+        """
+        A term to add to a loss.
+
+        :param network: "actor" or "critic"
+        :return: a scalar, or None for no term
+        """
+        return None
+
+    def before_step(self, network: Network) -> None:
+        """
+        Gradients are there, the optimizer has not yet stepped.
+
+        :param network: whose optimizer is about to step
+        """
+
+    def after_step(self, network: Network) -> None:
+        """
+        The optimizer has stepped.
+
+        :param network: whose optimizer has stepped
+        """
+
+    def after_train(self) -> None:
+        """All gradient steps of one call of ``train()`` are done."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """
+        State that travels with the saved model.
+
+        :return: tensors, numbers, strings, lists and dictionaries of those only
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Restore what :meth:`state_dict` returned. Called after :meth:`attach`.
+
+        :param state: the saved state
+        """
+
+    def memory_state(self) -> Any:
+        """
+        State too large for the model's file; it travels with the saved replay buffer.
+
+        :return: anything that pickles, or None
+        """
+        return None
+
+    def load_memory_state(self, state: Any) -> None:
+        """
+        Restore what :meth:`memory_state` returned.
+
+        :param state: the saved state, or None if the file has none
+        :raises ValueError: if it does not fit the agent
+        """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the options only: the public attributes apart from the agent."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_") and name != "agent"}
+
+
+class Interventions:
+    """
+    The interventions of one agent, called in order; those behind a step in reverse order, so that each
+    undoes its own preparation.
+
+    :param interventions: in the order in which they act
+    """
+
+    def __init__(self, interventions: Sequence[Intervention] = ()) -> None:
+        self._all = list(interventions)
+
+    def attach(self, agent: OffPolicyAlgorithm) -> None:
+        """See :meth:`Intervention.attach`."""
+        for intervention in self._all:
+            intervention.attach(agent)
+
+    def on_learn_start(self, reset: bool) -> None:
+        """See :meth:`Intervention.on_learn_start`."""
+        for intervention in self._all:
+            intervention.on_learn_start(reset)
+
+    def on_phase_start(self, phase: Phase) -> None:
+        """See :meth:`Intervention.on_phase_start`."""
+        for intervention in self._all:
+            intervention.on_phase_start(phase)
+
+    def on_phase_end(self, phase: Phase) -> None:
+        """See :meth:`Intervention.on_phase_end`."""
+        for intervention in self._all:
+            intervention.on_phase_end(phase)
+
+    def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """See :meth:`Intervention.on_transition`."""
+        for intervention in self._all:
+            intervention.on_transition(rewards, dones, infos)
+
+    def replay_source(self, gradient_step: int) -> ReplayBuffer | None:
+        """See :meth:`Intervention.replay_source`; the first intervention that names a buffer decides."""
+        sources = (intervention.replay_source(gradient_step) for intervention in self._all)
+        return next((source for source in sources if source is not None), None)
+
+    def penalty(self, network: Network) -> th.Tensor | float:
+        """See :meth:`Intervention.penalty`; the sum over the interventions."""
+        penalties = [penalty for each in self._all if (penalty := each.penalty(network)) is not None]
+        return th.stack(penalties).sum() if penalties else 0.0
+
+    def before_step(self, network: Network) -> None:
+        """See :meth:`Intervention.before_step`."""
+        for intervention in self._all:
+            intervention.before_step(network)
+
+    def after_step(self, network: Network) -> None:
+        """See :meth:`Intervention.after_step`."""
+        for intervention in reversed(self._all):
+            intervention.after_step(network)
+
+    def after_train(self) -> None:
+        """See :meth:`Intervention.after_train`."""
+        for intervention in self._all:
+            intervention.after_train()
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of all interventions, by position and class name."""
+        return {_key(i, each): each.state_dict() for i, each in enumerate(self._all)}
+
+    def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
+        """
+        Restore :meth:`state_dict`. Interventions that the file does not know start afresh.
+
+        :param state: the saved state
+        :param strict: raise if the file holds the state of an intervention that this agent lacks
+        :raises ValueError: see ``strict``
+        """
+        keys = {_key(i, each): each for i, each in enumerate(self._all)}
+        unknown = set(state) - set(keys)
+        if strict and unknown:
+            raise ValueError(f"The saved model has interventions {sorted(unknown)} which this agent lacks; it has {sorted(keys)}")
+        for key, intervention in keys.items():
+            if key in state:
+                intervention.load_state_dict(state[key])
+
+    def memory_state(self) -> dict[str, Any]:
+        """Memory of all interventions, by position and class name."""
+        return {_key(i, each): each.memory_state() for i, each in enumerate(self._all)}
+
+    def load_memory_state(self, state: dict[str, Any]) -> None:
+        """
+        Restore :meth:`memory_state`.
+
+        :param state: the saved state; empty if the file comes from plain SB3
+        """
+        for i, each in enumerate(self._all):
+            each.load_memory_state(state.get(_key(i, each)))
+
+
+def _key(index: int, intervention: Intervention) -> str:
+    return f"{index}.{type(intervention).__name__}"
+
+
+def own_seed(agent: OffPolicyAlgorithm, phase: Phase, purpose: int) -> int:
+    """
+    Seed for randomness of an intervention's own, so that switching it on leaves the agent's random streams alone.
+
+    :param agent: its seed is used; an agent without one counts as seed 0
+    :param phase: the phase that the randomness is for
+    :param purpose: a number of the caller's own
+    :return: a seed
+    """
+    return int(np.random.SeedSequence([agent.seed or 0, phase.index, purpose]).generate_state(1)[0])
+
+
+def check_option(name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """
+    :param name: name of the option
+    :param value: its value
+    :param allowed: the values that it may have
+    :raises ValueError: if it has another
+    """
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+
+
+def check_range(
+    name: str, value: float, low: float, high: float = np.inf, low_open: bool = False, integer: bool = False
+) -> None:
+    """
+    :param name: name of the option
+    :param value: its value
+    :param low: smallest allowed value
+    :param high: largest allowed value
+    :param low_open: exclude the smallest value itself
+    :param integer: demand a whole number
+    :raises ValueError: if the value is outside the range, or no number
+    """
+    interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if np.isinf(high) else ']'}"
+    kinds: tuple[type, ...] = (int, np.integer) if integer else (int, float, np.integer, np.floating)
+    is_number = isinstance(value, kinds) and not isinstance(value, bool)
+    if not is_number or not (low < value if low_open else low <= value) or not value <= high:
+        raise ValueError(f"{name} must be a{' whole' if integer else ''} number in {interval}, not {value!r}")

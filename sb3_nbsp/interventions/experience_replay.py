@@ -1,0 +1,78 @@
+"""Experience replay: every k-th gradient step learns from what earlier tasks left behind (NBSP)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_nbsp.interventions.base import Intervention, Phase, check_range, own_seed
+from sb3_nbsp.interventions.task_memory import TaskMemory, stored_transitions
+
+
+class ExperienceReplay(Intervention):
+    r"""
+    Keep a part of the transitions of finished phases in a memory :math:`D_{pre}` and draw every k-th batch from it
+    (NBSP, equation 8; Algorithm 2, lines 9 and 21).
+
+    .. math:: L = R(t)\, E_{D_{pre}}[L] + (1 - R(t))\, E_D[L], \quad R(t) = 1[t \equiv 0 \pmod k]
+
+    Steps t count over the life of the agent, from 1. While the memory is empty, every batch comes from D.
+
+    :param memory_size: capacity of the memory in transitions, shared equally between the tasks seen
+    :param replay_interval: k; 1 draws every batch from the memory once there is one
+    :raises ValueError: if an option is out of its range
+    """
+
+    def __init__(self, memory_size: int = 100_000, replay_interval: int = 10) -> None:
+        check_range("memory_size", memory_size, 1, integer=True)
+        check_range("replay_interval", replay_interval, 1, integer=True)
+        self.memory_size = memory_size
+        self.replay_interval = replay_interval
+
+    def attach(self, agent: OffPolicyAlgorithm) -> None:
+        """See :meth:`Intervention.attach`."""
+        super().attach(agent)
+        if agent.n_steps > 1 or isinstance(agent.replay_buffer, NStepReplayBuffer):
+            raise ValueError(
+                f"n_steps={agent.n_steps} needs transitions that follow each other, but the memory of ExperienceReplay keeps "
+                "a random subset: use n_steps=1, or switch the replay off"
+            )
+        if isinstance(agent.replay_buffer, DictReplayBuffer):
+            raise ValueError("replay_buffer_class: ExperienceReplay cannot remember dictionary observations")
+        # Made when there is something to remember: a loaded model that only acts needs none
+        self._memory: TaskMemory | None = None
+
+    @property
+    def memory(self) -> TaskMemory | None:
+        """D_pre, or None before the first phase has ended."""
+        return self._memory
+
+    def on_phase_end(self, phase: Phase) -> None:
+        """Store a part of D into D_pre (Algorithm 2, line 21)."""
+        buffer = self.agent.replay_buffer
+        assert buffer is not None
+        if self._memory is None:
+            self._memory = TaskMemory(self.memory_size, buffer, own_seed(self.agent, phase, purpose=100))
+        self._memory.store(phase.task, stored_transitions(buffer))
+        self.agent.logger.record("nbsp/memory_size", self._memory.size())
+
+    def replay_source(self, gradient_step: int) -> ReplayBuffer | None:
+        """D_pre at every k-th gradient step (Algorithm 2, line 9)."""
+        is_replay = self._memory is not None and self._memory.size() > 0 and gradient_step % self.replay_interval == 0
+        return self._memory if is_replay else None
+
+    def memory_state(self) -> Any:
+        """See :meth:`Intervention.memory_state`."""
+        return None if self._memory is None else self._memory.contents()
+
+    def load_memory_state(self, state: Any) -> None:
+        """See :meth:`Intervention.load_memory_state`."""
+        if state is None:
+            self._memory = None
+            return
+        assert self.agent.replay_buffer is not None
+        memory = TaskMemory(self.memory_size, self.agent.replay_buffer, seed=0)
+        memory.restore(state)
+        self._memory = memory

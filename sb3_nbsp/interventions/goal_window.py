@@ -1,0 +1,115 @@
+"""The last steps of training, with how well the agent did at each: the window that NBSP identifies skill neurons on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
+
+GoalMetric = Literal["auto", "step_success", "episode_success", "episode_return"] | Callable[[float, bool, dict[str, Any]], float]
+GOAL_METRICS = ("auto", "step_success", "episode_success", "episode_return")
+
+
+def step_success(info: dict[str, Any]) -> float | None:
+    """
+    :param info: what the environment says of a step
+    :return: 1 if the step is a success, 0 if it is not, None if the environment does not say
+    """
+    success = info.get("success", info.get("is_success"))
+    return None if success is None else float(success)
+
+
+class GoalWindow:
+    """
+    Goal metric of the last steps, per environment, aligned with the end of a replay buffer, which holds
+    the observations and actions: a step costs a few numbers only.
+
+    :param n_steps: T, steps to remember over all environments
+    :param n_envs: number of parallel environments
+    :param custom: the user's metric of a step from (reward, done, info)
+    """
+
+    def __init__(self, n_steps: int, n_envs: int, custom: Callable[[float, bool, dict[str, Any]], float] | None = None) -> None:
+        self.n_rows = -(-n_steps // n_envs)
+        self.n_envs = n_envs
+        self.custom = custom
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all steps, as at the start of a phase."""
+        shape = (self.n_rows, self.n_envs)
+        # nan: not known (yet); the episode's metrics are filled in when it ends
+        self.metrics = {name: np.full(shape, np.nan, dtype=np.float32) for name in (*GOAL_METRICS[1:], "custom")}
+        self.rows = 0
+        # The episodes under way
+        self._length = np.zeros(self.n_envs, dtype=np.int64)
+        self._success = np.full(self.n_envs, np.nan)
+        self._return = np.zeros(self.n_envs)
+
+    def add(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """
+        Add one step of every environment.
+
+        :param rewards: shape (n_envs,)
+        :param dones: shape (n_envs,)
+        :param infos: one per environment
+        """
+        row = self.rows % self.n_rows
+        self.rows += 1
+        for metric in self.metrics.values():
+            metric[row] = np.nan
+        for env in range(self.n_envs):
+            success = step_success(infos[env])
+            if success is not None:
+                self.metrics["step_success"][row, env] = success
+                self._success[env] = np.fmax(self._success[env], success)
+            if self.custom is not None:
+                self.metrics["custom"][row, env] = self.custom(float(rewards[env]), bool(dones[env]), infos[env])
+            self._return[env] += rewards[env]
+            self._length[env] += 1
+            if dones[env]:
+                self._end_episode(env)
+
+    def _end_episode(self, env: int) -> None:
+        steps = min(self._length[env], self.n_rows)
+        rows = (self.rows - 1 - np.arange(steps)) % self.n_rows
+        self.metrics["episode_success"][rows, env] = self._success[env]
+        self.metrics["episode_return"][rows, env] = self._return[env]
+        self._length[env], self._success[env], self._return[env] = 0, np.nan, 0.0
+
+    def select(self, name: str, buffer: ReplayBuffer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """
+        Steps of the window for which a metric is known.
+
+        :param name: "step_success", "episode_success", "episode_return" or "custom"
+        :param buffer: the replay buffer to whose end the window is aligned
+        :return: rows and columns into the buffer's arrays, and q(t), each of shape (steps,);
+            oldest first
+        """
+        available = min(self.rows, self.n_rows, buffer.size())
+        back = np.arange(available, 0, -1)
+        metric = self.metrics[name][(self.rows - back) % self.n_rows]
+        buffer_rows = (buffer.pos - back) % buffer.buffer_size
+        known_rows, envs = np.nonzero(~np.isnan(metric))
+        return buffer_rows[known_rows], envs, metric[known_rows, envs]
+
+    def break_episodes(self) -> None:
+        """The episodes under way will not be finished: their metrics stay unknown."""
+        self._length[:], self._success[:], self._return[:] = 0, np.nan, 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The window as tensors and numbers, without the episodes under way."""
+        return {"rows": self.rows, "metrics": {name: th.from_numpy(metric) for name, metric in self.metrics.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Restore :meth:`state_dict`.
+
+        :param state: the saved window; ignored if it is of another shape
+        """
+        metrics = {name: metric.cpu().numpy().copy() for name, metric in state["metrics"].items()}
+        if all(metric.shape == (self.n_rows, self.n_envs) for metric in metrics.values()):
+            self.rows, self.metrics = state["rows"], metrics

@@ -1,0 +1,298 @@
+"""Gradient masking: find the RL skill neurons of each task and let the optimizer move them only a little (NBSP)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from torch import nn
+
+from sb3_nbsp.interventions.base import Intervention, Network, Phase, check_option, check_range, own_seed
+from sb3_nbsp.interventions.goal_window import GOAL_METRICS, GoalMetric, GoalWindow
+from sb3_nbsp.interventions.networks import ScoredNetwork, scored_networks
+from sb3_nbsp.interventions.rollout import fresh_steps
+from sb3_nbsp.neurons.activations import record_activations
+from sb3_nbsp.neurons.layers import count_neurons, split_by_layer
+from sb3_nbsp.neurons.masks import MaskedStep, mask_gradients, skill_mask
+from sb3_nbsp.neurons.scores import (
+    activation_score,
+    dead_neurons,
+    goal_oriented_score,
+    random_score,
+    select_top,
+    weight_score,
+)
+
+
+class GradientMasking(Intervention):
+    """
+    At the end of a phase, score the hidden neurons of the actor and of each critic (NBSP, equations 1 to 4),
+    select the top ``skill_proportion`` of each network (equation 5) and from then on scale what
+    the optimizer does to their incoming parameters (equations 6 and 7; Algorithms 1 and 2).
+
+    Paper: NBSP, A Neuron-Level Framework for Balancing Stability and Plasticity in Deep Reinforcement Learning.
+
+    :param skill_proportion: m, share of the hidden neurons of a network that are skill neurons, in (0, 1]
+    :param mask_alpha: α of equation 7, in [0, 1]
+    :param mask_type: "soft" (equation 7) or "hard" (mask 0)
+    :param mask_target: "step" scales the optimizer's step, "gradient" the gradient, which Adam mostly undoes
+    :param mask_accumulation: "minimum" keeps protecting the neurons of all phases, "latest" only those of the last
+    :param mask_networks: "both", "actor" or "critic"
+    :param identification: "goal" (the paper's), "activation", "weight" or "random" (its table 3)
+    :param identification_steps: T, number of steps to identify on
+    :param identification_data: "training" takes the last T steps of the phase, "fresh" lets the trained
+        policy act for T steps in an environment of its own, without learning
+    :param goal_metric: q(t): "step_success", "episode_success", "episode_return", a function of
+        (reward, done, info) of a step, or "auto": the step's success where the environment reports
+        ``info["success"]`` (or ``"is_success"``), the episode's return elsewhere
+    :param exclude_dead: never select a neuron that is constant over the window; False is the literal formula
+    :raises ValueError: if an option is out of its range
+    """
+
+    def __init__(
+        self,
+        skill_proportion: float = 0.2,
+        mask_alpha: float = 0.2,
+        mask_type: Literal["soft", "hard"] = "soft",
+        mask_target: Literal["step", "gradient"] = "step",
+        mask_accumulation: Literal["minimum", "latest"] = "minimum",
+        mask_networks: Literal["both", "actor", "critic"] = "both",
+        identification: Literal["goal", "activation", "weight", "random"] = "goal",
+        identification_steps: int = 10_000,
+        identification_data: Literal["training", "fresh"] = "training",
+        goal_metric: GoalMetric = "auto",
+        exclude_dead: bool = True,
+    ) -> None:
+        check_range("skill_proportion", skill_proportion, 0, 1, low_open=True)
+        check_range("mask_alpha", mask_alpha, 0, 1)
+        check_option("mask_type", mask_type, ("soft", "hard"))
+        check_option("mask_target", mask_target, ("step", "gradient"))
+        check_option("mask_accumulation", mask_accumulation, ("minimum", "latest"))
+        check_option("mask_networks", mask_networks, ("both", "actor", "critic"))
+        check_option("identification", identification, ("goal", "activation", "weight", "random"))
+        check_range("identification_steps", identification_steps, 1, integer=True)
+        check_option("identification_data", identification_data, ("training", "fresh"))
+        if not callable(goal_metric):
+            check_option("goal_metric", goal_metric, GOAL_METRICS)
+        check_option("exclude_dead", exclude_dead, (True, False))
+        self.skill_proportion = skill_proportion
+        self.mask_alpha = mask_alpha
+        self.mask_type = mask_type
+        self.mask_target = mask_target
+        self.mask_accumulation = mask_accumulation
+        self.mask_networks = mask_networks
+        self.identification = identification
+        self.identification_steps = identification_steps
+        self.identification_data = identification_data
+        self.goal_metric = goal_metric
+        self.exclude_dead = exclude_dead
+
+    def attach(self, agent: OffPolicyAlgorithm) -> None:
+        """See :meth:`Intervention.attach`."""
+        super().attach(agent)
+        if isinstance(agent.observation_space, spaces.Dict):
+            raise ValueError("GradientMasking needs a policy on one observation (MlpPolicy, CnnPolicy), not MultiInputPolicy")
+        self._networks = [
+            network for network in scored_networks(agent) if self.mask_networks in ("both", network.optimized_by)
+        ]
+        for network in self._networks:
+            if not network.layers:
+                raise ValueError(f"policy_kwargs: net_arch gives the network {network.name!r} no hidden layer to mask")
+        self._window = self._new_window(agent.n_envs)
+        self._masks: dict[str, th.Tensor] = {}
+        self._scores: dict[str, dict[str, th.Tensor]] = {}
+        self._skills: dict[str, dict[str, th.Tensor]] = {}
+        self._warned = False
+        self._prepare_masks()
+
+    @property
+    def masks(self) -> dict[str, th.Tensor]:
+        """Mask of every hidden layer, by its name: shape (neurons,). Empty before the first phase has ended."""
+        return self._masks
+
+    @property
+    def skill_neurons(self) -> dict[str, dict[str, th.Tensor]]:
+        """By task and network: which of its hidden neurons are skill neurons, in the order of its layers (boolean)."""
+        return self._skills
+
+    @property
+    def scores(self) -> dict[str, dict[str, th.Tensor]]:
+        """By task and network: the scores at the end of the task's last phase, in the order of its layers."""
+        return self._scores
+
+    def on_learn_start(self, reset: bool) -> None:
+        """See :meth:`Intervention.on_learn_start`."""
+        if reset:
+            self._window.break_episodes()
+        env = self.agent.env
+        assert env is not None
+        if self.identification_data == "fresh" and "phase" in env.unwrapped.reset_infos[0] and not env.has_attr("task_makers"):
+            raise ValueError("identification_data='fresh' needs an environment with task_makers, as a TaskSequence has them")
+
+    def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """See :meth:`Intervention.on_transition`."""
+        if self.identification_data == "training":
+            self._window.add(rewards, dones, infos)
+
+    def on_phase_start(self, phase: Phase) -> None:
+        """See :meth:`Intervention.on_phase_start`."""
+        self._window.clear()
+
+    def on_phase_end(self, phase: Phase) -> None:
+        """Identify the skill neurons of the task and update the masks (Algorithm 2, lines 19 and 20)."""
+        window, buffer = self._identification_steps(phase)
+        rows, envs, goal_metric = self._goal_metric(window, buffer)
+        if len(rows) == 0 and self.identification in ("goal", "activation"):
+            warnings.warn(f"Phase {phase.index} ({phase.task}) has no complete episode to identify skill neurons on")
+            return
+        observations, actions = self._batch(buffer, rows, envs)
+        new_masks: dict[str, th.Tensor] = {}
+        self._scores[phase.task], self._skills[phase.task] = {}, {}
+        for index, network in enumerate(self._networks):
+            scores, eligible = self._score(network, observations, actions, goal_metric, own_seed(self.agent, phase, index))
+            selected = select_top(scores, self.skill_proportion, eligible)
+            self._scores[phase.task][network.name], self._skills[phase.task][network.name] = scores, selected
+            mask = skill_mask(scores, selected, self.mask_alpha, self.mask_type == "hard")
+            for name, part in split_by_layer(mask, network.layers).items():
+                # Critics may share a features extractor: protected for one is protected
+                new_masks[name] = th.minimum(new_masks[name], part) if name in new_masks else part
+            self._record(network, scores, selected, eligible)
+        self._update_masks(new_masks)
+
+    def before_step(self, network: Network) -> None:
+        """See :meth:`Intervention.before_step`."""
+        if network in self._steps:
+            self._steps[network].before()
+        elif network in self._gradient_masks:
+            mask_gradients(self._gradient_masks[network])
+
+    def after_step(self, network: Network) -> None:
+        """See :meth:`Intervention.after_step`."""
+        if network in self._steps:
+            self._steps[network].after()
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Intervention.state_dict`."""
+        window = self._window.state_dict()
+        return {"masks": self._masks, "scores": self._scores, "skill_neurons": self._skills, "window": window}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See :meth:`Intervention.load_state_dict`."""
+        self._masks, self._scores, self._skills = state["masks"], state["scores"], state["skill_neurons"]
+        self._window.load_state_dict(state["window"])
+        self._prepare_masks()
+
+    def _new_window(self, n_envs: int) -> GoalWindow:
+        custom: Callable[..., float] | None = self.goal_metric if callable(self.goal_metric) else None
+        return GoalWindow(self.identification_steps, n_envs, custom)
+
+    def _identification_steps(self, phase: Phase) -> tuple[GoalWindow, ReplayBuffer]:
+        """The steps to identify on: their goal metric, and the buffer that holds them."""
+        if self.identification_data == "training" or self.identification in ("weight", "random"):
+            assert self.agent.replay_buffer is not None
+            return self._window, self.agent.replay_buffer
+        assert self.agent.env is not None
+        make_env = self.agent.env.get_attr("task_makers", indices=0)[0][phase.task]
+        window = self._new_window(1)
+        seed = own_seed(self.agent, phase, len(self._networks))
+        bar = getattr(self.agent, "show_progress", False)
+        return window, fresh_steps(self.agent, make_env, self.identification_steps, seed, window, bar)
+
+    def _goal_metric(self, window: GoalWindow, buffer: ReplayBuffer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Steps with a known goal metric: rows and columns of the buffer's arrays, and q(t)."""
+        name = "custom" if callable(self.goal_metric) else str(self.goal_metric)
+        if name == "auto":
+            name = "step_success" if len(window.select("step_success", buffer)[0]) else "episode_return"
+        rows, envs, goal_metric = window.select(name, buffer)
+        is_constant = len(goal_metric) == 0 or (goal_metric == goal_metric[0]).all()
+        self.agent.logger.record("nbsp/goal_metric_is_constant", int(is_constant))
+        if is_constant and name != "episode_return" and self.identification == "goal":
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"The goal metric ({name}) is the same at all steps of the window and cannot tell neurons apart: "
+                    "the episode return takes its place. Later windows are recorded as nbsp/goal_metric_is_constant only"
+                )
+            return window.select("episode_return", buffer)
+        return rows, envs, goal_metric
+
+    def _batch(self, buffer: ReplayBuffer, rows: np.ndarray, envs: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
+        """Observations (normalized as in training) and actions of the steps."""
+        normalizer = self.agent.get_vec_normalize_env()
+        observations = buffer._normalize_obs(buffer.observations[rows, envs], normalizer)
+        assert isinstance(observations, np.ndarray)
+        return buffer.to_torch(observations), buffer.to_torch(buffer.actions[rows, envs])
+
+    def _score(
+        self, network: ScoredNetwork, observations: th.Tensor, actions: th.Tensor, goal_metric: np.ndarray, seed: int
+    ) -> tuple[th.Tensor, th.Tensor | None]:
+        """Scores of all neurons of a network, and which may be selected (None: all)."""
+        if self.identification == "weight":
+            return _to_unit(weight_score(network.layers)), None
+        if self.identification == "random":
+            scores = random_score(count_neurons(network.layers), th.Generator().manual_seed(seed))
+            return _to_unit(scores).to(self.agent.device), None
+        activations = record_activations(network.forward, (observations, actions), network.layers)
+        eligible = ~dead_neurons(activations) if self.exclude_dead else None
+        if self.identification == "activation":
+            return _to_unit(activation_score(activations)), eligible
+        metric = th.as_tensor(goal_metric, device=activations.device)
+        return goal_oriented_score(activations, metric, self.exclude_dead), eligible
+
+    def _update_masks(self, new_masks: dict[str, th.Tensor]) -> None:
+        if self.mask_accumulation == "minimum":
+            for name, old in self._masks.items():
+                new_masks[name] = th.minimum(new_masks[name], old.to(new_masks[name]))
+        self._masks = new_masks
+        self._prepare_masks()
+
+    def _prepare_masks(self) -> None:
+        """Pair the parameters of each optimizer with their masks."""
+        by_parameter: dict[nn.Parameter, th.Tensor] = {}
+        for network in self._networks:
+            for layer in network.layers:
+                if layer.name not in self._masks:
+                    continue
+                for _, parameter in layer.incoming():
+                    mask = self._masks[layer.name].to(parameter.device)
+                    other = by_parameter.get(parameter)
+                    by_parameter[parameter] = mask if other is None else th.minimum(mask, other)
+        self._steps: dict[Network, MaskedStep] = {}
+        self._gradient_masks: dict[Network, list[tuple[nn.Parameter, th.Tensor]]] = {}
+        optimizers: dict[Network, th.optim.Optimizer] = {
+            "actor": self.agent.policy.actor.optimizer,  # type: ignore[union-attr, dict-item]
+            "critic": self.agent.policy.critic.optimizer,  # type: ignore[union-attr, dict-item]
+        }
+        for name, optimizer in optimizers.items():
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            masked = [(parameter, by_parameter[parameter]) for parameter in parameters if parameter in by_parameter]
+            if masked and self.mask_target == "step":
+                self._steps[name] = MaskedStep(masked)
+            elif masked:
+                self._gradient_masks[name] = masked
+
+    def _record(self, network: ScoredNetwork, scores: th.Tensor, selected: th.Tensor, eligible: th.Tensor | None) -> None:
+        record = self.agent.logger.record
+        chosen = scores[selected]
+        if len(chosen):
+            record(f"nbsp/{network.name}_threshold", chosen.min().item())
+            record(f"nbsp/{network.name}_max_score", chosen.max().item())
+        record(f"nbsp/{network.name}_skill_neurons", int(selected.sum()))
+        if eligible is not None:
+            record(f"nbsp/{network.name}_dead_neurons", int((~eligible).sum()))
+
+
+def _to_unit(scores: th.Tensor) -> th.Tensor:
+    """
+    Bring scores of any scale into [0.5, 1] without changing their order, as equation 7 expects them:
+    by rank, the lowest to 0.5 and the highest to 1.
+    """
+    ranks = th.empty_like(scores)
+    ranks[th.sort(scores, stable=True).indices] = th.arange(len(scores), dtype=scores.dtype, device=scores.device)
+    return 0.5 + 0.5 * ranks / max(len(scores) - 1, 1)

@@ -1,0 +1,61 @@
+"""Fresh steps of the trained policy, acting without learning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from tqdm.auto import tqdm
+
+from sb3_nbsp.interventions.goal_window import GoalWindow
+
+
+def fresh_steps(
+    agent: OffPolicyAlgorithm,
+    make_env: Callable[[], gym.Env],
+    n_steps: int,
+    seed: int,
+    window: GoalWindow,
+    progress_bar: bool = False,
+) -> ReplayBuffer:
+    """
+    Act with the agent's stochastic policy in an environment of its own. The agent and the global
+    random streams stay as they are.
+
+    :param agent: the agent
+    :param make_env: makes the environment
+    :param n_steps: steps to act
+    :param seed: seed of the environment and of the policy's noise
+    :param window: filled with the goal metric of the steps
+    :param progress_bar: show the steps on a bar
+    :return: the observations (as the environment gives them) and actions (scaled to [-1, 1])
+    :raises ValueError: if the environment's spaces are not the agent's
+    """
+    env = agent._wrap_env(make_env(), monitor_wrapper=True)
+    if env.observation_space != agent.observation_space or env.action_space != agent.action_space:
+        raise ValueError(
+            f"The task's own environment has the spaces {env.observation_space}, {env.action_space} but the agent has "
+            f"{agent.observation_space}, {agent.action_space}: wrappers around the whole sequence are not part of it. "
+            "Use identification_data='training'"
+        )
+    normalizer = agent.get_vec_normalize_env()
+    buffer = ReplayBuffer(n_steps, agent.observation_space, agent.action_space, device=agent.device)
+    cuda = [agent.device] if agent.device.type == "cuda" else []
+    with th.random.fork_rng(devices=cuda):
+        th.manual_seed(seed)
+        env.seed(seed)
+        observations = env.reset()
+        for _ in tqdm(range(n_steps), desc="identification", unit="step", leave=False, disable=not progress_bar):
+            seen = normalizer.normalize_obs(observations) if normalizer is not None else observations
+            actions, _ = agent.predict(seen, deterministic=False)  # type: ignore[arg-type]
+            following, rewards, dones, infos = env.step(actions)
+            # The state after a step plays no part in identification
+            buffer.add(observations, observations, agent.policy.scale_action(actions), rewards, dones, infos)  # type: ignore[arg-type]
+            window.add(rewards, np.asarray(dones), infos)
+            observations = following
+    env.close()
+    return buffer

@@ -1,0 +1,122 @@
+"""D_pre: a memory of transitions of finished phases, shared equally between the tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+FIELDS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+
+def stored_transitions(buffer: ReplayBuffer) -> dict[str, np.ndarray]:
+    """
+    All transitions of a replay buffer.
+
+    :param buffer: a plain replay buffer
+    :return: field name to an array of shape (transitions, ...)
+    """
+    rows = np.arange(buffer.size())
+    if buffer.optimize_memory_usage and buffer.full:
+        rows = rows[rows != buffer.pos]  # its next observation has been overwritten
+    following = (rows + 1) % buffer.buffer_size
+    next_observations = buffer.observations[following] if buffer.optimize_memory_usage else buffer.next_observations[rows]
+    arrays = {name: next_observations if name == "next_observations" else getattr(buffer, name)[rows] for name in FIELDS}
+    return {name: array.reshape(len(rows) * buffer.n_envs, *array.shape[2:]) for name, array in arrays.items()}
+
+
+class TaskMemory(ReplayBuffer):
+    """
+    A replay buffer over all remembered transitions, whose every task has the same share of the capacity.
+    Sampling uses a random stream of its own.
+
+    :param capacity: transitions in all
+    :param like: the agent's replay buffer, for the spaces and the device
+    :param seed: seed of the memory's random stream
+    """
+
+    def __init__(self, capacity: int, like: ReplayBuffer, seed: int) -> None:
+        super().__init__(1, like.observation_space, like.action_space, device=like.device)
+        self.capacity = capacity
+        self.generator = np.random.default_rng(seed)
+        self.tasks: dict[str, int] = {}
+        for name in FIELDS:
+            setattr(self, name, getattr(self, name)[:0, 0])
+
+    def size(self) -> int:
+        """Number of transitions remembered."""
+        return len(self.rewards)
+
+    def store(self, task: str, new: dict[str, np.ndarray]) -> None:
+        """
+        Remember a uniform random subset of a task's transitions (Algorithm 2, line 21). A new task takes an
+        equal share from the others; of a task that comes back, old and new are drawn from together.
+
+        :param task: name of the task
+        :param new: field name to an array of shape (transitions, ...), as :func:`stored_transitions` gives it
+        """
+        parts = self._by_task()
+        old = parts.get(task)
+        parts[task] = new if old is None else {name: np.concatenate([old[name], new[name]]) for name in FIELDS}
+        share = self.capacity // len(parts)
+        parts = {name: self._subset(part, share) for name, part in parts.items()}
+        self.tasks = {name: len(part["rewards"]) for name, part in parts.items()}
+        for name in FIELDS:
+            setattr(self, name, np.concatenate([part[name] for part in parts.values()]))
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
+        """
+        A batch drawn uniformly, with replacement, from all that is remembered.
+
+        :param batch_size: number of transitions
+        :param env: normalizes observations and rewards
+        :return: the batch
+        """
+        rows = self.generator.integers(self.size(), size=batch_size)
+        data = (
+            self._normalize_obs(self.observations[rows], env),
+            self.actions[rows],
+            self._normalize_obs(self.next_observations[rows], env),
+            # An episode that was cut off has not terminated
+            (self.dones[rows] * (1 - self.timeouts[rows])).reshape(-1, 1),
+            self._normalize_reward(self.rewards[rows].reshape(-1, 1), env),
+        )
+        return ReplayBufferSamples(*map(self.to_torch, data))  # type: ignore[arg-type]
+
+    def contents(self) -> dict[str, Any]:
+        """What is remembered, to be pickled: the number of transitions of each task, the arrays, the random stream."""
+        arrays = {name: getattr(self, name) for name in FIELDS}
+        return {"tasks": self.tasks, "arrays": arrays, "generator": self.generator.bit_generator.state}
+
+    def restore(self, contents: dict[str, Any]) -> None:
+        """
+        Restore :meth:`contents`.
+
+        :param contents: what was remembered
+        :raises ValueError: if its arrays have other shapes than the agent's spaces ask for
+        """
+        for name in FIELDS:
+            saved, own = contents["arrays"][name].shape[1:], getattr(self, name).shape[1:]
+            if saved != own:
+                raise ValueError(f"The saved memory holds {name} of shape {saved} but the agent's spaces ask for {own}")
+        for name in FIELDS:
+            setattr(self, name, contents["arrays"][name])
+        self.tasks = dict(contents["tasks"])
+        self.generator.bit_generator.state = contents["generator"]
+
+    def _by_task(self) -> dict[str, dict[str, np.ndarray]]:
+        ends = np.cumsum(list(self.tasks.values()), dtype=np.int64)
+        return {
+            task: {name: getattr(self, name)[end - self.tasks[task] : end] for name in FIELDS}
+            for task, end in zip(self.tasks, ends, strict=True)
+        }
+
+    def _subset(self, part: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+        total = len(part["rewards"])
+        if total <= size:
+            return part
+        rows = np.sort(self.generator.choice(total, size=size, replace=False))
+        return {name: array[rows] for name, array in part.items()}

@@ -1,0 +1,99 @@
+"""Neuron layers: the hidden layers of a network, seen as neurons with incoming parameters and an activation."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch as th
+from torch import nn
+
+_NORM_LAYERS = (nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm)
+_CONTAINERS = (nn.Sequential, nn.ModuleList)
+
+
+@dataclass
+class NeuronLayer:
+    """
+    One hidden layer. A neuron is one output unit after the activation function;
+    of a convolution, one channel.
+
+    :param name: name of the ``linear`` module inside the network it was found in
+    :param linear: the ``nn.Linear`` or ``nn.Conv2d`` that computes the pre-activations
+    :param activation: the module whose output holds the activations, of shape
+        (batch, neurons) or (batch, channels, height, width)
+    :param norms: normalization layers between the two; their gain and bias belong to the neuron
+    """
+
+    name: str
+    linear: nn.Linear | nn.Conv2d
+    activation: nn.Module
+    norms: list[nn.Module] = field(default_factory=list)
+
+    @property
+    def n_neurons(self) -> int:
+        """Number of neurons of the layer."""
+        return self.linear.weight.shape[0]
+
+    def incoming(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """
+        Parameters whose first dimension runs over the neurons of this layer:
+        entry ``j`` of each belongs to neuron ``j``.
+
+        :return: pairs of a name (unique within the layer) and the parameter
+        """
+        for prefix, module in [("linear", self.linear), *((f"norm{i}", norm) for i, norm in enumerate(self.norms))]:
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.shape[0] == self.n_neurons:
+                    yield f"{prefix}.{name}", parameter
+
+
+def _leaves(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    """Leaf modules in the order of their definition, which in SB3's networks is the order of the forward pass."""
+    children = list(module.named_children())
+    if not children:
+        yield prefix, module
+    for name, child in children:
+        yield from _leaves(child, f"{prefix}.{name}" if prefix else name)
+
+
+def find_neuron_layers(chain: Sequence[tuple[str, nn.Module]]) -> list[NeuronLayer]:
+    """
+    Find the hidden layers of a network given as the modules that its input passes through.
+
+    A ``Linear`` or ``Conv2d`` that is followed by an activation function is a hidden layer.
+    One that is not is an output layer and has no neurons.
+
+    :param chain: (name, module) pairs in the order of the forward pass, e.g. the features
+        extractor, the MLP and the head of an actor
+    :return: the layers, in the order of the forward pass
+    """
+    layers: list[NeuronLayer] = []
+    name, linear, norms = "", None, []  # type: str, nn.Linear | nn.Conv2d | None, list[nn.Module]
+    for leaf_name, leaf in (pair for prefix, module in chain for pair in _leaves(module, prefix)):
+        if isinstance(leaf, (nn.Linear, nn.Conv2d)):
+            name, linear, norms = leaf_name, leaf, []
+        elif isinstance(leaf, _NORM_LAYERS):
+            norms.append(leaf)
+        elif linear is not None and not isinstance(leaf, (nn.Flatten, nn.Dropout, nn.Identity, *_CONTAINERS)):
+            layers.append(NeuronLayer(name, linear, leaf, norms))
+            linear = None
+    return layers
+
+
+def count_neurons(layers: Sequence[NeuronLayer]) -> int:
+    """
+    :param layers: neuron layers of one network
+    :return: the number of their neurons together
+    """
+    return sum(layer.n_neurons for layer in layers)
+
+
+def split_by_layer(values: th.Tensor, layers: Sequence[NeuronLayer]) -> dict[str, th.Tensor]:
+    """
+    Cut a vector over all neurons of a network into one vector per layer.
+
+    :param values: shape (total number of neurons,)
+    :param layers: the layers, in the same order
+    :return: layer name to a vector of shape (neurons of the layer,)
+    """
+    parts = values.split([layer.n_neurons for layer in layers])
+    return {layer.name: part for layer, part in zip(layers, parts, strict=True)}

@@ -1,0 +1,18 @@
+"""Sequences of tasks, evaluation on all of them, and the metrics of continual learning."""
+
+from sb3_nbsp.tasks.checkpoint import SequenceCheckpoint, latest_checkpoint
+from sb3_nbsp.tasks.evaluation import SequenceEvaluation
+from sb3_nbsp.tasks.metrics import SuccessMatrix, average_success_rate, forgetting_measure, forward_transfer
+from sb3_nbsp.tasks.sequence import TaskSequence, gymnasium_cycle
+
+__all__ = [
+    "SequenceCheckpoint",
+    "SequenceEvaluation",
+    "SuccessMatrix",
+    "TaskSequence",
+    "average_success_rate",
+    "forgetting_measure",
+    "forward_transfer",
+    "gymnasium_cycle",
+    "latest_checkpoint",
+]

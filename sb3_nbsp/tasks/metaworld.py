@@ -1,0 +1,102 @@
+"""Cycles of Meta-World tasks."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from sb3_nbsp.tasks.sequence import TaskSequence
+
+# Meta-World publishes other goal bounds for every task, and its resets lie outside its own bounds
+OBSERVATION_SPACE = spaces.Box(-np.inf, np.inf, shape=(39,), dtype=np.float32)
+
+
+class MetaWorldTask(gym.ObservationWrapper):
+    """
+    One space for all tasks, and resets that can be seeded: Meta-World ignores the seed of ``reset()``.
+
+    :param env: a Meta-World environment
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self.observation_space = OBSERVATION_SPACE
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode with one of the task's goals; see Gymnasium."""
+        if seed is not None:
+            self.env.unwrapped.seed(seed)  # type: ignore[attr-defined]
+        return super().reset(options=options)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        """
+        :param observation: in double precision
+        :return: in single precision
+        """
+        return observation.astype(np.float32)
+
+
+def full_task_name(name: str) -> str:
+    """
+    :param name: name of a Meta-World task, with or without its version: "drawer-close" or "drawer-close-v3"
+    :return: the name with its version
+    :raises ValueError: if there is no such task; the message names the closest one
+    """
+    from metaworld import ALL_V3_ENVIRONMENTS
+
+    full_name = name if name.endswith("-v3") else f"{name}-v3"
+    if full_name not in ALL_V3_ENVIRONMENTS:
+        closest = difflib.get_close_matches(full_name, ALL_V3_ENVIRONMENTS, n=1, cutoff=0.0)[0]
+        raise ValueError(f"tasks: Meta-World has no task {name!r}; did you mean {closest.removesuffix('-v3')!r}?")
+    return full_name
+
+
+def make_metaworld_task(name: str, horizon: int = 500, goal_seed: int = 0, render_mode: str | None = None) -> gym.Env:
+    """
+    One Meta-World task as a Gymnasium environment: 50 goals, one of them drawn at every reset, all in the observation.
+
+    :param name: name of the task, e.g. "drawer-close"
+    :param horizon: steps of an episode, at most 500
+    :param goal_seed: seed of the 50 goals
+    :param render_mode: as in Gymnasium
+    :return: the environment, whose ``info["success"]`` is 0 or 1
+    :raises ValueError: if there is no such task or the horizon is out of its range
+    """
+    import metaworld
+
+    if not 1 <= horizon <= 500:
+        raise ValueError(f"horizon must be between 1 and 500 steps, not {horizon!r}")
+    env = metaworld.make_mt_envs(full_task_name(name), seed=goal_seed, max_episode_steps=horizon, render_mode=render_mode)
+    assert isinstance(env, gym.Env)
+    return MetaWorldTask(env)
+
+
+def metaworld_cycle(
+    tasks: Sequence[str] = ("button-press-topdown", "drawer-close"),
+    horizon: int = 500,
+    goal_seed: int = 0,
+    **kwargs: Any,
+) -> TaskSequence:
+    """
+    A cycle of Meta-World tasks.
+
+    :param tasks: names of the tasks of one cycle, in order, e.g. ["window-open", "window-close"]
+    :param horizon: steps of an episode, at most 500
+    :param goal_seed: seed of each task's 50 goals
+    :param kwargs: options of :class:`TaskSequence`: cycles, steps_per_task, mastery_threshold, ...
+    :return: the sequence
+    :raises ValueError: if a task is unknown or an option is out of its range
+    """
+    if isinstance(tasks, str):
+        raise ValueError(f"tasks must be a list of task names, not {tasks!r}")
+    names = [full_task_name(task).removesuffix("-v3") for task in tasks]
+    if not 1 <= horizon <= 500:
+        raise ValueError(f"horizon must be between 1 and 500 steps, not {horizon!r}")
+    makers = {name: partial(make_metaworld_task, name, horizon, goal_seed) for name in names}
+    return TaskSequence(makers, names, **kwargs)
