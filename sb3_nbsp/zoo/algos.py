@@ -1,0 +1,51 @@
+"""The names under which the zoo knows this package's algorithms, and their tuned hyperparameters."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from stable_baselines3 import SAC
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_nbsp.algorithms import NBSPSAC, ContinualSAC
+
+ALGOS: dict[str, type[OffPolicyAlgorithm]] = {"nbsp_sac": NBSPSAC, "continual_sac": ContinualSAC}
+
+
+def hyperparams_file(algo: str) -> Path | None:
+    """
+    The YAML with an algorithm's hyperparameters.
+
+    :param algo: name of the algorithm
+    :return: the file, in the checkout or in the installed package; None if this package has none for it
+    """
+    package = Path(__file__).parent.parent
+    candidates = [package / "hyperparams" / f"{algo}.yml", package.parent / "hyperparams" / f"{algo}.yml"]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read_hyperparams(algo: str, env_id: str) -> dict[str, Any]:
+    """
+    Hyperparameters of an algorithm on an environment.
+
+    :param algo: "nbsp_sac", "continual_sac" or "sac"
+    :param env_id: id of the environment; one without an entry gets the "default"
+    :return: keyword arguments of the algorithm, with ``n_timesteps``
+    :raises ValueError: if there is no such algorithm
+    """
+    file = hyperparams_file(algo)
+    if file is None:
+        raise ValueError(f"algo must be one of {', '.join(map(repr, [*ALGOS, 'sac']))}, not {algo!r}")
+    entries = yaml.safe_load(file.read_text())
+    hyperparams = dict(entries.get(env_id, entries["default"]))
+    # As the zoo does; the file is this package's own
+    hyperparams["policy_kwargs"] = eval(hyperparams.get("policy_kwargs", "dict()"))
+    return hyperparams
+
+
+def algorithm(algo: str) -> type[OffPolicyAlgorithm]:
+    """
+    :param algo: "nbsp_sac", "continual_sac" or "sac"
+    :return: the class
+    """
+    return {**ALGOS, "sac": SAC}[algo]
