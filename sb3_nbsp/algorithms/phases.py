@@ -14,7 +14,7 @@ from sb3_nbsp.algorithms.persistence import File, PersistentAlgorithm
 from sb3_nbsp.interventions import Phase
 
 # Attributes that are rebuilt when a model is loaded
-_NOT_SAVED = ["_crossed", "_sequence_over", "show_progress"]
+_NOT_SAVED = ["_crossed", "_sequence_over", "_keep_counting", "show_progress"]
 
 
 class PhasedAlgorithm(PersistentAlgorithm):
@@ -36,6 +36,7 @@ class PhasedAlgorithm(PersistentAlgorithm):
         self._sequence_progress: list[dict[str, Any]] | None = None  # of a saved model, until learn() is called
         self._sequence_over = False
         self._crossed = np.zeros(0, dtype=bool)  # by environment: has it left the current phase?
+        self._keep_counting = False
 
     def save(self, path: File, exclude: Any = None, include: Any = None) -> None:
         """Save the model and how far its environment is in the task sequence; see :meth:`PersistentAlgorithm.save`."""
@@ -47,6 +48,10 @@ class PhasedAlgorithm(PersistentAlgorithm):
                 self._sequence_progress = None
         else:
             super().save(path, exclude, include)
+
+    def keep_counting(self) -> None:
+        """Make the next call of ``learn()`` continue the count of steps, whatever its ``reset_num_timesteps`` says."""
+        self._keep_counting = True
 
     def _excluded_save_params(self) -> list[str]:
         return super()._excluded_save_params() + _NOT_SAVED
@@ -61,6 +66,7 @@ class PhasedAlgorithm(PersistentAlgorithm):
     ) -> Any:
         assert self.env is not None, "set_env() must be called before learn()"
         self.show_progress = progress_bar
+        reset_num_timesteps, self._keep_counting = reset_num_timesteps and not self._keep_counting, False
         reset = reset_num_timesteps or self._last_obs is None
         if self._sequence_progress is not None and self.env.has_attr("set_progress"):
             for index in range(self.n_envs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,13 +104,19 @@ class SequenceEvaluation(BaseCallback):
 
     def _load_matrix(self, tasks: list[str], phase: int) -> SuccessMatrix:
         """The matrix of an earlier run, without the phases that are still to come."""
+        matrix = SuccessMatrix(tasks)
         path = None if self.folder is None else self.folder / "success_matrix.csv"
-        if path is None or not path.exists():
-            return SuccessMatrix(tasks)
-        matrix = SuccessMatrix.load(path)
-        if matrix.tasks != tasks:
-            raise ValueError(f"{path} is of the tasks {matrix.tasks}, but the environment's are {tasks}")
+        if path is not None and path.exists():
+            matrix = SuccessMatrix.load(path)
+            if matrix.tasks != tasks:
+                raise ValueError(f"{path} is of the tasks {matrix.tasks}, but the environment's are {tasks}")
         del matrix.rows[phase:], matrix.phase_tasks[phase:]
+        missing = range(len(matrix.rows), phase)
+        if missing:
+            warnings.warn(f"Training continues in phase {phase + 1}, but how earlier phases ended is not known: they become nan")
+        for earlier in missing:
+            names = self.training_env.get_attr("tasks", indices=0)[0]
+            matrix.set_row(earlier, names[earlier % len(names)], [float("nan")] * len(tasks))
         return matrix
 
     def _open_training_log(self) -> None:

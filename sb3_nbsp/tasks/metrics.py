@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -49,7 +48,10 @@ class SuccessMatrix:
         return np.array(self.rows, dtype=float).reshape(len(self.rows), len(self.tasks)), indices
 
     def metrics(self) -> dict[str, float]:
-        """ASR, FM and FWT of the phases so far; FM is nan as long as nothing could be forgotten."""
+        """
+        ASR, FM and FWT of the phases so far: nan where a success rate is not known, and FM as long as nothing
+        could be forgotten.
+        """
         matrix, phase_tasks = self.as_arrays()
         return {
             "ASR": average_success_rate(matrix, phase_tasks),
@@ -86,7 +88,7 @@ class SuccessMatrix:
             matrix = cls(header[2:])
             for phase, task, *row in lines:
                 rates = [float(value) for value in row]
-                if len(rates) != len(matrix.tasks) or task not in matrix.tasks or not all(map(math.isfinite, rates)):
+                if len(rates) != len(matrix.tasks) or task not in matrix.tasks:
                     raise ValueError(f"its line {phase!r} does not fit its columns")
                 matrix.set_row(int(phase), task, rates)
         except (ValueError, IndexError) as error:

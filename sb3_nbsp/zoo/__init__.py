@@ -1,0 +1,1 @@
+"""rl-zoo3 with this package's algorithms and environments."""

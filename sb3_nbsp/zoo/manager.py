@@ -1,0 +1,118 @@
+"""rl-zoo3's experiment manager, which also knows task sequences."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from rl_zoo3.exp_manager import ExperimentManager
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import CheckpointCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_nbsp.algorithms import ContinualSAC
+from sb3_nbsp.tasks import SequenceEvaluation
+from sb3_nbsp.zoo.algos import hyperparams_file
+
+_CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps\.zip")
+
+
+def is_sequence(env_id: str) -> bool:
+    """
+    :param env_id: a registered environment id
+    :return: whether it is one of this package's task sequences
+    """
+    return str(gym.spec(env_id).entry_point).startswith("sb3_nbsp.tasks.")
+
+
+class CheckpointWithBuffer(CheckpointCallback):
+    """SB3's checkpoints, the replay buffer ahead of the model, so that the last model always has its buffer; older buffers go."""
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self.save_freq == 0 and isinstance(self.model, OffPolicyAlgorithm):
+            buffer = Path(self._checkpoint_path("replay_buffer_", "pkl"))
+            self.model.save_replay_buffer(buffer)
+            super()._on_step()
+            for older in buffer.parent.glob(f"{self.name_prefix}_replay_buffer_*_steps.pkl"):
+                if older != buffer:
+                    older.unlink()
+            return True
+        return super()._on_step()
+
+
+class SequenceExperimentManager(ExperimentManager):
+    """
+    What rl-zoo3 does, and:
+
+    - without ``-conf``, hyperparameters of this package's algorithms and sequences come from its own folder;
+    - on a task sequence, all tasks are evaluated after each phase (``success_matrix.csv``), and the zoo's periodic
+      evaluation plays the tasks in turn;
+    - ``--save-freq`` with ``--save-replay-buffer`` saves the replay buffer with each checkpoint, in place of the
+      previous one, and ``-i`` finds it there;
+    - ``-i`` continues an agent of this package at its step and its phase.
+    """
+
+    def __init__(self, args: Any, algo: str, env_id: str, *other: Any, **kwargs: Any) -> None:
+        super().__init__(args, algo, env_id, *other, **kwargs)
+        own = hyperparams_file(algo)
+        self.is_sequence = is_sequence(env_id)
+        if kwargs.get("config") is None and own is not None and (algo != "sac" or self.is_sequence):
+            self.config = str(own)
+
+    def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
+        """Create environments, see rl-zoo3; those for evaluation play the tasks of a sequence in turn."""
+        if not (eval_env and self.is_sequence):
+            return super().create_envs(n_envs, eval_env, no_log)
+        given = self.eval_env_kwargs
+        self.eval_env_kwargs = {"rotate": True, **given}
+        try:
+            return super().create_envs(n_envs, eval_env, no_log)
+        finally:
+            self.eval_env_kwargs = given
+
+    def create_callbacks(self) -> None:
+        """Create callbacks, see rl-zoo3, and the evaluation after each phase of a sequence."""
+        super().create_callbacks()
+        if self.save_replay_buffer:
+            self.callbacks = [
+                CheckpointWithBuffer(each.save_freq, each.save_path, each.name_prefix, verbose=each.verbose)
+                if isinstance(each, CheckpointCallback)
+                else each
+                for each in self.callbacks
+            ]
+        if self.is_sequence and not self.optimize_hyperparameters:
+            self.callbacks.append(SequenceEvaluation(self.save_path, progress_bar=self.show_progress, verbose=self.verbose))
+
+    def learn(self, model: BaseAlgorithm) -> None:
+        """Train, see rl-zoo3; a continued agent of this package keeps counting its steps."""
+        if self.continue_training and isinstance(model, ContinualSAC):
+            model.keep_counting()
+        super().learn(model)
+
+    def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+        model = super()._load_pretrained_agent(hyperparams, env)
+        path = Path(self.trained_agent)
+        checkpoint = _CHECKPOINT.fullmatch(path.name)
+        if checkpoint is not None:
+            buffer = path.with_name(f"{checkpoint['prefix']}_replay_buffer_{checkpoint['steps']}_steps.pkl")
+            if buffer.exists() and isinstance(model, OffPolicyAlgorithm):
+                print(f"Loading replay buffer {buffer.name}")
+                model.load_replay_buffer(buffer)
+        if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None and model.replay_buffer.size() == 0:
+            warnings.warn(
+                f"No replay buffer is saved with {path.name}: what the agent remembers, of earlier tasks too, starts empty. "
+                "Train with --save-replay-buffer to keep it"
+            )
+        self._continue_history(path.parent)
+        return model
+
+    def _continue_history(self, earlier: Path) -> None:
+        """Take the success matrix of the run that is continued into the new run's folder."""
+        for name in ("success_matrix.csv", "training.csv"):
+            if self.is_sequence and (earlier / name).exists() and earlier.resolve() != Path(self.save_path).resolve():
+                shutil.copy(earlier / name, Path(self.save_path) / name)
