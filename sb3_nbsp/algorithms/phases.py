@@ -106,9 +106,9 @@ class PhasedAlgorithm(PersistentAlgorithm):
         if self._crossed.any():
             # Parallel environments can be in different phases for a step or two: those steps belong
             # to no phase as a whole and are left out
-            self._last_obs = new_obs  # type: ignore[assignment]
+            self._last_obs = new_obs
             if self._vec_normalize_env is not None:
-                self._last_original_obs = self._vec_normalize_env.get_original_obs()  # type: ignore[assignment]
+                self._last_original_obs = self._vec_normalize_env.get_original_obs()
         else:
             super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
             self.phase_steps += self.n_envs

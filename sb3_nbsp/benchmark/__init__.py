@@ -1,0 +1,1 @@
+"""Runs of methods on task sequences, their tables and plots."""

@@ -15,8 +15,8 @@ from sb3_nbsp.files import atomic_path
 from sb3_nbsp.tasks import SuccessMatrix
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 
 def read_training(path: str | os.PathLike[str], window: int = 10) -> list[dict[str, list[float] | str]]:

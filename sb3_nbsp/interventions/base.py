@@ -227,7 +227,9 @@ class Interventions:
         keys = {_key(i, each): each for i, each in enumerate(self._all)}
         unknown = set(state) - set(keys)
         if strict and unknown:
-            raise ValueError(f"The saved model has interventions {sorted(unknown)} which this agent lacks; it has {sorted(keys)}")
+            raise ValueError(
+                f"The saved model has interventions {sorted(unknown)} which this agent lacks; it has {sorted(keys)}"
+            )
         for key, intervention in keys.items():
             if key in state:
                 intervention.load_state_dict(state[key])

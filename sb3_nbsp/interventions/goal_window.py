@@ -9,7 +9,9 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 
-GoalMetric = Literal["auto", "step_success", "episode_success", "episode_return"] | Callable[[float, bool, dict[str, Any]], float]
+GoalMetric = (
+    Literal["auto", "step_success", "episode_success", "episode_return"] | Callable[[float, bool, dict[str, Any]], float]
+)
 GOAL_METRICS = ("auto", "step_success", "episode_success", "episode_return")
 
 
@@ -32,7 +34,9 @@ class GoalWindow:
     :param custom: the user's metric of a step from (reward, done, info)
     """
 
-    def __init__(self, n_steps: int, n_envs: int, custom: Callable[[float, bool, dict[str, Any]], float] | None = None) -> None:
+    def __init__(
+        self, n_steps: int, n_envs: int, custom: Callable[[float, bool, dict[str, Any]], float] | None = None
+    ) -> None:
         self.n_rows = -(-n_steps // n_envs)
         self.n_envs = n_envs
         self.custom = custom

@@ -149,7 +149,9 @@ class GradientMasking(Intervention):
         window, buffer = self._identification_steps(phase)
         rows, envs, goal_metric = self._goal_metric(window, buffer)
         if len(rows) == 0 and self.identification in ("goal", "activation"):
-            warnings.warn(f"Phase {phase.index} ({phase.task}) has no complete episode to identify skill neurons on")
+            warnings.warn(
+                f"Phase {phase.index} ({phase.task}) has no complete episode to identify skill neurons on", stacklevel=2
+            )
             return
         observations, actions = self._batch(buffer, rows, envs)
         new_masks: dict[str, th.Tensor] = {}
@@ -217,7 +219,8 @@ class GradientMasking(Intervention):
                 self._warned = True
                 warnings.warn(
                     f"The goal metric ({name}) is the same at all steps of the window and cannot tell neurons apart: "
-                    "the episode return takes its place. Later windows are recorded as nbsp/goal_metric_is_constant only"
+                    "the episode return takes its place. Later windows are recorded as nbsp/goal_metric_is_constant only",
+                    stacklevel=2,
                 )
             return window.select("episode_return", buffer)
         return rows, envs, goal_metric

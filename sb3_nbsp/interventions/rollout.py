@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -48,13 +49,13 @@ def fresh_steps(
     with th.random.fork_rng(devices=cuda):
         th.manual_seed(seed)
         env.seed(seed)
-        observations = env.reset()
+        observations: Any = env.reset()
         for _ in tqdm(range(n_steps), desc="identification", unit="step", leave=False, disable=not progress_bar):
             seen = normalizer.normalize_obs(observations) if normalizer is not None else observations
-            actions, _ = agent.predict(seen, deterministic=False)  # type: ignore[arg-type]
+            actions, _ = agent.predict(seen, deterministic=False)
             following, rewards, dones, infos = env.step(actions)
             # The state after a step plays no part in identification
-            buffer.add(observations, observations, agent.policy.scale_action(actions), rewards, dones, infos)  # type: ignore[arg-type]
+            buffer.add(observations, observations, agent.policy.scale_action(actions), rewards, np.asarray(dones), infos)
             window.add(rewards, np.asarray(dones), infos)
             observations = following
     env.close()

@@ -84,7 +84,7 @@ class TaskMemory(ReplayBuffer):
             (self.dones[rows] * (1 - self.timeouts[rows])).reshape(-1, 1),
             self._normalize_reward(self.rewards[rows].reshape(-1, 1), env),
         )
-        return ReplayBufferSamples(*map(self.to_torch, data))  # type: ignore[arg-type]
+        return ReplayBufferSamples(*map(self.to_torch, data))
 
     def contents(self) -> dict[str, Any]:
         """What is remembered, to be pickled: the number of transitions of each task, the arrays, the random stream."""

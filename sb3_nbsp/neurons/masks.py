@@ -41,9 +41,7 @@ class MaskedStep:
 
     def __init__(self, masked: Sequence[tuple[nn.Parameter, th.Tensor]]) -> None:
         self.parameters = [parameter.data for parameter, _ in masked]
-        self.masks = [
-            mask.to(parameter).view(-1, *[1] * (parameter.dim() - 1)).clone() for parameter, mask in masked
-        ]
+        self.masks = [mask.to(parameter).view(-1, *[1] * (parameter.dim() - 1)).clone() for parameter, mask in masked]
         self._old = [th.empty_like(parameter) for parameter in self.parameters]
 
     def before(self) -> None:

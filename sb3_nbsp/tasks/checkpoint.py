@@ -21,7 +21,9 @@ def latest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
     :param folder: where :class:`SequenceCheckpoint` writes
     :return: the checkpoint's own folder, with ``model.zip`` and ``replay_buffer.pkl``; None if there is none
     """
-    found = [(int(match[1]), path) for path in Path(folder).glob("checkpoint_*_steps") if (match := _NAME.fullmatch(path.name))]
+    found = [
+        (int(match[1]), path) for path in Path(folder).glob("checkpoint_*_steps") if (match := _NAME.fullmatch(path.name))
+    ]
     return max(found)[1] if found else None
 
 

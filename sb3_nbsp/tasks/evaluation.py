@@ -36,12 +36,12 @@ def success_rate(
     """
     normalizer = model.get_vec_normalize_env()
     env.seed(seed)
-    observations = env.reset()
-    successes = []
+    observations: Any = env.reset()
+    successes: list[bool] = []
     succeeded = False
     while len(successes) < n_episodes:
         seen = normalizer.normalize_obs(observations) if normalizer is not None else observations
-        actions, _ = model.predict(seen, deterministic=True)  # type: ignore[arg-type]
+        actions, _ = model.predict(seen, deterministic=True)
         observations, _, dones, infos = env.step(actions)
         success = infos[0].get("success", infos[0].get("is_success"))
         if success is None:
@@ -113,7 +113,10 @@ class SequenceEvaluation(BaseCallback):
         del matrix.rows[phase:], matrix.phase_tasks[phase:]
         missing = range(len(matrix.rows), phase)
         if missing:
-            warnings.warn(f"Training continues in phase {phase + 1}, but how earlier phases ended is not known: they become nan")
+            warnings.warn(
+                f"Training continues in phase {phase + 1}, but how earlier phases ended is not known: they become nan",
+                stacklevel=2,
+            )
         for earlier in missing:
             names = self.training_env.get_attr("tasks", indices=0)[0]
             matrix.set_row(earlier, names[earlier % len(names)], [float("nan")] * len(tasks))
@@ -153,10 +156,17 @@ class SequenceEvaluation(BaseCallback):
         assert self.matrix is not None
         total = len(self.matrix.tasks) * self.n_eval_episodes
         rates = []
-        with tqdm(total=total, desc=f"evaluation after phase {info['phase'] + 1}", unit="episode", leave=False,
-                  disable=not self.progress_bar) as bar:
+        with tqdm(
+            total=total,
+            desc=f"evaluation after phase {info['phase'] + 1}",
+            unit="episode",
+            leave=False,
+            disable=not self.progress_bar,
+        ) as bar:
             for task in self.matrix.tasks:
-                rates.append(success_rate(self.model, self._env(task), self.n_eval_episodes, self.deterministic_seed, bar.update))
+                rates.append(
+                    success_rate(self.model, self._env(task), self.n_eval_episodes, self.deterministic_seed, bar.update)
+                )
         self.matrix.set_row(info["phase"], info["task"], rates)
         if self.folder is not None:
             self.matrix.save(self.folder / "success_matrix.csv")
@@ -167,7 +177,9 @@ class SequenceEvaluation(BaseCallback):
         self.logger.record("eval/phase", info["phase"] + 1)
         if self.verbose:
             text = ", ".join(f"{task} {rate:.2f}" for task, rate in zip(self.matrix.tasks, rates, strict=True))
-            print(f"Step {self.num_timesteps}: phase {info['phase'] + 1} of {info['n_phases']} ({info['task']}) is over: {text}")
+            print(
+                f"Step {self.num_timesteps}: phase {info['phase'] + 1} of {info['n_phases']} ({info['task']}) is over: {text}"
+            )
 
     def _env(self, task: str) -> VecEnv:
         if task not in self._envs:

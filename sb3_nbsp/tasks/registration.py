@@ -56,8 +56,6 @@ def register_sequences() -> None:
     """Register all sequences with Gymnasium."""
     # Any list of tasks: gym.make("MW-Cycle-v0", tasks=[...], cycles=2, ...)
     register("MW-Cycle-v0", entry_point=_METAWORLD)
-    register(
-        "GymCycle-v0", entry_point="sb3_nbsp.tasks.sequence:gymnasium_cycle"
-    )
+    register("GymCycle-v0", entry_point="sb3_nbsp.tasks.sequence:gymnasium_cycle")
     for env_id, kwargs in sequences().items():
         register(env_id, entry_point=_METAWORLD, kwargs=kwargs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -40,7 +40,7 @@ class TaskSequence(gym.Env):
     :raises ValueError: if an option is out of its range, a task is unknown or the tasks' spaces differ
     """
 
-    metadata = {"render_modes": ["human", "rgb_array", "depth_array"]}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["human", "rgb_array", "depth_array"]}
 
     def __init__(
         self,
@@ -90,22 +90,24 @@ class TaskSequence(gym.Env):
         """Name of the current task."""
         return self.tasks[self.phase % len(self.tasks)]
 
-    def _env(self) -> gym.Env:
-        """The current task's environment, made when it is first played."""
-        if self.task not in self._envs:
-            env = self.task_makers[self.task](render_mode=self.render_mode)
+    def _env(self, task: str | None = None) -> gym.Env:
+        """A task's environment (default: the current task's), made when it is first needed."""
+        task = self.task if task is None else task
+        if task not in self._envs:
+            env = self.task_makers[task](render_mode=self.render_mode)
             if self._envs:
-                self._check_spaces(env)
-            self._envs[self.task] = env
-            self._seed_env(env)
-        return self._envs[self.task]
+                self._check_spaces(task, env)
+            if self._seed is not None:
+                env.reset(seed=self._seed + self.task_names.index(task))
+            self._envs[task] = env
+        return self._envs[task]
 
-    def _check_spaces(self, env: gym.Env) -> None:
+    def _check_spaces(self, task: str, env: gym.Env) -> None:
         for kind in ("observation", "action"):
             common, own = getattr(self, f"{kind}_space"), getattr(env, f"{kind}_space")
             if common != own:
                 raise ValueError(
-                    f"tasks must have equal spaces: the {kind} space of {self.task!r} is {own}, "
+                    f"tasks must have equal spaces: the {kind} space of {task!r} is {own}, "
                     f"that of {self.tasks[0]!r} is {common}"
                 )
 
@@ -115,14 +117,8 @@ class TaskSequence(gym.Env):
 
         :raises ValueError: if the tasks' spaces differ
         """
-        phase = self.phase
-        for self.phase in range(len(self.tasks)):
-            self._env()
-        self.phase = phase
-
-    def _seed_env(self, env: gym.Env) -> None:
-        if self._seed is not None:
-            env.reset(seed=self._seed + self.task_names.index(self.task))
+        for task in self.task_names:
+            self._env(task)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode, of the next task if the phase has ended; see Gymnasium."""

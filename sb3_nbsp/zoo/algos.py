@@ -48,4 +48,4 @@ def algorithm(algo: str) -> type[OffPolicyAlgorithm]:
     :param algo: "nbsp_sac", "continual_sac" or "sac"
     :return: the class
     """
-    return {**ALGOS, "sac": SAC}[algo]
+    return SAC if algo == "sac" else ALGOS[algo]

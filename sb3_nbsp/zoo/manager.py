@@ -31,7 +31,7 @@ def is_sequence(env_id: str) -> bool:
 
 
 class CheckpointWithBuffer(CheckpointCallback):
-    """SB3's checkpoints, the replay buffer ahead of the model, so that the last model always has its buffer; older buffers go."""
+    """SB3's checkpoints with the last one's replay buffer, written ahead of its model so that a model has its buffer."""
 
     def _on_step(self) -> bool:
         if self.n_calls % self.save_freq == 0 and isinstance(self.model, OffPolicyAlgorithm):
@@ -106,7 +106,8 @@ class SequenceExperimentManager(ExperimentManager):
         if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None and model.replay_buffer.size() == 0:
             warnings.warn(
                 f"No replay buffer is saved with {path.name}: what the agent remembers, of earlier tasks too, starts empty. "
-                "Train with --save-replay-buffer to keep it"
+                "Train with --save-replay-buffer to keep it",
+                stacklevel=2,
             )
         self._continue_history(path.parent)
         return model
