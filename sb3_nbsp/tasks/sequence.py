@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -37,10 +37,9 @@ class TaskSequence(gym.Env):
     :param mastery_window: number of episodes that mastery is judged on
     :param rotate: for evaluation: play the next task at every episode, without phases
     :param render_mode: as in Gymnasium
+    :param check_spaces: make every task once, to find unequal spaces before training
     :raises ValueError: if an option is out of its range, a task is unknown or the tasks' spaces differ
     """
-
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["human", "rgb_array", "depth_array"]}
 
     def __init__(
         self,
@@ -52,7 +51,9 @@ class TaskSequence(gym.Env):
         mastery_window: int = 10,
         rotate: bool = False,
         render_mode: str | None = None,
+        check_spaces: bool = True,
     ) -> None:
+        self.metadata = {"render_modes": ["human", "rgb_array", "depth_array"]}
         self.task_makers = dict(task_makers)
         self.tasks = list(self.task_makers if tasks is None else tasks)
         self._check(cycles, steps_per_task, mastery_threshold, mastery_window)
@@ -72,6 +73,8 @@ class TaskSequence(gym.Env):
         self._move_on, self._asked_to_move_on = False, False
         first = self._env()
         self.action_space, self.observation_space = first.action_space, first.observation_space
+        for task in self.task_names if check_spaces else []:
+            self._env(task)
 
     def _check(self, cycles: int, steps: int, threshold: float | None, window: int) -> None:
         if not self.tasks:
@@ -110,15 +113,6 @@ class TaskSequence(gym.Env):
                     f"tasks must have equal spaces: the {kind} space of {task!r} is {own}, "
                     f"that of {self.tasks[0]!r} is {common}"
                 )
-
-    def check_all_spaces(self) -> None:
-        """
-        Make every task once, so that unequal spaces are found before training.
-
-        :raises ValueError: if the tasks' spaces differ
-        """
-        for task in self.task_names:
-            self._env(task)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode, of the next task if the phase has ended; see Gymnasium."""
@@ -239,6 +233,4 @@ def gymnasium_cycle(env_ids: Sequence[str], env_kwargs: dict[str, Any] | None = 
     if isinstance(env_ids, str) or not env_ids:
         raise ValueError(f"env_ids must be a list of at least one environment id, not {env_ids!r}")
     makers = {env_id: partial(gym.make, env_id, **(env_kwargs or {})) for env_id in env_ids}
-    sequence = TaskSequence(makers, list(env_ids), **kwargs)
-    sequence.check_all_spaces()
-    return sequence
+    return TaskSequence(makers, list(env_ids), **kwargs)
