@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch as th
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 Network = Literal["actor", "critic"]
+AnyIntervention = TypeVar("AnyIntervention", bound="Intervention")
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,20 @@ class Interventions:
 
     def __init__(self, interventions: Sequence[Intervention] = ()) -> None:
         self._all = list(interventions)
+
+    def __iter__(self) -> Iterator[Intervention]:
+        return iter(self._all)
+
+    def find(self, kind: type[AnyIntervention]) -> AnyIntervention:
+        """
+        :param kind: a class of interventions
+        :return: the first intervention of that class
+        :raises ValueError: if there is none
+        """
+        for intervention in self._all:
+            if isinstance(intervention, kind):
+                return intervention
+        raise ValueError(f"The agent has no {kind.__name__}; it has {[type(each).__name__ for each in self._all]}")
 
     def attach(self, agent: OffPolicyAlgorithm) -> None:
         """See :meth:`Intervention.attach`."""
