@@ -22,7 +22,6 @@ from rich.progress import track
 from rich.table import Table
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
 from sb3_nbsp.interventions import Interventions, Phase
@@ -35,7 +34,7 @@ class MetaWorldSizedEnv(gym.Env):
     action_space = spaces.Box(-1, 1, (4,), np.float32)
 
 
-def make(cls: type[OffPolicyAlgorithm], net_arch: Sequence[int], masked: bool = False) -> OffPolicyAlgorithm:
+def make(cls: type[SAC], net_arch: Sequence[int], masked: bool = False) -> SAC:
     """
     An agent whose replay buffer holds random transitions.
 
@@ -62,7 +61,7 @@ def make(cls: type[OffPolicyAlgorithm], net_arch: Sequence[int], masked: bool = 
     return model
 
 
-def measure(models: dict[str, OffPolicyAlgorithm], rounds: int, steps: int) -> dict[str, np.ndarray]:
+def measure(models: dict[str, SAC], rounds: int, steps: int) -> dict[str, np.ndarray]:
     """
     Seconds per gradient step, the models taking turns.
 
