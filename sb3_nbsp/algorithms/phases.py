@@ -69,9 +69,7 @@ class PhasedAlgorithm(PersistentAlgorithm):
         reset_num_timesteps, self._keep_counting = reset_num_timesteps and not self._keep_counting, False
         reset = reset_num_timesteps or self._last_obs is None
         if self._sequence_progress is not None and self.env.has_attr("set_progress"):
-            for index in range(self.n_envs):
-                progress = self._sequence_progress[min(index, len(self._sequence_progress) - 1)]
-                self.env.env_method("set_progress", progress, indices=index)
+            self._restore_sequence(self._sequence_progress)
         self._sequence_progress = None
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         self._sequence_over = False
@@ -79,6 +77,14 @@ class PhasedAlgorithm(PersistentAlgorithm):
         self.hooks.on_learn_start(reset)
         self._catch_up_with_environment()
         return result
+
+    def _restore_sequence(self, saved: list[dict[str, Any]]) -> None:
+        """Put new environments where those of the saved model were; a sequence that was over begins again."""
+        assert self.env is not None
+        for index in range(self.n_envs):
+            progress = saved[min(index, len(saved) - 1)]
+            if not progress["sequence_over"]:
+                self.env.env_method("set_progress", progress, indices=index)
 
     def _catch_up_with_environment(self) -> None:
         """The first phase gets its task's name; an environment that was exchanged is a new phase."""
@@ -133,6 +139,7 @@ class PhasedAlgorithm(PersistentAlgorithm):
     def _end_phase(self) -> None:
         self._phase_over = True
         self.hooks.on_phase_end(self.phase)
+        self.logger.dump(self.num_timesteps)
 
     def _start_phase(self, info: dict[str, Any]) -> None:
         """A phase starts: D is emptied, the counters begin anew (SPEC: "at a phase start")."""

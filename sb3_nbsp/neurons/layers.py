@@ -72,7 +72,8 @@ def find_neuron_layers(chain: Sequence[tuple[str, nn.Module]]) -> list[NeuronLay
         if isinstance(leaf, (nn.Linear, nn.Conv2d)):
             name, linear, norms = leaf_name, leaf, []
         elif isinstance(leaf, _NORM_LAYERS):
-            norms.append(leaf)
+            if linear is not None:  # one behind the activation is not incoming
+                norms.append(leaf)
         elif linear is not None and not isinstance(leaf, (nn.Flatten, nn.Dropout, nn.Identity, *_CONTAINERS)):
             layers.append(NeuronLayer(name, linear, leaf, norms))
             linear = None

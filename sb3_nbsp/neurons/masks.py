@@ -40,18 +40,19 @@ class MaskedStep:
     """
 
     def __init__(self, masked: Sequence[tuple[nn.Parameter, th.Tensor]]) -> None:
-        self.parameters = [parameter.data for parameter, _ in masked]
+        self.parameters = [parameter for parameter, _ in masked]
         self.masks = [mask.to(parameter).view(-1, *[1] * (parameter.dim() - 1)).clone() for parameter, mask in masked]
-        self._old = [th.empty_like(parameter) for parameter in self.parameters]
+        self._old = [th.empty_like(parameter.data) for parameter in self.parameters]
 
     def before(self) -> None:
         """Keep the parameters as they are ahead of the optimizer's step."""
-        th._foreach_copy_(self._old, self.parameters)
+        for old, parameter in zip(self._old, self.parameters, strict=True):
+            old.copy_(parameter.data)
 
     def after(self) -> None:
         """Take back what the mask does not allow. Exact where the mask is 0 or 1."""
         for old, parameter, mask in zip(self._old, self.parameters, self.masks, strict=True):
-            th.lerp(old, parameter, mask, out=parameter)
+            th.lerp(old, parameter.data, mask, out=parameter.data)
 
 
 def mask_gradients(masked: Sequence[tuple[nn.Parameter, th.Tensor]]) -> None:

@@ -175,6 +175,7 @@ class SequenceEvaluation(BaseCallback):
         for name, value in self.matrix.metrics().items():
             self.logger.record(f"eval/{name}", value)
         self.logger.record("eval/phase", info["phase"] + 1)
+        self.logger.dump(self.num_timesteps)
         if self.verbose:
             text = ", ".join(f"{task} {rate:.2f}" for task, rate in zip(self.matrix.tasks, rates, strict=True))
             print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import runpy
 import sys
 from collections.abc import Callable
@@ -86,8 +87,8 @@ def _play_tasks_in_turn() -> None:
 
 def _mend_push_to_hub() -> None:
     """rl-zoo3 2.9.2 imports a name that sb3-team-hf-integration 3.2 has made private."""
-    import huggingface_sb3.push_to_hub as hub
-
+    # Not "import ... as": the package has a function of the same name, which hides the module
+    hub = importlib.import_module("huggingface_sb3.push_to_hub")
     if not hasattr(hub, "generate_metadata"):
         hub.generate_metadata = hub._generate_metadata
 
