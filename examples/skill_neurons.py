@@ -22,7 +22,7 @@ def main() -> None:
     env = gym.make("MW-Cycle-v0", tasks=args.tasks, cycles=1, horizon=200, steps_per_task=args.steps_per_task)
     model = NBSPSAC("MlpPolicy", env, learning_starts=args.learning_starts, reset_ent_coef=True, buffer_size=100_000, seed=1)
     evaluation = SequenceEvaluation(n_eval_episodes=args.eval_episodes, verbose=1)
-    model.learn(2 * args.steps_per_task, callback=evaluation, progress_bar=True)
+    model.learn(2 * (args.steps_per_task + 200), callback=evaluation, progress_bar=True)
 
     first, second = model.hooks.find(GradientMasking).skill_neurons.values()
     for network in first:

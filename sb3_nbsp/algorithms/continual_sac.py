@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from sb3_nbsp.algorithms.phases import PhasedAlgorithm, reset_optimizer
 from sb3_nbsp.interventions import Intervention, Interventions
-from sb3_nbsp.interventions.base import check_range
+from sb3_nbsp.interventions.base import check_option, check_range
 
 SelfContinualSAC = TypeVar("SelfContinualSAC", bound="ContinualSAC")
 
@@ -88,9 +88,11 @@ class ContinualSAC(PhasedAlgorithm, SAC):
             check_range("qf_learning_rate", qf_learning_rate, 0)
         if phase_learning_starts is not None:
             check_range("phase_learning_starts", phase_learning_starts, 0, integer=True)
-        for intervention in interventions:
-            if not isinstance(intervention, Intervention):
-                raise ValueError(f"interventions must hold Intervention objects, not {intervention!r}")
+        if not isinstance(interventions, Sequence) or not all(isinstance(each, Intervention) for each in interventions):
+            raise ValueError(f"interventions must be a list of Intervention objects, not {interventions!r}")
+        switches = {"clear_replay_buffer": clear_replay_buffer, "reset_optimizers": reset_optimizers}
+        for name, value in {**switches, "reset_ent_coef": reset_ent_coef, "fused": fused}.items():
+            check_option(name, value, (True, False))
         self.qf_learning_rate = qf_learning_rate
         self.interventions = list(interventions)
         self.clear_replay_buffer = clear_replay_buffer
@@ -143,14 +145,15 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         return list(self.interventions)
 
     def _set_fused(self) -> None:
-        """Switch the fused kernels on, which a state dict of plain SB3 switches off."""
+        """Switch the fused kernels on or off, whatever a loaded state dict says."""
         for optimizer in (self.actor.optimizer, self.critic.optimizer):
-            if not self.fused or "fused" not in optimizer.defaults:
+            if "fused" not in optimizer.defaults:
                 continue
+            own = optimizer.defaults["fused"], optimizer.defaults["foreach"]
             for group in optimizer.param_groups:
-                group["fused"], group["foreach"] = True, False
+                group["fused"], group["foreach"] = (True, False) if self.fused else own
             for parameter, state in optimizer.state.items():
-                if "step" in state:  # the fused kernel wants it beside the parameter
+                if self.fused and "step" in state:  # the fused kernel wants it beside the parameter
                     state["step"] = state["step"].to(parameter.device, th.float32)
 
     def set_parameters(
@@ -172,7 +175,7 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         assert self.replay_buffer is not None
         self.policy.set_training_mode(True)
         self._update_learning_rates()
-        actor_parameters = [p for group in self.actor.optimizer.param_groups for p in group["params"]]
+        actor_parameters = [p for group in self.actor.optimizer.param_groups for p in group["params"] if p.requires_grad]
         records: dict[str, list[th.Tensor]] = {"actor_loss": [], "critic_loss": [], "ent_coef": [], "ent_coef_loss": []}
 
         for gradient_step in range(gradient_steps):
@@ -295,7 +298,9 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         :param progress_bar: show a progress bar
         :return: the agent
         """
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        self._last_progress = self._get_progress()
+        return self
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_qf_schedule", "_initial_log_ent_coef"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeVar
 
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.sac.policies import SACPolicy
 
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC
@@ -26,7 +26,7 @@ class NBSPSAC(ContinualSAC):
 
     :param policy: see :class:`ContinualSAC`
     :param env: see :class:`ContinualSAC`
-    :param learning_rate: see :class:`ContinualSAC`
+    :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param masking: use gradient masking; the options are those of :class:`~sb3_nbsp.interventions.GradientMasking`
     :param skill_proportion: m, share of skill neurons among the hidden neurons of a network
     :param mask_alpha: α of equation 7
@@ -51,8 +51,7 @@ class NBSPSAC(ContinualSAC):
         self,
         policy: str | type[SACPolicy],
         env: GymEnv | str,
-        learning_rate: float | Schedule = 3e-4,
-        *,
+        *args: Any,
         masking: bool = True,
         skill_proportion: float = 0.2,
         mask_alpha: float = 0.2,
@@ -88,7 +87,7 @@ class NBSPSAC(ContinualSAC):
         self.memory_size = memory_size
         self.replay_interval = replay_interval
         self._own_interventions()  # complain of a wrong option before anything is built
-        super().__init__(policy, env, learning_rate, **kwargs)
+        super().__init__(policy, env, *args, **kwargs)
 
     def _make_interventions(self) -> list[Intervention]:
         return self._own_interventions() + super()._make_interventions()

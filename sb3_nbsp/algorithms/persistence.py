@@ -56,7 +56,9 @@ class PersistentAlgorithm(OffPolicyAlgorithm):
         try:
             return super().load(path, *args, **kwargs)
         except (AttributeError, KeyError, TypeError, AssertionError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{path} does not hold a model that {cls.__name__} can load: {error}") from error
+            # SB3 answers a ValueError of set_parameters() with a KeyError of its own
+            reason = error.__context__ if isinstance(error, KeyError) and error.__context__ else error
+            raise ValueError(f"{path} does not hold a model that {cls.__name__} can load: {reason}") from error
 
     def set_parameters(
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"

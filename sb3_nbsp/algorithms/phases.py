@@ -8,13 +8,13 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn
 
 from sb3_nbsp.algorithms.persistence import File, PersistentAlgorithm
 from sb3_nbsp.interventions import Phase
 
 # Attributes that are rebuilt when a model is loaded
-_NOT_SAVED = ["_crossed", "_sequence_over", "_keep_counting", "show_progress"]
+_NOT_SAVED = ["_crossed", "_sequence_over", "_keep_counting", "_last_progress", "show_progress"]
 
 
 class PhasedAlgorithm(PersistentAlgorithm):
@@ -34,20 +34,40 @@ class PhasedAlgorithm(PersistentAlgorithm):
         self._phase_over = False
         self._env_phase: int | None = None  # phase of the environment's own count
         self._sequence_progress: list[dict[str, Any]] | None = None  # of a saved model, until learn() is called
+        self._last_progress: list[dict[str, Any]] | None = None  # when learn() last returned
         self._sequence_over = False
         self._crossed = np.zeros(0, dtype=bool)  # by environment: has it left the current phase?
         self._keep_counting = False
 
     def save(self, path: File, exclude: Any = None, include: Any = None) -> None:
         """Save the model and how far its environment is in the task sequence; see :meth:`PersistentAlgorithm.save`."""
-        if self.env is not None and self._sequence_progress is None and self.env.has_attr("get_progress"):
-            self._sequence_progress = self.env.env_method("get_progress")
-            try:
-                super().save(path, exclude, include)
-            finally:
-                self._sequence_progress = None
-        else:
+        loaded = self._sequence_progress
+        self._sequence_progress = loaded or self._get_progress()
+        try:
             super().save(path, exclude, include)
+        finally:
+            self._sequence_progress = loaded
+
+    def _get_progress(self) -> list[dict[str, Any]] | None:
+        """How far each environment is in the task sequence; None if there is no sequence."""
+        if self.env is None:
+            return None
+        try:
+            progress = self.env.env_method("get_progress") if self.env.has_attr("get_progress") else None
+        except (OSError, EOFError):  # the environments' processes have been closed
+            return self._last_progress
+        if progress is not None and self._crossed.any():
+            # Who loads the model starts new episodes: no need to wait for those that are still in the old phase
+            ahead = progress[int(self._crossed.argmax())]
+            progress = [own if crossed else ahead for own, crossed in zip(progress, self._crossed, strict=True)]
+        return progress
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Exchange the environment, see SB3."""
+        before = self.env
+        super().set_env(env, force_reset)
+        if self.env is not before:
+            self._crossed = np.zeros(self.n_envs, dtype=bool)
 
     def keep_counting(self) -> None:
         """Make the next call of ``learn()`` continue the count of steps, whatever its ``reset_num_timesteps`` says."""
@@ -67,15 +87,20 @@ class PhasedAlgorithm(PersistentAlgorithm):
         assert self.env is not None, "set_env() must be called before learn()"
         self.show_progress = progress_bar
         reset_num_timesteps, self._keep_counting = reset_num_timesteps and not self._keep_counting, False
+        if self.env.has_attr("sequence_over") and all(self.env.get_attr("sequence_over")):
+            self.env.env_method("restart")
+            self._last_obs = None
         reset = reset_num_timesteps or self._last_obs is None
         if self._sequence_progress is not None and self.env.has_attr("set_progress"):
             self._restore_sequence(self._sequence_progress)
         self._sequence_progress = None
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         self._sequence_over = False
-        self._crossed = np.zeros(self.n_envs, dtype=bool)
+        if len(self._crossed) != self.n_envs:
+            self._crossed = np.zeros(self.n_envs, dtype=bool)
         self.hooks.on_learn_start(reset)
-        self._catch_up_with_environment()
+        if not self._crossed.any():
+            self._catch_up_with_environment()
         return result
 
     def _restore_sequence(self, saved: list[dict[str, Any]]) -> None:
@@ -87,7 +112,7 @@ class PhasedAlgorithm(PersistentAlgorithm):
                 self.env.env_method("set_progress", progress, indices=index)
 
     def _catch_up_with_environment(self) -> None:
-        """The first phase gets its task's name; an environment that was exchanged is a new phase."""
+        """The first phase gets its task's name; an environment that was exchanged or begins again is a new phase."""
         assert self.env is not None
         info = self.env.unwrapped.reset_infos[0]
         if "phase" not in info:
@@ -95,7 +120,7 @@ class PhasedAlgorithm(PersistentAlgorithm):
         here = (info["phase"], info["task"])
         if self._env_phase is None:
             self._env_phase, self.phase = info["phase"], Phase(self.phase.index, info["task"])
-        elif here != (self._env_phase, self.phase.task):
+        elif self._phase_over or here != (self._env_phase, self.phase.task):
             if not self._phase_over:
                 self._end_phase()
             self._start_phase(info)
@@ -139,7 +164,8 @@ class PhasedAlgorithm(PersistentAlgorithm):
     def _end_phase(self) -> None:
         self._phase_over = True
         self.hooks.on_phase_end(self.phase)
-        self.logger.dump(self.num_timesteps)
+        if self.logger.name_to_value:
+            self.logger.dump(self.num_timesteps)
 
     def _start_phase(self, info: dict[str, Any]) -> None:
         """A phase starts: D is emptied, the counters begin anew (SPEC: "at a phase start")."""
@@ -163,7 +189,8 @@ class PhasedAlgorithm(PersistentAlgorithm):
         if self.phase.index == 0:
             return False
         assert self.replay_buffer is not None
-        has_batch = self.replay_buffer.size() * self.n_envs >= self.batch_size
+        batch = min(self.batch_size, self.replay_buffer.buffer_size * self.n_envs)
+        has_batch = self.replay_buffer.size() * self.n_envs >= batch
         return self.phase_steps <= self._phase_warmup() or not has_batch
 
     def _sample_action(

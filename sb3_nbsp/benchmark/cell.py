@@ -15,6 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_nbsp.algorithms import ContinualSAC
 from sb3_nbsp.files import atomic_write
 from sb3_nbsp.tasks import SequenceCheckpoint, SequenceEvaluation, SuccessMatrix, latest_checkpoint
 from sb3_nbsp.zoo.algos import algorithm, read_hyperparams
@@ -48,6 +49,16 @@ class ProgressFile(BaseCallback):
         atomic_write(self.path, json.dumps({**progress, "step": self.num_timesteps}))
 
 
+class SequencePosition(BaseCallback):
+    """How far the sequence is, as an attribute of an agent that does not know of sequences, so that its zip holds it."""
+
+    def _on_rollout_start(self) -> None:
+        vars(self.model)["sequence_position"] = self.training_env.env_method("get_progress", indices=0)[0]
+
+    def _on_step(self) -> bool:
+        return True
+
+
 def run_cell(
     algo: str,
     env_id: str,
@@ -72,6 +83,7 @@ def run_cell(
     :param n_eval_episodes: episodes per task after each phase
     :param save_freq: steps between two checkpoints
     :return: ASR, FM, FWT, the number of steps and the minutes of the last start
+    :raises RuntimeError: if ``n_timesteps`` end before the sequence does
     """
     folder = Path(folder)
     if (folder / "result.json").exists():
@@ -85,11 +97,17 @@ def run_cell(
     evaluation = SequenceEvaluation(folder, n_eval_episodes, progress_bar=False, verbose=1)
     checkpoints = SequenceCheckpoint(save_freq, folder)
     callbacks: list[BaseCallback] = [evaluation, checkpoints, ProgressFile(folder / "progress.json")]
-    model.learn(n_timesteps - model.num_timesteps, callback=callbacks, reset_num_timesteps=False)
+    if not isinstance(model, ContinualSAC):
+        callbacks.insert(0, SequencePosition())
+    # A run can be killed after its last phase, before its result is written
+    if not env.get_attr("sequence_over")[0]:
+        model.learn(n_timesteps - model.num_timesteps, callback=callbacks, reset_num_timesteps=False)
     model.save(folder / "model.zip")
-    assert evaluation.matrix is not None
-    metrics = evaluation.matrix.metrics()
-    result = {**metrics, "steps": model.num_timesteps, "minutes_since_last_start": (time.monotonic() - start) / 60}
+    matrix, n_phases = read_matrix(folder), env.get_attr("n_phases")[0]
+    if len(matrix.rows) < n_phases:
+        raise RuntimeError(f"n_timesteps={n_timesteps} ended the run in phase {len(matrix.rows) + 1} of {n_phases}: raise it")
+    minutes = (time.monotonic() - start) / 60
+    result = {**matrix.metrics(), "steps": model.num_timesteps, "minutes_since_last_start": minutes}
     atomic_write(folder / "result.json", json.dumps(result, indent=2) + "\n")
     return result
 
@@ -103,6 +121,8 @@ def _continue_or_start(algo: str, env: VecEnv, seed: int, folder: Path, options:
     steps = int(checkpoint.name.split("_")[1])
     model = cls.load(checkpoint / "model.zip", env=env, seed=seed + steps)
     model.load_replay_buffer(checkpoint / "replay_buffer.pkl")
+    if not isinstance(model, ContinualSAC):
+        env.env_method("set_progress", vars(model)["sequence_position"])
     return model
 
 

@@ -55,7 +55,9 @@ class ExperienceReplay(Intervention):
         assert buffer is not None
         if self._memory is None:
             self._memory = TaskMemory(self.memory_size, buffer, own_seed(self.agent, phase, purpose=100))
-        self._memory.store(phase.task, stored_transitions(buffer))
+        # With clear_replay_buffer=False, D still holds transitions of earlier phases
+        of_this_phase = getattr(self.agent, "phase_steps", None) if phase.index > 0 else None
+        self._memory.store(phase.task, stored_transitions(buffer, of_this_phase))
         self.agent.logger.record("nbsp/memory_size", self._memory.size())
 
     def replay_source(self, gradient_step: int) -> ReplayBuffer | None:

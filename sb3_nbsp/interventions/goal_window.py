@@ -93,7 +93,9 @@ class GoalWindow:
         :return: rows and columns into the buffer's arrays, and q(t), each of shape (steps,);
             oldest first
         """
-        available = min(self.rows, self.n_rows, buffer.size())
+        # A full buffer that stores every observation once has overwritten the oldest
+        valid = buffer.size() - int(buffer.optimize_memory_usage and buffer.full)
+        available = min(self.rows, self.n_rows, valid)
         back = np.arange(available, 0, -1)
         metric = self.metrics[name][(self.rows - back) % self.n_rows]
         buffer_rows = (buffer.pos - back) % buffer.buffer_size

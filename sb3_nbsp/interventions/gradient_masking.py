@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -109,6 +110,7 @@ class GradientMasking(Intervention):
         self._scores: dict[str, dict[str, th.Tensor]] = {}
         self._skills: dict[str, dict[str, th.Tensor]] = {}
         self._warned = False
+        self._task_makers: dict[str, Callable[[], gym.Env]] = {}
         self._prepare_masks()
 
     @property
@@ -132,8 +134,13 @@ class GradientMasking(Intervention):
             self._window.break_episodes()
         env = self.agent.env
         assert env is not None
-        if self.identification_data == "fresh" and "phase" in env.unwrapped.reset_infos[0] and not env.has_attr("task_makers"):
-            raise ValueError("identification_data='fresh' needs an environment with task_makers, as a TaskSequence has them")
+        if self.identification_data == "fresh" and "phase" in env.unwrapped.reset_infos[0]:
+            if not env.has_attr("task_makers"):
+                raise ValueError(
+                    "identification_data='fresh' needs an environment with task_makers, as a TaskSequence has them"
+                )
+            # A phase also ends when the environment is exchanged for one that may lack its task
+            self._task_makers.update(env.get_attr("task_makers", indices=0)[0])
 
     def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """See :meth:`Intervention.on_transition`."""
@@ -146,14 +153,11 @@ class GradientMasking(Intervention):
 
     def on_phase_end(self, phase: Phase) -> None:
         """Identify the skill neurons of the task and update the masks (Algorithm 2, lines 19 and 20)."""
-        window, buffer = self._identification_steps(phase)
-        rows, envs, goal_metric = self._goal_metric(window, buffer)
-        if len(rows) == 0 and self.identification in ("goal", "activation"):
-            warnings.warn(
-                f"Phase {phase.index} ({phase.task}) has no complete episode to identify skill neurons on", stacklevel=2
-            )
+        steps = self._identification_steps(phase)
+        if steps is None:
             return
-        observations, actions = self._batch(buffer, rows, envs)
+        observations, actions, goal_metric = steps
+        self.agent.policy.set_training_mode(False)
         new_masks: dict[str, th.Tensor] = {}
         self._scores[phase.task], self._skills[phase.task] = {}, {}
         for index, network in enumerate(self._networks):
@@ -186,7 +190,7 @@ class GradientMasking(Intervention):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See :meth:`Intervention.load_state_dict`."""
-        self._masks, self._scores, self._skills = state["masks"], state["scores"], state["skill_neurons"]
+        self._masks, self._scores, self._skills = (dict(state[name]) for name in ("masks", "scores", "skill_neurons"))
         self._window.load_state_dict(state["window"])
         self._prepare_masks()
 
@@ -194,17 +198,38 @@ class GradientMasking(Intervention):
         custom: Callable[..., float] | None = self.goal_metric if callable(self.goal_metric) else None
         return GoalWindow(self.identification_steps, n_envs, custom)
 
-    def _identification_steps(self, phase: Phase) -> tuple[GoalWindow, ReplayBuffer]:
-        """The steps to identify on: their goal metric, and the buffer that holds them."""
-        if self.identification_data == "training" or self.identification in ("weight", "random"):
-            assert self.agent.replay_buffer is not None
-            return self._window, self.agent.replay_buffer
-        assert self.agent.env is not None
-        make_env = self.agent.env.get_attr("task_makers", indices=0)[0][phase.task]
+    def _identification_steps(self, phase: Phase) -> tuple[th.Tensor, th.Tensor, np.ndarray] | None:
+        """Observations, actions and q(t) of the steps to identify on; None, with a warning, if there are none to tell."""
+        window, buffer = self._window, self.agent.replay_buffer
+        assert buffer is not None
+        if self.identification in ("weight", "random"):  # these look at no step
+            rows = envs = np.zeros(0, dtype=int)
+            return (*self._batch(buffer, rows, envs), np.zeros(0))
+        if self.identification_data == "fresh":
+            if phase.task not in self._task_makers:
+                self._skip(phase, f"the environment's task_makers lack the task {phase.task!r}, which has just ended")
+                return None
+            window, buffer = self._fresh_steps(phase)
+        rows, envs, goal_metric = self._goal_metric(window, buffer)
+        if len(rows) == 0:
+            self._skip(phase, "there is no complete episode to identify them on")
+            return None
+        if self.identification == "goal" and _is_constant(goal_metric):
+            self._skip(phase, "the goal metric is the same at all steps")
+            return None
+        return (*self._batch(buffer, rows, envs), goal_metric)
+
+    def _skip(self, phase: Phase, reason: str) -> None:
+        warnings.warn(
+            f"No skill neurons are identified at the end of phase {phase.index} ({phase.task}): {reason}", stacklevel=2
+        )
+
+    def _fresh_steps(self, phase: Phase) -> tuple[GoalWindow, ReplayBuffer]:
         window = self._new_window(1)
         seed = own_seed(self.agent, phase, len(self._networks))
         bar = getattr(self.agent, "show_progress", False)
-        return window, fresh_steps(self.agent, make_env, self.identification_steps, seed, window, bar)
+        steps = fresh_steps(self.agent, self._task_makers[phase.task], self.identification_steps, seed, window, bar)
+        return window, steps
 
     def _goal_metric(self, window: GoalWindow, buffer: ReplayBuffer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Steps with a known goal metric: rows and columns of the buffer's arrays, and q(t)."""
@@ -212,7 +237,7 @@ class GradientMasking(Intervention):
         if name == "auto":
             name = "step_success" if len(window.select("step_success", buffer)[0]) else "episode_return"
         rows, envs, goal_metric = window.select(name, buffer)
-        is_constant = len(goal_metric) == 0 or (goal_metric == goal_metric[0]).all()
+        is_constant = _is_constant(goal_metric)
         self.agent.logger.record("nbsp/goal_metric_is_constant", int(is_constant))
         if is_constant and name != "episode_return" and self.identification == "goal":
             if not self._warned:
@@ -250,8 +275,9 @@ class GradientMasking(Intervention):
 
     def _update_masks(self, new_masks: dict[str, th.Tensor]) -> None:
         if self.mask_accumulation == "minimum":
-            for name, old in self._masks.items():
-                new_masks[name] = th.minimum(new_masks[name], old.to(new_masks[name]))
+            for name, new in new_masks.items():
+                if name in self._masks:  # not after a change of mask_networks
+                    new_masks[name] = th.minimum(new, self._masks[name].to(new))
         self._masks = new_masks
         self._prepare_masks()
 
@@ -289,6 +315,10 @@ class GradientMasking(Intervention):
         record(f"nbsp/{network.name}_skill_neurons", int(selected.sum()))
         if eligible is not None:
             record(f"nbsp/{network.name}_dead_neurons", int((~eligible).sum()))
+
+
+def _is_constant(goal_metric: np.ndarray) -> bool:
+    return len(goal_metric) == 0 or bool((goal_metric == goal_metric[0]).all())
 
 
 def _to_unit(scores: th.Tensor) -> th.Tensor:

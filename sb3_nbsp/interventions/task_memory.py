@@ -12,16 +12,18 @@ from stable_baselines3.common.vec_env import VecNormalize
 FIELDS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
-def stored_transitions(buffer: ReplayBuffer) -> dict[str, np.ndarray]:
+def stored_transitions(buffer: ReplayBuffer, newest: int | None = None) -> dict[str, np.ndarray]:
     """
-    All transitions of a replay buffer.
+    The transitions of a replay buffer.
 
     :param buffer: a plain replay buffer
-    :return: field name to an array of shape (transitions, ...)
+    :param newest: only so many of them, the newest; None for all
+    :return: field name to an array of shape (transitions, ...), oldest first
     """
-    rows = np.arange(buffer.size())
+    size = buffer.size() if newest is None else min(buffer.size(), newest // buffer.n_envs)
+    rows = (buffer.pos - np.arange(size, 0, -1)) % buffer.buffer_size
     if buffer.optimize_memory_usage and buffer.full:
-        rows = rows[rows != buffer.pos]  # its next observation has been overwritten
+        rows = rows[rows != buffer.pos]  # its observation has been overwritten
     following = (rows + 1) % buffer.buffer_size
     next_observations = buffer.observations[following] if buffer.optimize_memory_usage else buffer.next_observations[rows]
     arrays = {name: next_observations if name == "next_observations" else getattr(buffer, name)[rows] for name in FIELDS}
@@ -58,6 +60,8 @@ class TaskMemory(ReplayBuffer):
         :param task: name of the task
         :param new: field name to an array of shape (transitions, ...), as :func:`stored_transitions` gives it
         """
+        if len(new["rewards"]) == 0:
+            return
         parts = self._by_task()
         old = parts.get(task)
         parts[task] = new if old is None else {name: np.concatenate([old[name], new[name]]) for name in FIELDS}

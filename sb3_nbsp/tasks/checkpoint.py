@@ -37,8 +37,8 @@ def save_checkpoint(model: BaseAlgorithm, folder: str | os.PathLike[str]) -> Pat
     """
     final = Path(folder) / f"checkpoint_{model.num_timesteps}_steps"
     temporary = final.with_name(f".{final.name}")
-    for leftover in (temporary, final):
-        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in Path(folder).glob(".checkpoint_*_steps"):  # of runs that were killed
+        shutil.rmtree(leftover)
     temporary.mkdir(parents=True)
     model.save(temporary / "model.zip")
     if isinstance(model, OffPolicyAlgorithm):
@@ -46,6 +46,7 @@ def save_checkpoint(model: BaseAlgorithm, folder: str | os.PathLike[str]) -> Pat
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
         normalizer.save(str(temporary / "vecnormalize.pkl"))
+    shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     for older in Path(folder).glob("checkpoint_*_steps"):
         if older != final:

@@ -20,38 +20,38 @@ from sb3_nbsp.files import atomic_write
 from sb3_nbsp.tasks.metrics import SuccessMatrix
 
 
-def success_rate(
+def evaluate_task(
     model: BaseAlgorithm, env: VecEnv, n_episodes: int, seed: int, on_episode: Callable[[], Any] = lambda: None
-) -> float:
+) -> tuple[float, bool]:
     """
-    Share of episodes in which any step is a success, under the deterministic policy.
+    Play episodes with the deterministic policy. An episode succeeds if any of its steps does.
 
     :param model: the agent
     :param env: one environment of the task, without normalization (the agent's is applied)
     :param n_episodes: episodes to play
     :param seed: seed of the environment
     :param on_episode: called after every episode
-    :return: the success rate
-    :raises ValueError: if the task does not report success
+    :return: the success rate, or the mean return if the task does not report success; and whether it is the success rate
     """
     normalizer = model.get_vec_normalize_env()
     env.seed(seed)
     observations: Any = env.reset()
+    returns: list[float] = []
     successes: list[bool] = []
-    succeeded = False
-    while len(successes) < n_episodes:
+    succeeded: bool | None = None
+    while len(returns) < n_episodes:
         seen = normalizer.normalize_obs(observations) if normalizer is not None else observations
         actions, _ = model.predict(seen, deterministic=True)
         observations, _, dones, infos = env.step(actions)
         success = infos[0].get("success", infos[0].get("is_success"))
-        if success is None:
-            raise ValueError("The task does not report success: its info has neither 'success' nor 'is_success'")
-        succeeded = succeeded or bool(success)
+        if success is not None:
+            succeeded = bool(succeeded) or bool(success)
         if dones[0]:
-            successes.append(succeeded)
-            succeeded = False
+            returns.append(infos[0]["episode"]["r"])
+            successes += [] if succeeded is None else [succeeded]
+            succeeded = None
             on_episode()
-    return float(np.mean(successes))
+    return (float(np.mean(successes)), True) if successes else (float(np.mean(returns)), False)
 
 
 class SequenceEvaluation(BaseCallback):
@@ -59,6 +59,8 @@ class SequenceEvaluation(BaseCallback):
     At the end of each phase, evaluate the agent on every distinct task, in environments of its own, and write
     the success matrix. Also writes the training success of every episode, and stops the
     training of any SB3 agent when the sequence is over.
+
+    Where tasks do not report success, the mean return of an episode takes its place, with a warning.
 
     TensorBoard: ``eval/<task>`` (success rate), ``eval/ASR``, ``eval/FM``, ``eval/FWT``.
 
@@ -89,6 +91,7 @@ class SequenceEvaluation(BaseCallback):
         self._envs: dict[str, VecEnv] = {}
         self._sequence_over = False
         self._evaluated = -1
+        self._warned = False
 
     def _on_training_start(self) -> None:
         if not self.training_env.has_attr("task_names"):
@@ -143,7 +146,7 @@ class SequenceEvaluation(BaseCallback):
         if infos[0]["boundary"] and infos[0]["phase"] > self._evaluated:
             self._evaluated = infos[0]["phase"]
             self._evaluate(infos[0])
-            self._sequence_over = infos[0]["sequence_over"]
+        self._sequence_over = all(info["sequence_over"] for info in infos)
         return True
 
     def _log_episode(self, info: dict[str, Any]) -> None:
@@ -164,9 +167,15 @@ class SequenceEvaluation(BaseCallback):
             disable=not self.progress_bar,
         ) as bar:
             for task in self.matrix.tasks:
-                rates.append(
-                    success_rate(self.model, self._env(task), self.n_eval_episodes, self.deterministic_seed, bar.update)
+                rate, is_success = evaluate_task(
+                    self.model, self._env(task), self.n_eval_episodes, self.deterministic_seed, bar.update
                 )
+                rates.append(rate)
+                if not is_success and not self._warned:
+                    self._warned = True
+                    warnings.warn(
+                        "The tasks do not report success: the mean return of an episode takes its place", stacklevel=2
+                    )
         self.matrix.set_row(info["phase"], info["task"], rates)
         if self.folder is not None:
             self.matrix.save(self.folder / "success_matrix.csv")

@@ -91,7 +91,7 @@ class SuccessMatrix:
                 if len(rates) != len(matrix.tasks) or task not in matrix.tasks:
                     raise ValueError(f"its line {phase!r} does not fit its columns")
                 matrix.set_row(int(phase), task, rates)
-        except (ValueError, IndexError) as error:
+        except (ValueError, csv.Error) as error:
             raise ValueError(f"{path} is no success matrix: {error}") from error
         return matrix
 

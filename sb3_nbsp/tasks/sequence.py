@@ -25,7 +25,8 @@ class TaskSequence(gym.Env):
     - ``phase``, ``n_phases``: number of the current phase, from 0, and of all phases
     - ``boundary``: True at the last step of a phase; the reset that follows is the first of the next one
     - ``sequence_over``: True at the boundary of the last phase, and from then on
-    - ``is_success``: whether any step of the episode so far was a success, if the task reports success
+    - ``success``, ``is_success``: whether the step was a success, and whether any of the episode so far was, if the
+      task reports success
 
     :param task_makers: name of each distinct task and what makes its environment (called with ``render_mode``)
     :param tasks: names of the tasks of one cycle, in order; default: all
@@ -134,6 +135,7 @@ class TaskSequence(gym.Env):
         success = info.get("success", info.get("is_success"))
         if success is not None:
             self._episode_success = bool(success) or bool(self._episode_success)
+            info.setdefault("success", success)  # of the step, when is_success becomes the episode's
         truncated = truncated or self._asked_to_move_on
         boundary = False
         if terminated or truncated:
@@ -142,14 +144,15 @@ class TaskSequence(gym.Env):
 
     def _end_episode(self) -> bool:
         """Whether the phase ends with this episode."""
+        asked, self._asked_to_move_on = self._asked_to_move_on, False
         if self.rotate:
             self._move_on = True
             return False
-        if self._episode_success is not None and not self._asked_to_move_on:
+        if self._episode_success is not None and not asked:
             self._successes.append(self._episode_success)
         is_full = len(self._successes) == self.mastery_window
         mastered = self.mastery_threshold is not None and is_full and np.mean(self._successes) >= self.mastery_threshold
-        ends = mastered or self.phase_steps >= self.steps_per_task or self._asked_to_move_on
+        ends = mastered or self.phase_steps >= self.steps_per_task or asked
         if not ends or self.sequence_over:
             return False
         if self.phase == self.n_phases - 1:
@@ -162,7 +165,7 @@ class TaskSequence(gym.Env):
         self.phase += 1
         self.phase_steps = 0
         self._successes.clear()
-        self._move_on, self._asked_to_move_on = False, False
+        self._move_on = False
 
     def _describe(self, boundary: bool) -> dict[str, Any]:
         described: dict[str, Any] = {
@@ -180,6 +183,12 @@ class TaskSequence(gym.Env):
     def next_phase(self) -> None:
         """Cut the current episode off at its next step and move on: another of several parallel environments has done so."""
         self._asked_to_move_on = True
+
+    def restart(self) -> None:
+        """Begin with the first phase again, at the next reset."""
+        self.phase, self.phase_steps, self.sequence_over = 0, 0, False
+        self._successes.clear()
+        self._move_on, self._asked_to_move_on = False, False
 
     def get_progress(self) -> dict[str, Any]:
         """

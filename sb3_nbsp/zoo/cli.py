@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import runpy
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 USAGE = """usage: sb3-nbsp COMMAND [options]
 
@@ -35,6 +38,7 @@ def enjoy() -> None:
     """Run rl-zoo3's enjoy with this package registered."""
     _prepare()
     _play_tasks_in_turn()
+    _mend_load_from_hub()
     import rl_zoo3.enjoy
 
     rl_zoo3.enjoy.enjoy()
@@ -58,6 +62,7 @@ def push_to_hub() -> None:
 def load_from_hub() -> None:
     """Run rl-zoo3's load_from_hub with this package registered."""
     _prepare()
+    _mend_load_from_hub()
     runpy.run_module("rl_zoo3.load_from_hub", run_name="__main__")
 
 
@@ -71,26 +76,53 @@ def _prepare() -> None:
 
 def _play_tasks_in_turn() -> None:
     """Someone who watches an agent wants to see all tasks of a sequence: unless told otherwise, rotate."""
-    from sb3_nbsp.zoo.manager import is_sequence
-
-    arguments = sys.argv
-    env_id = arguments[arguments.index("--env") + 1] if "--env" in arguments[:-1] else ""
     import gymnasium as gym
 
-    if env_id not in gym.registry or not is_sequence(env_id):
-        return
-    if "--env-kwargs" not in arguments:
-        arguments += ["--env-kwargs", "rotate:True"]
-    elif not any(argument.startswith("rotate:") for argument in arguments):
-        arguments.insert(arguments.index("--env-kwargs") + 1, "rotate:True")
+    from sb3_nbsp.zoo.manager import is_sequence
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--env", default="")
+    parser.add_argument("--env-kwargs", nargs="+", default=[])
+    given, _ = parser.parse_known_args()
+    is_known = given.env in gym.registry and is_sequence(given.env)
+    if is_known and not any(argument.startswith("rotate:") for argument in given.env_kwargs):
+        sys.argv += ["--env-kwargs", *given.env_kwargs, "rotate:True"]
 
 
 def _mend_push_to_hub() -> None:
-    """rl-zoo3 2.9.2 imports a name that sb3-team-hf-integration 3.2 has made private."""
+    """What rl-zoo3 2.9.2 expects of sb3-team-hf-integration 3.2 and huggingface_hub 2, and its commands in the card."""
+    from huggingface_hub import repocard
+
     # Not "import ... as": the package has a function of the same name, which hides the module
     hub = importlib.import_module("huggingface_sb3.push_to_hub")
-    if not hasattr(hub, "generate_metadata"):
-        hub.generate_metadata = hub._generate_metadata
+    if not hasattr(hub, "generate_metadata"):  # it is private now, and makes an object where a dictionary is saved
+        vars(hub)["generate_metadata"] = lambda *args: hub._generate_metadata(*args).to_dict()
+    save = repocard.metadata_save
+
+    def save_card(path: Path, metadata: dict[str, Any]) -> None:
+        card = path.read_text(encoding="utf-8")
+        card = card.replace("python -m rl_zoo3.", "sb3-nbsp ").replace("pip install rl_zoo3", "pip install 'sb3_nbsp[zoo]'")
+        path.write_text(card, encoding="utf-8")
+        save(path, metadata)
+
+    vars(repocard)["metadata_save"] = save_card
+
+
+def _mend_load_from_hub() -> None:
+    """rl-zoo3 2.9.2 waits for another error than huggingface_hub 2 raises for a file that a repository does not have."""
+    import huggingface_sb3
+    from huggingface_hub.errors import EntryNotFoundError
+    from requests.exceptions import HTTPError
+
+    load = huggingface_sb3.load_from_hub
+
+    def load_from_hub(repo_id: str, filename: str) -> str:
+        try:
+            return str(load(repo_id, filename))
+        except EntryNotFoundError as error:
+            raise HTTPError(str(error)) from error
+
+    huggingface_sb3.load_from_hub = load_from_hub
 
 
 COMMANDS: dict[str, Callable[[], None]] = {
@@ -101,9 +133,13 @@ COMMANDS: dict[str, Callable[[], None]] = {
 def main() -> None:
     """Run the command that the first argument names."""
     name = sys.argv[1].replace("-", "_") if len(sys.argv) > 1 else ""
-    if name not in COMMANDS:
+    if name in ("__help", "_h"):
         print(USAGE)
-        sys.exit(0 if name in ("__help", "_h") else 2)
+        sys.exit()
+    if name not in COMMANDS:
+        error = f"there is no command {sys.argv[1]!r}" if name else "which command?"
+        print(f"{USAGE}\n\nsb3-nbsp: error: {error}", file=sys.stderr)
+        sys.exit(2)
     del sys.argv[1]
     sys.argv[0] = f"sb3-nbsp {name}"
     COMMANDS[name]()

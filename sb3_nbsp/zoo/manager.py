@@ -92,25 +92,63 @@ class SequenceExperimentManager(ExperimentManager):
         """Train, see rl-zoo3; a continued agent of this package keeps counting its steps."""
         if self.continue_training and isinstance(model, ContinualSAC):
             model.keep_counting()
+        assert model.env is not None
+        self._warn_of_early_end(model.env)
         super().learn(model)
+
+    def _warn_of_early_end(self, env: VecEnv) -> None:
+        if not self.is_sequence:
+            return
+        n_phases, steps_per_task = (env.get_attr(name, indices=0)[0] for name in ("n_phases", "steps_per_task"))
+        needed = n_phases * steps_per_task * env.num_envs
+        if self.n_timesteps < needed:
+            warnings.warn(
+                f"n_timesteps={self.n_timesteps} may end the training before the sequence is over: {n_phases} phases of up to "
+                f"{steps_per_task} steps in each of {env.num_envs} environments are {needed} (-n {needed})",
+                stacklevel=2,
+            )
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         model = super()._load_pretrained_agent(hyperparams, env)
         path = Path(self.trained_agent)
+        if isinstance(model, OffPolicyAlgorithm):
+            self._load_buffer_of(path, model)
+        self._warn_of_other_sequence(model, env)
+        self._continue_history(path.parent)
+        return model
+
+    def _load_buffer_of(self, path: Path, model: OffPolicyAlgorithm) -> None:
+        """Load a checkpoint's own replay buffer; rl-zoo3 knows only the one of the end of the run."""
         checkpoint = _CHECKPOINT.fullmatch(path.name)
         if checkpoint is not None:
             buffer = path.with_name(f"{checkpoint['prefix']}_replay_buffer_{checkpoint['steps']}_steps.pkl")
-            if buffer.exists() and isinstance(model, OffPolicyAlgorithm):
+            if buffer.exists():
                 print(f"Loading replay buffer {buffer.name}")
                 model.load_replay_buffer(buffer)
-        if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None and model.replay_buffer.size() == 0:
+                return
+        if model.replay_buffer is not None and model.replay_buffer.size() == 0:
             warnings.warn(
                 f"No replay buffer is saved with {path.name}: what the agent remembers, of earlier tasks too, starts empty. "
                 "Train with --save-replay-buffer to keep it",
                 stacklevel=2,
             )
-        self._continue_history(path.parent)
-        return model
+        elif path.stem != self.env_name:
+            warnings.warn(
+                f"replay_buffer.pkl is of the end of that run, not of {path.name}: the agent remembers what comes after it",
+                stacklevel=2,
+            )
+
+    def _warn_of_other_sequence(self, model: BaseAlgorithm, env: VecEnv) -> None:
+        if not self.is_sequence or not isinstance(model, ContinualSAC) or not model._sequence_progress:
+            return
+        earlier, present = model._sequence_progress[0], env.env_method("get_progress", indices=0)[0]
+        for name in ("tasks", "cycles"):
+            if earlier[name] != present[name]:
+                warnings.warn(
+                    f"The agent's sequence had {name}={earlier[name]}, this one has {name}={present[name]}: it starts at its "
+                    "first phase. To continue the earlier one, give its --env-kwargs again",
+                    stacklevel=2,
+                )
 
     def _continue_history(self, earlier: Path) -> None:
         """Take the success matrix of the run that is continued into the new run's folder."""
