@@ -48,7 +48,7 @@ class NeuronLayer:
 
 def _leaves(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
     """Leaf modules in the order of their definition, which in SB3's networks is the order of the forward pass."""
-    children = list(module.named_children())
+    children = [(name, child) for name, child in module._modules.items() if child is not None]
     if not children:
         yield prefix, module
     for name, child in children:
@@ -65,6 +65,7 @@ def find_neuron_layers(chain: Sequence[tuple[str, nn.Module]]) -> list[NeuronLay
     :param chain: (name, module) pairs in the order of the forward pass, e.g. the features
         extractor, the MLP and the head of an actor
     :return: the layers, in the order of the forward pass
+    :raises ValueError: if layers share an activation module
     """
     layers: list[NeuronLayer] = []
     name, linear, norms = "", None, []  # type: str, nn.Linear | nn.Conv2d | None, list[nn.Module]
@@ -77,6 +78,11 @@ def find_neuron_layers(chain: Sequence[tuple[str, nn.Module]]) -> list[NeuronLay
         elif linear is not None and not isinstance(leaf, (nn.Flatten, nn.Dropout, nn.Identity, *_CONTAINERS)):
             layers.append(NeuronLayer(name, linear, leaf, norms))
             linear = None
+    if len({id(layer.activation) for layer in layers}) < len(layers):
+        raise ValueError(
+            "A network uses one activation module for several layers, whose activations cannot be told apart: "
+            "give each layer a module of its own"
+        )
     return layers
 
 

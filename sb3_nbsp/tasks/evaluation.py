@@ -99,10 +99,11 @@ class SequenceEvaluation(BaseCallback):
         self._sequence_over = False
         self._makers: dict[str, Callable[..., gym.Env]] = self.training_env.get_attr("task_makers", indices=0)[0]
         tasks = self.training_env.get_attr("task_names", indices=0)[0]
-        phase = self.training_env.get_attr("phase", indices=0)[0]
-        self._evaluated = phase - 1
+        progress = self.training_env.env_method("get_progress", indices=0)[0]
+        n_finished = progress["phase"] + int(progress["sequence_over"])
+        self._evaluated = n_finished - 1
         if self.matrix is None:
-            self.matrix = self._load_matrix(tasks, phase)
+            self.matrix = self._load_matrix(tasks, n_finished)
         self._open_training_log()
 
     def _load_matrix(self, tasks: list[str], phase: int) -> SuccessMatrix:
@@ -132,7 +133,8 @@ class SequenceEvaluation(BaseCallback):
         self._log = self.folder / "training.csv"
         lines = ["step,phase,task,success,return,length"]
         if self._log.exists() and self.num_timesteps > 0:
-            old = self._log.read_text().splitlines()[1:]
+            # A killed run can leave half a line
+            old = [line for line in self._log.read_text().splitlines()[1:] if line.count(",") == 5]
             lines += [line for line in old if int(line.split(",", 1)[0]) <= self.num_timesteps]
         atomic_write(self._log, "\n".join(lines) + "\n")
 

@@ -30,6 +30,16 @@ def is_sequence(env_id: str) -> bool:
     return str(gym.spec(env_id).entry_point).startswith("sb3_nbsp.tasks.")
 
 
+def _saved_position(model: BaseAlgorithm) -> dict[str, Any] | None:
+    """Where a loaded agent will continue in the sequence of its environment; None if at its start."""
+    env, saved = model.env, getattr(model, "_sequence_progress", None)
+    if env is None or not saved or saved[0]["sequence_over"]:
+        return None
+    present = env.env_method("get_progress", indices=0)[0]
+    position: dict[str, Any] = saved[0]
+    return position if all(position[name] == present[name] for name in ("tasks", "cycles")) else None
+
+
 class CheckpointWithBuffer(CheckpointCallback):
     """SB3's checkpoints with the last one's replay buffer, written ahead of its model so that a model has its buffer."""
 
@@ -92,19 +102,20 @@ class SequenceExperimentManager(ExperimentManager):
         """Train, see rl-zoo3; a continued agent of this package keeps counting its steps."""
         if self.continue_training and isinstance(model, ContinualSAC):
             model.keep_counting()
-        assert model.env is not None
-        self._warn_of_early_end(model.env)
+        if self.is_sequence:
+            self._warn_of_early_end(model)
         super().learn(model)
 
-    def _warn_of_early_end(self, env: VecEnv) -> None:
-        if not self.is_sequence:
-            return
+    def _warn_of_early_end(self, model: BaseAlgorithm) -> None:
+        env = model.env
+        assert env is not None
         n_phases, steps_per_task = (env.get_attr(name, indices=0)[0] for name in ("n_phases", "steps_per_task"))
-        needed = n_phases * steps_per_task * env.num_envs
-        if self.n_timesteps < needed:
+        position = _saved_position(model) or {}
+        left = (n_phases - position.get("phase", 0)) * steps_per_task - position.get("phase_steps", 0)
+        if self.n_timesteps < left * env.num_envs:
             warnings.warn(
-                f"n_timesteps={self.n_timesteps} may end the training before the sequence is over: {n_phases} phases of up to "
-                f"{steps_per_task} steps in each of {env.num_envs} environments are {needed} (-n {needed})",
+                f"n_timesteps={self.n_timesteps} may end the training before the sequence is over: its phases are {n_phases} of "
+                f"up to {steps_per_task} steps in each of {env.num_envs} environments (-n {left * env.num_envs})",
                 stacklevel=2,
             )
 
@@ -113,7 +124,12 @@ class SequenceExperimentManager(ExperimentManager):
         path = Path(self.trained_agent)
         if isinstance(model, OffPolicyAlgorithm):
             self._load_buffer_of(path, model)
-        self._warn_of_other_sequence(model, env)
+        if self.is_sequence and isinstance(model, ContinualSAC) and _saved_position(model) is None:
+            warnings.warn(
+                "The agent's sequence is over, or was another one: this one starts at its first phase. To continue an earlier "
+                "one, give its --env-kwargs again",
+                stacklevel=2,
+            )
         self._continue_history(path.parent)
         return model
 
@@ -137,18 +153,6 @@ class SequenceExperimentManager(ExperimentManager):
                 f"replay_buffer.pkl is of the end of that run, not of {path.name}: the agent remembers what comes after it",
                 stacklevel=2,
             )
-
-    def _warn_of_other_sequence(self, model: BaseAlgorithm, env: VecEnv) -> None:
-        if not self.is_sequence or not isinstance(model, ContinualSAC) or not model._sequence_progress:
-            return
-        earlier, present = model._sequence_progress[0], env.env_method("get_progress", indices=0)[0]
-        for name in ("tasks", "cycles"):
-            if earlier[name] != present[name]:
-                warnings.warn(
-                    f"The agent's sequence had {name}={earlier[name]}, this one has {name}={present[name]}: it starts at its "
-                    "first phase. To continue the earlier one, give its --env-kwargs again",
-                    stacklevel=2,
-                )
 
     def _continue_history(self, earlier: Path) -> None:
         """Take the success matrix of the run that is continued into the new run's folder."""

@@ -1,0 +1,343 @@
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import SAC
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_nbsp import ContinualSAC
+from sb3_nbsp.tasks import SequenceCheckpoint, SequenceEvaluation, SuccessMatrix, TaskSequence, latest_checkpoint
+from sb3_nbsp.tasks.evaluation import evaluate_task
+
+MakeSequence = Callable[..., TaskSequence]
+Options = dict[str, Any]
+
+
+def agent(env: Any, cls: type[SAC] = SAC, **kwargs: Any) -> SAC:
+    options = {"learning_starts": 4, "batch_size": 4, "buffer_size": 200, "policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
+    return cls("MlpPolicy", env, seed=0, **{**options, **kwargs})
+
+
+@pytest.fixture
+def two_tasks(make_sequence: MakeSequence, easy: Options, hard: Options) -> Callable[[], TaskSequence]:
+    """
+    Episodes of two steps. Task a is mastered after 3 episodes, b is left after 20 steps: in two cycles
+    the boundaries are at the steps 6, 26, 32 and 52.
+    """
+    return lambda: make_sequence({"a": easy, "b": hard}, mastery_window=3, steps_per_task=20)
+
+
+BOUNDARIES = [6, 26, 32, 52]
+
+
+class Memory(KVWriter):
+    """Keeps what the logger writes."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[int, dict[str, Any]]] = []
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0) -> None:
+        self.written.append((step, dict(key_values)))
+
+    def close(self) -> None:
+        pass
+
+
+class AtBoundaries(BaseCallback):
+    """Calls a function at the last step of every phase, behind the evaluation."""
+
+    def __init__(self, function: Callable[[BaseCallback, dict[str, Any]], None]) -> None:
+        super().__init__()
+        self.function = function
+
+    def _on_step(self) -> bool:
+        if self.locals["infos"][0]["boundary"]:
+            self.function(self, self.locals["infos"][0])
+        return True
+
+
+def test_whole_sequence(two_tasks: Callable[[], TaskSequence], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines_at = {}
+
+    def look(callback: BaseCallback, info: dict[str, Any]) -> None:
+        lines_at[callback.num_timesteps] = (tmp_path / "success_matrix.csv").read_text().splitlines()
+
+    evaluation = SequenceEvaluation(tmp_path, n_eval_episodes=2, progress_bar=False, verbose=1)
+    model, memory = agent(two_tasks()), Memory()
+    model.set_logger(Logger(folder=None, output_formats=[memory]))
+    model.learn(1000, [evaluation, AtBoundaries(look)])
+
+    # Stock SAC stops at the step behind the sequence's end
+    assert model.num_timesteps == 53
+
+    # The matrix is on the disk at each phase's end
+    rows = ["phase,task,a,b", "0,a,1.0,0.0", "1,b,1.0,0.0", "2,a,1.0,0.0", "3,b,1.0,0.0"]
+    assert lines_at == {step: rows[: phase + 2] for phase, step in enumerate(BOUNDARIES)}
+    assert SuccessMatrix.load(tmp_path / "success_matrix.csv") == evaluation.matrix
+
+    # It is in the log, at its own step. ASR: 1, then 1/2 in every phase
+    evaluated = [(step, values) for step, values in memory.written if "eval/ASR" in values]
+    assert [step for step, _ in evaluated] == BOUNDARIES
+    assert [values["eval/phase"] for _, values in evaluated] == [1, 2, 3, 4]
+    assert [(values["eval/a"], values["eval/b"]) for _, values in evaluated] == [(1, 0)] * 4
+    assert [values["eval/ASR"] for _, values in evaluated] == pytest.approx([1, 0.75, 2 / 3, 0.625])
+    assert [values["eval/FWT"] for _, values in evaluated] == pytest.approx([1, 0.5, 2 / 3, 0.5])
+    assert math.isnan(evaluated[0][1]["eval/FM"])
+    assert [values["eval/FM"] for _, values in evaluated[1:]] == [0, 0, 0]
+    assert "Step 26: phase 2 of 4 (b) is over: a 1.00, b 0.00" in capsys.readouterr().out
+
+    # A line for every training episode
+    header, *lines = (tmp_path / "training.csv").read_text().splitlines()
+    assert header == "step,phase,task,success,return,length"
+    columns = [line.split(",") for line in lines]
+    assert [int(row[0]) for row in columns] == list(range(2, 53, 2))
+    assert [row[1:4] for row in columns] == (
+        [["0", "a", "True"]] * 3 + [["1", "b", "False"]] * 10 + [["2", "a", "True"]] * 3 + [["3", "b", "False"]] * 10
+    )
+    assert {row[5] for row in columns} == {"2"}
+    # The reward is the action, in [-1, 1]
+    assert all(-2 <= float(row[4]) <= 2 and float(row[4]) != 0 for row in columns)
+
+
+def test_rates_equal_a_slow_evaluation(make_sequence: MakeSequence, easy: Options) -> None:
+    env = make_sequence({"a": easy, "c": {"success": "sign"}}, mastery_threshold=None, steps_per_task=20)
+    expected = []
+
+    def slow(callback: BaseCallback, info: dict[str, Any]) -> None:
+        rates = []
+        for maker in env.task_makers.values():
+            task = maker()
+            successes = 0
+            for episode in range(9):
+                observation, _ = task.reset(seed=77 if episode == 0 else None)
+                any_success, over = False, False
+                while not over:
+                    action, _ = callback.model.predict(observation, deterministic=True)
+                    observation, _, terminated, truncated, task_info = task.step(action)
+                    any_success |= task_info["success"] > 0
+                    over = terminated or truncated
+                successes += any_success
+            rates.append(successes / 9)
+        expected.append(rates)
+
+    evaluation = SequenceEvaluation(n_eval_episodes=9, deterministic_seed=77, progress_bar=False)
+    agent(env).learn(1000, [evaluation, AtBoundaries(slow)])
+    assert len(expected) == 4
+    assert evaluation.matrix is not None
+    np.testing.assert_allclose(evaluation.matrix.rows, expected)
+    assert {rates[0] for rates in expected} == {1}
+    assert any(0 < rates[1] < 1 for rates in expected)
+
+
+def test_evaluation_does_not_touch_the_training(make_sequence: MakeSequence, easy: Options) -> None:
+    def trained(callbacks: list[BaseCallback]) -> tuple[dict[str, th.Tensor], th.Tensor, np.ndarray]:
+        env = make_sequence({"a": easy, "c": {"success": "sign"}}, mastery_threshold=None, steps_per_task=10, cycles=1)
+        model = agent(env)
+        model.learn(20, callbacks)
+        return model.policy.state_dict(), th.get_rng_state(), np.random.get_state()[1]
+
+    alone = trained([])
+    evaluated = trained([SequenceEvaluation(n_eval_episodes=3, progress_bar=False)])
+    for name, value in alone[0].items():
+        assert th.equal(value, evaluated[0][name]), name
+    assert th.equal(alone[1], evaluated[1])
+    assert (alone[2] == evaluated[2]).all()
+
+
+class Spy:
+    """An agent that says what it has seen."""
+
+    def __init__(self, normalizer: VecNormalize | None = None) -> None:
+        self.normalizer = normalizer
+        self.seen: list[np.ndarray] = []
+
+    def get_vec_normalize_env(self) -> VecNormalize | None:
+        return self.normalizer
+
+    def predict(self, observation: np.ndarray, deterministic: bool = False) -> tuple[np.ndarray, None]:
+        assert deterministic
+        self.seen.append(observation.copy())
+        return np.full((1, 1), 0.25), None
+
+
+def one_task(make_sequence: MakeSequence, **options: Any) -> DummyVecEnv:
+    make = make_sequence({"a": options}).task_makers["a"]
+    return DummyVecEnv([lambda: Monitor(make())])
+
+
+def test_success_rate_by_hand(make_sequence: MakeSequence) -> None:
+    # Episodes 0 (its first step), 2 (its last) and 3 (all steps) of five are successes; one reset came before
+    steps = {0: [1], 2: [3], 3: [1, 2, 3]}
+    env = one_task(make_sequence, success=lambda episode, step: step in steps.get(episode, []), horizon=3)
+    episodes: list[None] = []
+    model = Spy()
+    assert evaluate_task(model, env, 5, seed=0, on_episode=lambda: episodes.append(None)) == (0.6, True)
+    assert len(episodes) == 5
+    assert len(model.seen) == 15
+
+
+def test_success_rate_has_the_same_episodes_every_time(make_sequence: MakeSequence, easy: Options) -> None:
+    env = one_task(make_sequence, **easy)
+    first, again, other = Spy(), Spy(), Spy()
+    for model, seed in ((first, 3), (again, 3), (other, 4)):
+        evaluate_task(model, env, 4, seed)
+    np.testing.assert_array_equal(first.seen, again.seen)
+    assert not np.array_equal(first.seen, other.seen)
+
+
+def test_success_rate_sees_what_the_agent_is_used_to(make_sequence: MakeSequence, easy: Options) -> None:
+    normalizer = VecNormalize(one_task(make_sequence, **easy))
+    normalizer.obs_rms.mean, normalizer.obs_rms.var = np.array([1.0, 0, 0]), np.array([4.0, 1, 0.25])
+    count = normalizer.obs_rms.count
+    raw, normalized = Spy(), Spy(normalizer)
+    for model in (raw, normalized):
+        evaluate_task(model, one_task(make_sequence, **easy), 3, seed=0)
+    expected = (np.array(raw.seen) - [1, 0, 0]) / [2, 1, 0.5]
+    np.testing.assert_allclose(normalized.seen, expected, rtol=1e-5, atol=1e-5)
+    assert normalizer.obs_rms.count == count  # not learned from
+
+
+def test_mean_return_where_no_success_is_reported(make_sequence: MakeSequence) -> None:
+    # The reward is the action, 0.25 at each of three steps
+    assert evaluate_task(Spy(), one_task(make_sequence, horizon=3), 4, seed=0) == (0.75, False)
+
+
+def test_tasks_without_success(make_sequence: MakeSequence, tmp_path: Path) -> None:
+    evaluation = SequenceEvaluation(tmp_path, n_eval_episodes=2, progress_bar=False)
+    model = agent(make_sequence({"a": {}, "b": {}}, cycles=1, steps_per_task=4))
+    with pytest.warns(UserWarning, match="do not report success: the mean return of an episode") as warned:
+        model.learn(100, evaluation)
+    assert len([each for each in warned if "mean return" in str(each.message)]) == 1
+    assert model.num_timesteps == 9
+    matrix = SuccessMatrix.load(tmp_path / "success_matrix.csv")
+    assert matrix.phase_tasks == ["a", "b"]
+    assert all(-2 <= value <= 2 and value not in (0, 1) for row in matrix.rows for value in row)
+    assert (tmp_path / "training.csv").read_text().splitlines()[1].startswith("2,0,a,,")  # success is left blank
+
+
+def test_no_sequence() -> None:
+    with pytest.raises(ValueError, match="needs a task sequence"):
+        agent("Pendulum-v1").learn(10, SequenceEvaluation(progress_bar=False))
+
+
+class Longer(gym.ObservationWrapper):
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self.observation_space = gym.spaces.Box(-1000, 1000, (4,))
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        return np.append(observation, np.float32(0))
+
+
+def test_wrapper_around_the_whole_sequence(two_tasks: Callable[[], TaskSequence]) -> None:
+    evaluation = SequenceEvaluation(n_eval_episodes=1, progress_bar=False)
+    with pytest.raises(ValueError, match=r"task 'a' has observations of shape \(3,\), but the agent's are of shape \(4,\)"):
+        agent(Longer(two_tasks())).learn(10, evaluation)
+
+
+@pytest.mark.parametrize("n_eval_episodes", [0, -1])
+def test_no_episodes(n_eval_episodes: int) -> None:
+    with pytest.raises(ValueError, match=f"n_eval_episodes must be at least 1, not {n_eval_episodes}"):
+        SequenceEvaluation(n_eval_episodes=n_eval_episodes)
+
+
+def at_third_phase(env: TaskSequence, num_timesteps: int) -> SAC:
+    """An agent that has been trained up to the third phase."""
+    env.set_progress({**env.get_progress(), "phase": 2, "phase_steps": 4, "successes": [True, True]})
+    model = agent(env)
+    model.num_timesteps = num_timesteps
+    return model
+
+
+OLD_TRAINING = ["step,phase,task,success,return,length", *(f"{step},0,a,True,0.5,2" for step in (9, 26, 30, 31, 100))]
+
+
+def test_resumed_run_keeps_its_history(two_tasks: Callable[[], TaskSequence], tmp_path: Path) -> None:
+    (tmp_path / "success_matrix.csv").write_text("phase,task,a,b\n0,a,0.1,0.2\n1,b,0.3,0.4\n2,a,0.5,0.6\n3,b,0.7,0.8\n")
+    (tmp_path / "training.csv").write_text("\n".join(OLD_TRAINING) + "\n")
+    evaluation = SequenceEvaluation(tmp_path, n_eval_episodes=1, progress_bar=False)
+    at_third_phase(two_tasks(), num_timesteps=30).learn(1000, evaluation, reset_num_timesteps=False)
+    # What came after the checkpoint is replaced: one more episode masters a, then twenty steps of b
+    assert SuccessMatrix.load(tmp_path / "success_matrix.csv").rows == [[0.1, 0.2], [0.3, 0.4], [1, 0], [1, 0]]
+    lines = (tmp_path / "training.csv").read_text().splitlines()
+    assert lines[:4] == OLD_TRAINING[:4]
+    assert [line.split(",")[:3] for line in lines[4:]] == (
+        [["32", "2", "a"]] + [[str(step), "3", "b"] for step in range(34, 53, 2)]
+    )  # fmt: skip
+
+
+def test_later_phases_are_unknown_until_they_end(two_tasks: Callable[[], TaskSequence], tmp_path: Path) -> None:
+    (tmp_path / "success_matrix.csv").write_text("phase,task,a,b\n0,a,0.1,0.2\n1,b,0.3,0.4\n2,a,0.5,0.6\n")
+    evaluation = SequenceEvaluation(tmp_path, n_eval_episodes=1, progress_bar=False)
+    at_third_phase(two_tasks(), num_timesteps=30).learn(1, evaluation, reset_num_timesteps=False)
+    assert evaluation.matrix is not None
+    assert evaluation.matrix.rows == [[0.1, 0.2], [0.3, 0.4]]
+
+
+def test_new_run_in_a_used_folder_begins_anew(two_tasks: Callable[[], TaskSequence], tmp_path: Path) -> None:
+    (tmp_path / "success_matrix.csv").write_text("phase,task,a,b\n0,a,0.1,0.2\n1,b,0.3,0.4\n")
+    (tmp_path / "training.csv").write_text("\n".join(OLD_TRAINING) + "\n")
+    agent(two_tasks()).learn(8, SequenceEvaluation(tmp_path, n_eval_episodes=1, progress_bar=False))
+    assert SuccessMatrix.load(tmp_path / "success_matrix.csv").rows == [[1, 0]]
+    lines = (tmp_path / "training.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step", "2", "4", "6", "8"]
+
+
+def test_resumed_run_without_its_history(two_tasks: Callable[[], TaskSequence], tmp_path: Path) -> None:
+    evaluation = SequenceEvaluation(tmp_path, n_eval_episodes=1, progress_bar=False)
+    with pytest.warns(UserWarning, match="continues in phase 3, but how earlier phases ended is not known"):
+        at_third_phase(two_tasks(), num_timesteps=30).learn(1000, evaluation, reset_num_timesteps=False)
+    matrix = SuccessMatrix.load(tmp_path / "success_matrix.csv")
+    assert matrix.phase_tasks == ["a", "b", "a", "b"]
+    np.testing.assert_array_equal(matrix.rows, [[np.nan, np.nan]] * 2 + [[1, 0]] * 2)
+    assert all(math.isnan(value) for value in matrix.metrics().values())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("phase,task,a,c\n0,a,0.1,0.2\n", r"success_matrix\.csv is of the tasks \['a', 'c'\], but .* \['a', 'b'\]"),
+        ("phase,task,a", r"success_matrix\.csv is of the tasks \['a'\]"),
+        ("phase,task,a,b\n0,a,0.", r"success_matrix\.csv is no success matrix"),
+    ],
+)
+def test_history_that_does_not_fit(two_tasks: Callable[[], TaskSequence], tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "success_matrix.csv").write_text(content)
+    evaluation = SequenceEvaluation(tmp_path, n_eval_episodes=1, progress_bar=False)
+    with pytest.raises(ValueError, match=message):
+        at_third_phase(two_tasks(), num_timesteps=30).learn(1000, evaluation, reset_num_timesteps=False)
+    assert (tmp_path / "success_matrix.csv").read_text() == content
+
+
+def test_killed_run_continues_from_its_checkpoint(two_tasks: Callable[[], TaskSequence], tmp_path: Path) -> None:
+    """With an agent of this package, which saves how far its sequence is."""
+
+    def callbacks(folder: Path) -> list[BaseCallback]:
+        return [SequenceEvaluation(folder, n_eval_episodes=1, progress_bar=False), SequenceCheckpoint(10, folder)]
+
+    def history(folder: Path) -> tuple[list[list[str]], str]:
+        lines = (folder / "training.csv").read_text().splitlines()
+        return [line.split(",")[:4] for line in lines], (folder / "success_matrix.csv").read_text()
+
+    uncut, killed = tmp_path / "uncut", tmp_path / "killed"
+    model = agent(two_tasks(), ContinualSAC).learn(1000, callbacks(uncut))
+    assert model.num_timesteps == 52  # it need not take another step to see that the sequence is over
+    agent(two_tasks(), ContinualSAC).learn(37, callbacks(killed))
+    assert history(killed)[0][-1][:2] == ["36", "3"]
+
+    checkpoint = latest_checkpoint(killed)
+    assert checkpoint is not None
+    assert checkpoint.name == "checkpoint_30_steps"
+    model = ContinualSAC.load(checkpoint / "model.zip", env=two_tasks(), device="cpu")
+    model.load_replay_buffer(checkpoint / "replay_buffer.pkl")
+    model.learn(1000, callbacks(killed), reset_num_timesteps=False)
+    assert model.num_timesteps == 52
+    assert history(killed) == history(uncut)
