@@ -19,7 +19,7 @@ from rich.table import Table
 from sb3_nbsp.benchmark.cell import read_matrix
 from sb3_nbsp.benchmark.plots import plot_runs
 
-ENV_ID = "MW-CoffeeButton-DrawerClose-laptop-v0"
+ENV_ID = "MW-CoffeeButton-HandlePress-laptop-v0"
 METHODS = {"nbsp_sac": "NBSP", "continual_sac": "vanilla SAC"}
 QUICK_ENV = {"steps_per_task": 1_400}
 QUICK_HYPERPARAMS = {"learning_starts": 500}
