@@ -1,0 +1,472 @@
+"""What the end of a phase and the start of the next one mean for the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+from tagged_tasks import SERIAL, Spy, TaggedTask, differing, parameters, random_states, tagged_sequence, tiny
+
+from sb3_nbsp import NBSPSAC, ContinualSAC
+from sb3_nbsp.interventions import Phase
+
+
+@pytest.fixture(autouse=True)
+def forget_what_was_played() -> Iterator[None]:
+    TaggedTask.played.clear()
+    yield
+
+
+class Watch(Spy):
+    """After every transition: what D holds, whether the policy was asked, the number of updates so far."""
+
+    def attach(self, agent: Any) -> None:
+        super().attach(agent)
+        self._asked = 0
+        self._steps: list[dict[str, Any]] = []
+        predict = agent.predict
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self._asked += 1
+            return predict(*args, **kwargs)
+
+        agent.predict = counted
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        return self._steps
+
+    def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        super().on_transition(rewards, dones, infos)
+        agent = self.agent
+        buffer = agent.replay_buffer
+        rows = slice(0, buffer.size())
+        self._steps.append(
+            {
+                "phase": agent.phase.index,
+                "asked": self._asked,
+                "n_updates": agent._n_updates,
+                "size": buffer.size(),
+                "observations": buffer.observations[rows].copy(),
+                "next_observations": buffer.next_observations[rows].copy(),
+                "dones": buffer.dones[rows].copy(),
+                "tasks": [info.get("task") for info in infos],
+            }
+        )
+
+    def of_phase(self, index: int) -> list[dict[str, Any]]:
+        return [step for step in self._steps if step["phase"] == index]
+
+
+def sequences(*options: dict[str, Any]) -> list[Callable[[], gym.Env]]:
+    return [lambda each=each: tagged_sequence(**each) for each in options]
+
+
+# What D holds
+
+
+@pytest.mark.parametrize("terminates", [False, True])
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_the_buffer_holds_one_task_only(n_envs: int, terminates: bool) -> None:
+    watch = Watch()
+    env = DummyVecEnv(sequences(*[{"terminates": terminates}] * n_envs))
+    tiny(ContinualSAC, env, interventions=[watch]).learn(10_000)
+    assert [len(watch.of_phase(phase)) for phase in range(4)] == [60] * 4
+    for phase in range(4):
+        tag = 1.0 + phase % 2
+        for t, step in enumerate(watch.of_phase(phase)):
+            assert step["size"] == t + 1
+            assert (step["observations"][:, :, 0] == tag).all()
+            assert (step["next_observations"][:, :, 0] == tag).all()  # also behind the last step of an episode
+
+
+def check_consistent(step: dict[str, Any]) -> None:
+    """Every transition leads to the next one, or ends an episode."""
+    before, after, done = step["observations"][:, :, 1], step["next_observations"][:, :, 1], step["dones"]
+    np.testing.assert_array_equal(after - before, np.float32(SERIAL))
+    np.testing.assert_array_equal((after[:-1] != before[1:]), done[:-1] > 0)
+
+
+def test_two_environments_that_master_their_tasks_at_different_times() -> None:
+    """The second one is asked to move on; steps on two tasks at once belong to none."""
+    watch = Watch()
+    common: dict[str, Any] = {"cycles": 1, "steps_per_task": 10_000, "mastery_threshold": 1.0, "mastery_window": 2}
+    env = DummyVecEnv(sequences({**common, "success": 2}, {**common, "success": 7}))
+    agent = tiny(ContinualSAC, env, interventions=[watch])
+    agent.learn(2 * 200)
+    # Episodes of 10 steps; the first environment's episodes 2 and 3 are its first successes: step 40
+    red, blue = watch.of_phase(0), watch.of_phase(1)
+    assert len(red) == 40
+    end = watch.ends[0]
+    assert end["num_timesteps"] == 2 * 41  # one step later the second one is there too
+    assert {tuple(step["tasks"]) for step in red} == {("red", "red")}
+    assert {tuple(step["tasks"]) for step in blue} == {("blue", "blue")}
+    for step in (red[-1], blue[-1]):
+        check_consistent(step)
+    # Observation 1 is that of the reset that seeds a new task, 2 that of the first episode's start, where the second
+    # environment is. The first one's life on blue started one step earlier, and that step was left out
+    assert (blue[0]["observations"][0, :, 1] / SERIAL).tolist() == [3.0, 2.0]
+    assert (blue[-1]["observations"][:, :, 0] == 2.0).all()
+    # Blue again: the first masters it after 40 steps of its own, of which one was left out
+    assert len(blue) == 39
+    assert agent.num_timesteps == 2 * (41 + 39 + 1)
+    assert [env_.unwrapped.sequence_over for env_ in env.envs] == [True, True]
+    assert len(watch.ends) == 2
+
+
+def test_mixed_steps_with_normalization() -> None:
+    """D keeps the observations as the environment gave them, also behind steps that were left out."""
+    watch = Watch()
+    common: dict[str, Any] = {"steps_per_task": 10_000, "mastery_threshold": 1.0, "mastery_window": 1}
+    env = VecNormalize(DummyVecEnv(sequences({**common, "success": 9}, {**common, "success": 1})))
+    tiny(ContinualSAC, env, interventions=[watch]).learn(2 * 60)
+    blue = watch.of_phase(1)
+    assert len(watch.of_phase(0)) == 20 and len(blue) > 15
+    for step in blue:
+        check_consistent(step)
+        assert (step["observations"][:, :, 0] == 2.0).all()
+    assert (blue[0]["observations"][0, :, 1] / SERIAL).tolist() == [2.0, 3.0]  # here the second is ahead
+
+
+def test_environments_that_cross_at_the_same_time_lose_nothing() -> None:
+    watch = Watch()
+    env = DummyVecEnv(sequences({}, {}))
+    tiny(ContinualSAC, env, interventions=[watch]).learn(10_000)
+    for tag in (1.0, 2.0):
+        played = sorted(step[0][1] for step in TaggedTask.played[tag])
+        stored = np.concatenate(
+            [watch.of_phase(phase)[-1]["observations"][:, :, 1].ravel() for phase in (int(tag) - 1, int(tag) + 1)]
+        )
+        assert sorted(stored.tolist()) == played and len(played) == 240
+
+
+def test_keeping_the_buffer() -> None:
+    watch = Watch()
+    tiny(ContinualSAC, tagged_sequence(), interventions=[watch], clear_replay_buffer=False).learn(10_000)
+    assert [step["size"] for step in watch.steps] == list(range(1, 241))
+    assert watch.steps[-1]["observations"][:, 0, 0].tolist() == [1.0] * 60 + [2.0] * 60 + [1.0] * 60 + [2.0] * 60
+
+
+# Warm-up
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize(("option", "expected"), [(None, 24), (36, 36), (0, 0), (10_000, 10_000)])
+def test_warm_up_of_a_phase(n_envs: int, option: int | None, expected: int) -> None:
+    """Uniform random actions and no updates for so many steps (over all environments), then one update a step."""
+    watch = Watch()
+    env = DummyVecEnv(sequences(*[{}] * n_envs))
+    agent = tiny(ContinualSAC, env, interventions=[watch], learning_starts=24, phase_learning_starts=option)
+    agent.learn(10_000)
+    for phase in range(4):
+        warm_up = 24 if phase == 0 else expected
+        steps = watch.of_phase(phase)
+        first_asked = watch._steps.index(steps[0])
+        asked_before = watch.steps[first_asked - 1]["asked"] if first_asked else 0
+        asked = [step["asked"] - asked_before for step in steps]
+        random_steps = min(-(-warm_up // n_envs), 60)
+        assert asked == [max(0, t + 1 - random_steps) for t in range(60)]
+        # The update behind a step is seen at the next one. SB3 updates once MORE steps than learning_starts are
+        # there; and a batch of 16 must be there
+        updates_before = watch.starts[phase - 1]["n_updates"] if phase else 0
+        updates = [step["n_updates"] - updates_before for step in steps]
+        expected_updates = [
+            sum(1 for s in range(1, t + 1) if s * n_envs > warm_up and (s * n_envs >= 16 or phase == 0)) for t in range(60)
+        ]
+        assert updates == expected_updates
+
+
+def test_warm_up_actions_cover_the_action_space() -> None:
+    """Those of a later phase are as uniform as those of the first."""
+    agent = tiny(ContinualSAC, tagged_sequence(steps_per_task=200), learning_starts=200)
+    agent.learn(400)
+    for tag in (1.0, 2.0):
+        actions = np.array([step[1] for step in TaggedTask.played[tag]])
+        assert actions.shape == (200, 2) and np.abs(actions).max() <= 2
+        np.testing.assert_allclose(actions.mean(0), 0, atol=4 * 4 / np.sqrt(12 * 200))
+        np.testing.assert_allclose(actions.std(0), 4 / np.sqrt(12), rtol=0.15)
+
+
+def test_a_batch_larger_than_the_buffer_does_not_stop_learning() -> None:
+    watch = Watch()
+    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[watch], buffer_size=12, batch_size=16)
+    agent.learn(10_000)
+    updates = [0, *[start["n_updates"] for start in watch.starts], agent._n_updates]
+    assert np.diff(updates).tolist() == [39, 39, 39, 39]
+
+
+def test_gsde_warm_up_may_use_the_policy() -> None:
+    watch = Watch()
+    tiny(ContinualSAC, tagged_sequence(), interventions=[watch], use_sde=True, use_sde_at_warmup=True).learn(100)
+    assert watch.steps[-1]["asked"] == 100
+    assert watch.of_phase(1)[20]["n_updates"] == 39
+
+
+# What is reset
+
+
+@pytest.mark.parametrize("reset_optimizers", [False, True])
+@pytest.mark.parametrize("reset_ent_coef", [False, True])
+def test_resets(reset_optimizers: bool, reset_ent_coef: bool) -> None:
+    spy = Spy()
+    agent = tiny(
+        ContinualSAC,
+        tagged_sequence(),
+        interventions=[spy],
+        ent_coef="auto_0.5",
+        reset_optimizers=reset_optimizers,
+        reset_ent_coef=reset_ent_coef,
+    )
+    agent.learn(120)
+    for end, start in zip(spy.ends, spy.starts, strict=True):
+        assert end["log_ent_coef"] != pytest.approx(np.log(0.5), abs=1e-3)
+        expected = np.float32(np.log(0.5)) if reset_ent_coef else end["log_ent_coef"]
+        assert start["log_ent_coef"] == pytest.approx(expected, abs=1e-7)
+        assert end["moments"] == {"actor": 8, "critic": 12, "ent_coef": 1}
+        networks = {"actor": 0, "critic": 0} if reset_optimizers else {"actor": 8, "critic": 12}
+        assert start["moments"] == {**networks, "ent_coef": 0 if reset_optimizers or reset_ent_coef else 1}
+        assert differing(end["policy"].state_dict(), start["policy"].state_dict()) == []  # networks carry over
+    assert len(spy.starts) == 2
+    assert agent.log_ent_coef.requires_grad and agent.ent_coef_optimizer.param_groups[0]["params"][0] is agent.log_ent_coef
+
+
+def test_a_fixed_entropy_coefficient_has_nothing_to_reset() -> None:
+    agent = tiny(ContinualSAC, tagged_sequence(), ent_coef=0.2, reset_ent_coef=True, reset_optimizers=True)
+    agent.learn(10_000)
+    assert agent.log_ent_coef is None and agent.ent_coef_tensor == pytest.approx(0.2)
+
+
+# The course of a sequence
+
+
+def test_the_course_of_a_sequence() -> None:
+    spy = Spy()
+    agent = tiny(ContinualSAC, tagged_sequence(("red", "blue", "red"), cycles=2), interventions=[spy])
+    assert agent.phase == Phase(0, "")
+    agent.learn(5)
+    assert agent.phase == Phase(0, "red")
+    agent.learn(100_000, reset_num_timesteps=False)
+    tasks = ["red", "blue", "red"] * 2
+    assert [end["phase"] for end in spy.ends] == [Phase(i, task) for i, task in enumerate(tasks)]
+    assert [start["phase"] for start in spy.starts] == [Phase(i, task) for i, task in enumerate(tasks)][1:]
+    assert agent.num_timesteps == 360  # training stops when the sequence is over
+    assert agent.phase == Phase(5, "red")
+
+
+def test_a_finished_sequence_begins_again() -> None:
+    watch = Watch()
+    agent = tiny(ContinualSAC, tagged_sequence(cycles=1), interventions=[watch])
+    agent.learn(10_000)
+    assert agent.num_timesteps == 120 and agent._n_updates == 2 * 39
+    agent.learn(30, reset_num_timesteps=False)
+    assert agent.num_timesteps == 150 and agent._n_updates == 2 * 39 + 10
+    assert agent.phase == Phase(2, "red") and agent.replay_buffer.size() == 30
+    agent.learn(10_000)
+    assert [end["phase"] for end in watch.ends] == [Phase(0, "red"), Phase(1, "blue"), Phase(2, "red"), Phase(3, "blue")]
+    for phase in range(4):
+        assert len(watch.of_phase(phase)) == 60
+        assert (watch.of_phase(phase)[-1]["observations"][:, :, 0] == 1.0 + phase % 2).all()
+
+
+def test_training_by_episodes() -> None:
+    spy = Spy()
+    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[spy], train_freq=(1, "episode"), gradient_steps=-1)
+    agent.learn(10_000)
+    assert agent.num_timesteps == 240 and len(spy.ends) == 4
+    # By episode of 10 steps: two of warm-up; the last one's boundary makes its updates the next phase's warm-up
+    assert agent._n_updates == 4 * 10 * 3
+
+
+def test_several_calls_of_learn_are_one() -> None:
+    whole = tiny(NBSPSAC, tagged_sequence(), fused=False)
+    whole.learn(200)
+    expected, states = parameters(whole), random_states()
+    parts = tiny(NBSPSAC, tagged_sequence(), fused=False)
+    for steps in (7, 53, 1, 40, 19, 80):
+        parts.learn(steps, reset_num_timesteps=False)
+    assert differing(expected, parameters(parts)) == [] and random_states() == states
+    assert parts.phase == whole.phase and parts.phase_steps == whole.phase_steps == 20
+    assert parts.num_timesteps == 200
+
+
+def test_a_call_that_resets_the_environment_stays_in_the_phase() -> None:
+    spy = Spy()
+    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[spy])
+    agent.learn(75)
+    agent.learn(30)  # counts from 0 again
+    assert agent.num_timesteps == 30
+    assert agent.phase == Phase(1, "blue") and agent.phase_steps == 45 and agent.replay_buffer.size() == 45
+    # The environment's own count goes on: the episode that was broken off had taken 5 of 60 steps
+    agent.learn(10_000, reset_num_timesteps=False)
+    assert [end["num_timesteps"] for end in spy.ends] == [60, 30 + 15 + 5, 50 + 60, 110 + 60]
+
+
+def test_another_environment_is_another_phase() -> None:
+    watch = Watch()
+    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[watch])
+    agent.learn(45)
+    agent.set_env(tagged_sequence(("green", "blue")))
+    agent.learn(50, reset_num_timesteps=False)
+    assert [end["phase"] for end in watch.ends] == [Phase(0, "red")]
+    assert agent.phase == Phase(1, "green") and agent.phase_steps == 50
+    assert watch.of_phase(1)[0]["size"] == 1  # the buffer was emptied
+    assert watch.of_phase(1)[20]["asked"] - watch.of_phase(0)[-1]["asked"] == 1  # and there was a warm-up
+    agent.learn(10, reset_num_timesteps=False)  # the new environment's own boundary
+    assert agent.phase == Phase(2, "blue") and len(watch.ends) == 2
+
+
+def test_another_environment_behind_the_end_of_a_sequence() -> None:
+    """The last phase has ended already and does not end twice."""
+    spy = Spy()
+    agent = tiny(ContinualSAC, tagged_sequence(cycles=1), interventions=[spy])
+    agent.learn(10_000)
+    agent.set_env(tagged_sequence(("green", "blue"), cycles=1))
+    agent.learn(10_000, reset_num_timesteps=False)
+    assert [end["phase"] for end in spy.ends] == [Phase(0, "red"), Phase(1, "blue"), Phase(2, "green"), Phase(3, "blue")]
+    assert agent.num_timesteps == 240
+
+
+def test_the_same_environment_again_is_no_new_phase() -> None:
+    agent = tiny(ContinualSAC, tagged_sequence())
+    agent.learn(45)
+    agent.set_env(tagged_sequence())
+    agent.learn(5, reset_num_timesteps=False)
+    assert agent.phase == Phase(0, "red") and agent.replay_buffer.size() == 50
+
+
+def crossing_environments() -> DummyVecEnv:
+    common: dict[str, Any] = {"cycles": 3, "steps_per_task": 10_000, "mastery_threshold": 1.0, "mastery_window": 2}
+    return DummyVecEnv(sequences({**common, "success": 2}, {**common, "success": 50}))
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_call_of_learn_may_end_between_two_boundaries(reset: bool) -> None:
+    """One environment has moved on, the other has not: the next call waits for it and no phase is skipped."""
+    spy = Spy()
+    env = crossing_environments()
+    agent = tiny(ContinualSAC, env, interventions=[spy])
+    agent.learn(2 * 40)
+    assert [each.unwrapped.phase for each in env.envs] == [1, 0] and agent.phase == Phase(0, "red")
+    agent.learn(2 * 10, reset_num_timesteps=reset)
+    assert [each.unwrapped.phase for each in env.envs] == [1, 1] and agent.phase == Phase(1, "blue")
+    agent.learn(2 * 15, reset_num_timesteps=False)
+    assert [each.unwrapped.phase for each in env.envs] == [1, 1] and len(spy.ends) == 1
+    assert (agent.replay_buffer.observations[: agent.replay_buffer.pos, :, 0] == 2.0).all()
+
+
+def test_another_environment_between_two_boundaries() -> None:
+    """Nobody waits for the old one any more."""
+    spy = Spy()
+    agent = tiny(ContinualSAC, crossing_environments(), interventions=[spy])
+    agent.learn(2 * 40)
+    agent.set_env(DummyVecEnv(sequences({"tasks": ("green", "blue")}, {"tasks": ("green", "blue")})))
+    agent.learn(2 * 5, reset_num_timesteps=False)
+    assert [end["phase"] for end in spy.ends] == [Phase(0, "red")]
+    assert agent.phase == Phase(1, "green") and agent.replay_buffer.size() == 5
+
+
+def test_a_model_saved_between_two_boundaries(tmp_path: Any) -> None:
+    env = crossing_environments()
+    agent = tiny(ContinualSAC, env)
+    agent.learn(2 * 40)
+    agent.save(tmp_path / "model")
+    agent.save_replay_buffer(tmp_path / "buffer")
+    env = crossing_environments()
+    loaded = ContinualSAC.load(tmp_path / "model", env=env)
+    loaded.load_replay_buffer(tmp_path / "buffer")
+    loaded.learn(2 * 15, reset_num_timesteps=False)
+    assert [each.unwrapped.phase for each in env.envs] == [1, 1] and loaded.phase == Phase(1, "blue")
+    assert (loaded.replay_buffer.observations[: loaded.replay_buffer.pos, :, 0] == 2.0).all()
+
+
+class SilentBoundaries(gym.Wrapper):
+    """Announces phases but cannot be asked to move on."""
+
+    def get_wrapper_attr(self, name: str) -> Any:
+        if name in ("next_phase", "get_progress", "set_progress", "task_makers"):
+            raise AttributeError(name)
+        return super().get_wrapper_attr(name)
+
+
+def test_environments_that_cannot_be_asked_are_waited_for() -> None:
+    watch = Watch()
+    env = DummyVecEnv(
+        [
+            lambda: SilentBoundaries(tagged_sequence(steps_per_task=30)),
+            lambda: SilentBoundaries(tagged_sequence(steps_per_task=50)),
+        ]
+    )
+    agent = tiny(ContinualSAC, env, interventions=[watch])
+    agent.learn(2 * 55)
+    assert len(watch.of_phase(0)) == 30 and watch.ends[0]["num_timesteps"] == 100
+    assert agent.phase == Phase(1, "blue")
+    for step in watch.of_phase(1):
+        assert (step["observations"][:, :, 0] == 2.0).all()
+        check_consistent(step)
+
+
+def test_an_environment_without_phases_is_one_phase() -> None:
+    spy = Spy()
+    agent = tiny(NBSPSAC, TaggedTask(1.0), interventions=[spy])
+    agent.learn(100)
+    agent.learn(50, reset_num_timesteps=False)
+    assert agent.phase == Phase(0, "") and spy.ends == [] and agent.replay_buffer.size() == 150
+    assert agent.hooks._all[0].masks == {} and agent.hooks._all[1].memory is None
+
+
+class Progress(BaseCallback):
+    """Asks the environments for their progress at every step."""
+
+    def _on_training_start(self) -> None:
+        self.seen: list[Any] = []
+
+    def _on_step(self) -> bool:
+        self.seen.append([(each["phase"], each["phase_steps"]) for each in self.training_env.env_method("get_progress")])
+        return True
+
+
+def test_processes_are_like_environments_in_this_one() -> None:
+    """SubprocVecEnv gives the same run as DummyVecEnv, with masks, memory and an environment that is asked to move on."""
+    common: dict[str, Any] = {"steps_per_task": 60, "mastery_threshold": 1.0, "mastery_window": 2}
+    makers = sequences({**common, "success": 2}, {**common, "success": 50})
+    ends: list[Any] = []
+    for kind in (DummyVecEnv, SubprocVecEnv):
+        env = kind(makers)
+        spy, progress = Spy(), Progress()
+        agent = tiny(NBSPSAC, env, interventions=[spy], identification_data="training", identification_steps=50, fused=False)
+        agent.learn(2 * 150, callback=progress)
+        env.close()
+        masking, replay, _ = agent.hooks._all
+        ends.append(
+            {
+                **parameters(agent),
+                **masking.masks,
+                "memory": th.tensor(replay.memory.observations),
+                "progress": th.tensor(progress.seen),
+                "ends": th.tensor([end["num_timesteps"] for end in spy.ends]),
+            }
+        )
+    assert differing(*ends) == []
+    assert len(ends[0]["ends"]) >= 2
+
+
+def test_a_model_can_be_saved_when_its_processes_are_closed(tmp_path: Any) -> None:
+    """As rl-zoo3 does; its progress is that of the end of learn()."""
+    env = SubprocVecEnv(sequences({}, {}))
+    agent = tiny(ContinualSAC, env)
+    agent.learn(2 * 80)
+    env.close()
+    agent.save(tmp_path / "model")
+    loaded = ContinualSAC.load(tmp_path / "model", env=DummyVecEnv(sequences({}, {})))
+    loaded.learn(2, reset_num_timesteps=False)
+    assert loaded.phase == Phase(1, "blue")
+    assert [each["phase_steps"] for each in loaded.env.env_method("get_progress")] == [21, 21]
+    never = tiny(ContinualSAC, env := SubprocVecEnv(sequences({})))
+    env.close()
+    never.save(tmp_path / "never")

@@ -1,0 +1,245 @@
+"""The hooks of an intervention: when they are called, and what their answers do."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import SAC
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from tagged_tasks import TaggedTask, differing, parameters, tagged_sequence, tiny
+
+from sb3_nbsp import NBSPSAC, ContinualSAC
+from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, Intervention, Interventions, Phase
+from sb3_nbsp.interventions.base import check_option, check_range, own_seed
+
+
+class Diary(Intervention):
+    """Writes every call into a list that several of them share."""
+
+    book: ClassVar[list[tuple[Any, ...]]] = []
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
+    def _write(self, *entry: Any) -> None:
+        self.book.append((self.name, *entry))
+
+    def attach(self, agent: Any) -> None:
+        super().attach(agent)
+        self._write("attach")
+
+    def on_learn_start(self, reset: bool) -> None:
+        self._write("learn", reset)
+
+    def on_phase_start(self, phase: Phase) -> None:
+        self._write("start", phase, self.agent.replay_buffer.size())
+
+    def on_phase_end(self, phase: Phase) -> None:
+        self._write("end", phase, self.agent.replay_buffer.size())
+
+    def on_transition(self, rewards: Any, dones: Any, infos: Any) -> None:
+        self._write("transition", rewards.tolist(), dones.tolist(), self.agent.replay_buffer.size())
+
+    def before_step(self, network: Any) -> None:
+        self._write("before", network)
+
+    def after_step(self, network: Any) -> None:
+        self._write("after", network)
+
+    def after_train(self) -> None:
+        self._write("trained")
+
+    def replay_source(self, gradient_step: int) -> ReplayBuffer | None:
+        self._write("source", gradient_step)
+        return None
+
+
+@pytest.fixture(autouse=True)
+def new_book() -> None:
+    Diary.book.clear()
+    TaggedTask.played.clear()
+
+
+def test_order_of_the_calls() -> None:
+    agent = tiny(
+        ContinualSAC, tagged_sequence(horizon=5, steps_per_task=10), interventions=[Diary("a"), Diary("b")], learning_starts=8
+    )
+    agent.learn(9)
+    step = [
+        ("a", "source", 1),
+        ("b", "source", 1),
+        *[(name, "before", "critic") for name in "ab"],
+        *[(name, "after", "critic") for name in "ba"],  # the last to prepare is the first to undo
+        *[(name, "before", "actor") for name in "ab"],
+        *[(name, "after", "actor") for name in "ba"],
+        ("a", "trained"),
+        ("b", "trained"),
+    ]
+    rewards = [step[2] for step in TaggedTask.played[1.0]]
+    expected: list[tuple[Any, ...]] = [("a", "attach"), ("b", "attach"), ("a", "learn", True), ("b", "learn", True)]
+    for i in range(9):
+        expected += [(name, "transition", [pytest.approx(rewards[i], rel=1e-6)], [i == 4], i + 1) for name in "ab"]
+    assert Diary.book == expected + step
+    Diary.book.clear()
+    agent.learn(2, reset_num_timesteps=False)
+    interesting = [
+        entry for entry in Diary.book if entry[0] == "a" and entry[1] in ("learn", "transition", "end", "start", "trained")
+    ]
+    red, blue = Phase(0, "red"), Phase(1, "blue")
+    assert [entry[1] for entry in interesting] == ["learn", "transition", "end", "start", "transition"]
+    assert interesting[0] == ("a", "learn", False)
+    assert interesting[2] == ("a", "end", red, 10)  # the buffer still holds the phase
+    assert interesting[3] == ("a", "start", blue, 0)  # and is empty when the next one starts
+
+
+def test_rewards_are_those_of_the_environment() -> None:
+    env = VecNormalize(DummyVecEnv([tagged_sequence]))
+    tiny(ContinualSAC, env, interventions=[Diary()]).learn(30)
+    told = [entry[2][0] for entry in Diary.book if entry[1] == "transition"]
+    np.testing.assert_allclose(told, [step[2] for step in TaggedTask.played[1.0]], rtol=1e-6)
+
+
+class Ridge(Intervention):
+    """Half the squared length of a network's parameters, times a factor."""
+
+    def __init__(self, factor: float, network: str) -> None:
+        self.factor, self.network = factor, network
+
+    def penalty(self, network: Any) -> th.Tensor | None:
+        if network != self.network:
+            return None
+        optimizer = getattr(self.agent, network).optimizer
+        squares = [(p**2).sum() for group in optimizer.param_groups for p in group["params"]]
+        return 0.5 * self.factor * th.stack(squares).sum()
+
+
+def test_penalties_are_added_to_the_losses() -> None:
+    """Under plain gradient descent, weight decay is the gradient of half the squared length."""
+
+    def run(weight_decay: float, interventions: list[Intervention]) -> dict[str, th.Tensor]:
+        policy_kwargs = {"net_arch": [8], "optimizer_class": th.optim.SGD, "optimizer_kwargs": {"weight_decay": weight_decay}}
+        agent = tiny(ContinualSAC, TaggedTask(1.0), policy_kwargs=policy_kwargs, interventions=interventions)
+        agent.learn(40)
+        assert agent._n_updates == 20
+        return parameters(agent)
+
+    expected, plain = run(2.0, []), run(0.0, [])
+    penalized = run(0.0, [Ridge(1.5, "critic"), Ridge(2.0, "actor"), Ridge(0.5, "critic")])
+    for name, tensor in expected.items():
+        th.testing.assert_close(penalized[name], tensor, atol=1e-5, rtol=1e-4)
+    assert max((plain[name] - tensor).abs().max().item() for name, tensor in expected.items()) > 1e-2
+
+
+class Source(Intervention):
+    def __init__(self, tag: float, every: int) -> None:
+        self.tag, self.every = tag, every
+
+    def attach(self, agent: Any) -> None:
+        super().attach(agent)
+        self._buffer = ReplayBuffer(10, agent.observation_space, agent.action_space, "cpu")
+        observation = np.full((1, 4), self.tag, dtype=np.float32)
+        self._buffer.add(observation, observation, np.zeros((1, 2)), np.zeros(1), np.zeros(1), [{}])
+
+    def replay_source(self, gradient_step: int) -> ReplayBuffer | None:
+        return self._buffer if gradient_step % self.every == 0 else None
+
+
+def test_the_first_intervention_that_names_a_buffer_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    tags: list[float] = []
+    sample = ReplayBuffer.sample
+
+    def sampled(self: Any, *args: Any, **kwargs: Any) -> Any:
+        batch = sample(self, *args, **kwargs)
+        tags.append(batch.observations[0, 0].item())
+        return batch
+
+    monkeypatch.setattr(ReplayBuffer, "sample", sampled)
+    tiny(ContinualSAC, TaggedTask(1.0), interventions=[Source(7.0, 3), Source(8.0, 2)]).learn(32)
+    assert tags == [1, 8, 7, 8, 1, 7, 1, 8, 7, 8, 1, 7]
+
+
+def test_hooks_that_do_nothing_change_nothing() -> None:
+    ends = []
+    for interventions in ([], [Intervention(), Intervention()]):
+        agent = tiny(ContinualSAC, tagged_sequence(), interventions=interventions, fused=False)
+        agent.learn(100)
+        ends.append(parameters(agent))
+    assert differing(*ends) == []
+
+
+def test_two_of_a_kind_keep_their_states_apart() -> None:
+    first, second = GradientMasking(skill_proportion=0.1), GradientMasking(skill_proportion=0.5, mask_type="hard")
+    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[first, ExperienceReplay(50), second])
+    agent.learn(100)
+    state = agent.hooks.state_dict()
+    assert list(state) == ["0.GradientMasking", "1.ExperienceReplay", "2.GradientMasking"]
+    counts = [int((th.cat([*masking.masks.values()]) < 1).sum()) for masking in (first, second)]
+    assert counts == [3 * round(1.6), 3 * 8]
+    expected = copy.deepcopy((first.masks, second.masks))
+    fresh = [GradientMasking(), ExperienceReplay(), GradientMasking()]
+    other = tiny(ContinualSAC, tagged_sequence(), interventions=fresh)
+    other.hooks.load_state_dict(state)
+    assert differing(fresh[0].masks, expected[0]) == [] == differing(fresh[2].masks, expected[1])  # type: ignore[attr-defined]
+
+
+def test_interventions_of_the_user_act_behind_those_of_nbsp() -> None:
+    agent = tiny(NBSPSAC, tagged_sequence(), interventions=[Diary("mine")])
+    assert [type(each) for each in agent.hooks._all] == [GradientMasking, ExperienceReplay, Diary]
+
+
+def test_unknown_states_are_refused_unless_told_otherwise() -> None:
+    hooks = Interventions([Intervention()])
+    with pytest.raises(ValueError, match=r"0\.GradientMasking.*lacks.*0\.Intervention"):
+        hooks.load_state_dict({"0.GradientMasking": {}})
+    hooks.load_state_dict({"0.GradientMasking": {}}, strict=False)
+    hooks.load_state_dict({})
+
+
+def test_pickles_hold_the_options_only() -> None:
+    masking = GradientMasking(mask_alpha=0.3)
+    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[masking])
+    agent.learn(60)
+    assert masking.masks
+    copied = pickle.loads(pickle.dumps(masking))
+    assert vars(copied) == vars(GradientMasking(mask_alpha=0.3))
+
+
+def test_own_seeds_differ() -> None:
+    agents = [tiny(SAC, TaggedTask(1.0), seed=seed) for seed in (None, 0, 1)]
+    seeds = [own_seed(agent, Phase(phase, "red"), purpose) for agent in agents for phase in (0, 1) for purpose in (0, 1)]
+    assert seeds[:4] == seeds[4:8]  # no seed counts as seed 0
+    assert len(set(seeds)) == 8
+    assert own_seed(agents[1], Phase(0, "blue"), 0) == seeds[4]
+    assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.5), np.int64(1)])
+def test_check_range_accepts(value: Any) -> None:
+    check_range("x", value, 0, 1)
+
+
+@pytest.mark.parametrize("value", [-1e-9, 1.1, float("nan"), float("inf"), "0.5", None, True, [0.5], 1j])
+def test_check_range_refuses(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^x must be a number in \[0, 1\], not "):
+        check_range("x", value, 0, 1)
+
+
+def test_check_range_of_whole_and_open() -> None:
+    check_range("x", np.int32(3), 1, integer=True)
+    for value in (0, 2.0, 2.5, True):
+        with pytest.raises(ValueError, match=r"^x must be a whole number in \[1, inf\), not "):
+            check_range("x", value, 1, integer=True)
+    with pytest.raises(ValueError, match=r"^x must be a number in \(0, 1\], not 0$"):
+        check_range("x", 0, 0, 1, low_open=True)
+
+
+def test_check_option() -> None:
+    check_option("x", "a", ("a", "b"))
+    with pytest.raises(ValueError, match=r"^x must be one of 'a', 'b', not 'c'$"):
+        check_option("x", "c", ("a", "b"))
