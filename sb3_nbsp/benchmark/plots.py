@@ -79,7 +79,9 @@ def _plot_training(axes: Axes, path: Path) -> float:
         axes.plot(steps, phase["success"], color=color)
         axes.axvspan(last, steps[-1], color=color, alpha=0.08, lw=0)
         axes.axvline(steps[-1], color="grey", ls="--", lw=0.8)
-        axes.text((last + steps[-1]) / 2, 1.07, str(phase["task"]), ha="center", fontsize=8, color=color)
+        # Names of short phases would run into each other at the same height
+        height = 1.04 if tasks.index(str(phase["task"])) % 2 == 0 else 1.11
+        axes.text((last + steps[-1]) / 2, height, str(phase["task"]), ha="center", fontsize=8, color=color)
         last = steps[-1]
     axes.set_ylim(-0.03, 1.18)
     axes.set_yticks([0, 0.5, 1])
