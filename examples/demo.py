@@ -51,8 +51,9 @@ def show(bar: Progress, task: TaskID, folder: Path, steps_per_task: int) -> None
     recent = progress["successes"]
     done = n_phases if progress["sequence_over"] else phase + min(progress["phase_steps"] / steps_per_task, 1)
     task_name = progress["tasks"][phase % len(progress["tasks"])]
-    success = f"{sum(recent)}/{len(recent)}" if recent else "-"
-    text = f"phase {phase + 1}/{n_phases} {task_name}, step {progress['step']}, last episodes solved: {success}"
+    # Of the last episodes; short enough for 80 columns
+    solved = f", {sum(recent)}/{len(recent)} solved" if recent else ""
+    text = f"{phase + 1}/{n_phases} {task_name}, step {progress['step']}{solved}"
     bar.update(task, completed=done, total=n_phases, state=text)
 
 
@@ -60,27 +61,29 @@ def train(folders: dict[str, Path], seed: int, quick: bool) -> None:
     """Run all methods at the same time and show how far they are."""
     steps_per_task = QUICK_ENV["steps_per_task"] if quick else STEPS_PER_TASK
     processes = {algo: start(algo, seed, folder, quick) for algo, folder in folders.items()}
-    columns = TextColumn("{task.description:12}"), BarColumn(20), TextColumn("{task.fields[state]}"), TimeElapsedColumn()
+    columns = TextColumn("{task.description:12}"), BarColumn(12), TextColumn("{task.fields[state]}"), TimeElapsedColumn()
+    failed: list[str] = []
     try:
         with Progress(*columns, console=console) as bar:
             tasks = {algo: bar.add_task(METHODS[algo], total=4, state="starting") for algo in folders}
-            while any(process.poll() is None for process in processes.values()):
+            is_over = False
+            while not is_over:
+                codes = {algo: process.poll() for algo, process in processes.items()}
+                failed = [algo for algo, code in codes.items() if code not in (None, 0)]
+                is_over = bool(failed) or None not in codes.values()
                 for algo, folder in folders.items():
                     show(bar, tasks[algo], folder, steps_per_task)
-                time.sleep(0.5)
-            for algo, folder in folders.items():
-                show(bar, tasks[algo], folder, steps_per_task)
+                time.sleep(0 if is_over else 0.5)
     except KeyboardInterrupt:
         console.print("Interrupted. Start the demo again to continue from the last checkpoints.")
         sys.exit(130)
     finally:
         for process in processes.values():
             process.terminate()
-    for algo, process in processes.items():
-        if process.wait() != 0:
-            log = (folders[algo] / "log.txt").read_text()
-            console.print(f"{METHODS[algo]} failed:\n{log[-3000:]}", markup=False)
-            sys.exit(1)
+    for algo in failed:
+        log = (folders[algo] / "log.txt").read_text()
+        console.print(f"{METHODS[algo]} failed:\n{log[-3000:]}", markup=False)
+        sys.exit(1)
 
 
 def report(folders: dict[str, Path], image: Path) -> None:

@@ -114,7 +114,7 @@ class SequenceExperimentManager(ExperimentManager):
         left = (n_phases - position.get("phase", 0)) * steps_per_task - position.get("phase_steps", 0)
         if self.n_timesteps < left * env.num_envs:
             warnings.warn(
-                f"n_timesteps={self.n_timesteps} may end the training before the sequence is over: its phases are {n_phases} of "
+                f"n_timesteps={self.n_timesteps} may end training before the sequence is over: its phases are {n_phases} of "
                 f"up to {steps_per_task} steps in each of {env.num_envs} environments (-n {left * env.num_envs})",
                 stacklevel=2,
             )

@@ -1,0 +1,178 @@
+"""A benchmark run: killed, continued, finished, and not run again."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from sb3_nbsp.benchmark import cell
+from sb3_nbsp.benchmark.cell import read_matrix, run_cell
+from sb3_nbsp.tasks import latest_checkpoint
+
+ROOT = Path(__file__).parents[2]
+ENV_ID = "MW-CoffeeButton-DrawerClose-laptop-v0"
+TASKS = ["coffee-button", "drawer-close"]
+# Four phases of four episodes
+ENV_KWARGS = {"steps_per_task": 200, "horizon": 50}
+SAC = {"policy_kwargs": {"net_arch": [32, 32]}, "learning_starts": 50, "batch_size": 32, "buffer_size": 1000}
+HYPERPARAMS = {"sac": SAC, "continual_sac": SAC, "nbsp_sac": {**SAC, "identification_steps": 100, "memory_size": 100}}
+EPISODE_ENDS = list(range(50, 801, 50))
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def command(algo: str, folder: Path) -> list[str]:
+    arguments = ["--algo", algo, "--env", ENV_ID, "--seed", "1", "--folder", str(folder), "--n-eval-episodes", "1"]
+    arguments += ["--env-kwargs", json.dumps(ENV_KWARGS), "--hyperparams", json.dumps(HYPERPARAMS[algo]), "--save-freq", "100"]
+    return [sys.executable, "-m", "sb3_nbsp.benchmark.cell", *arguments]
+
+
+def environment() -> dict[str, str]:
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+
+def steps(checkpoint: Path | None) -> int:
+    return 0 if checkpoint is None else int(checkpoint.name.split("_")[1])
+
+
+def kill_in_third_phase(algo: str, folder: Path) -> None:
+    process = subprocess.Popen(command(algo, folder), env=environment())
+    deadline = time.monotonic() + 120
+    try:
+        while steps(latest_checkpoint(folder)) < 500:
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session", params=["nbsp_sac", "sac"])
+def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[str, Path, Path]:
+    """A run that was killed in its third phase, as it was then, and after it was started again. Not to be written to."""
+    algo = request.param
+    shared = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        shared = shared.parent
+    folder, then = shared / f"cell-{algo}", shared / f"cell-{algo}-then"
+    with FileLock(shared / f"cell-{algo}.lock"):
+        if not folder.exists():
+            kill_in_third_phase(algo, folder)
+            shutil.copytree(folder, then)
+            subprocess.run(command(algo, folder), env=environment(), check=True, timeout=200)
+    return algo, then, folder
+
+
+def test_it_was_killed_in_the_middle(killed):
+    _, then, _ = killed
+    assert not (then / "result.json").exists() and not (then / "model.zip").exists()
+    assert len(read_matrix(then).rows) == 2
+    assert 500 <= steps(latest_checkpoint(then)) < 800
+    assert {path.name for path in latest_checkpoint(then).iterdir()} == {"model.zip", "replay_buffer.pkl"}
+
+
+def test_started_again_it_has_all_phases_once(killed):
+    _, then, folder = killed
+    before, after = read_matrix(then), read_matrix(folder)
+    assert after.phase_tasks == TASKS * 2
+    assert after.rows[:2] == before.rows[:2], "phases that were over are not evaluated again"
+
+
+def test_started_again_it_has_every_episode_once(killed):
+    _, then, folder = killed
+    rows = read_rows(folder / "training.csv")
+    assert [int(row["step"]) for row in rows] == EPISODE_ENDS
+    assert [int(row["phase"]) for row in rows] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
+    assert [row["task"] for row in rows] == [TASKS[phase % 2] for phase in (0, 1, 2, 3) for _ in range(4)]
+    start = steps(latest_checkpoint(then)) // 50
+    assert rows[:start] == read_rows(then / "training.csv")[:start]
+
+
+def test_the_result_is_that_of_the_matrix(killed):
+    _, _, folder = killed
+    result = json.loads((folder / "result.json").read_text())
+    assert {name: result[name] for name in ("ASR", "FM", "FWT")} == read_matrix(folder).metrics()
+    assert result["steps"] in (800, 801)  # SB3's SAC ends a step later
+    assert (folder / "model.zip").exists()
+    progress = json.loads((folder / "progress.json").read_text())
+    assert progress["sequence_over"] and progress["step"] == result["steps"]
+    assert len(list(folder.glob("checkpoint_*"))) == 1, "older checkpoints are removed"
+    assert not list(folder.glob(".*")), "leftovers of the killed run are removed"
+
+
+def test_a_finished_run_is_not_run_again(killed, monkeypatch):
+    algo, _, folder = killed
+    files = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    monkeypatch.setattr(cell, "make_vec_env", None)
+    result = run_cell(algo, ENV_ID, 1, folder, ENV_KWARGS, HYPERPARAMS[algo], n_eval_episodes=1)
+    assert result == json.loads((folder / "result.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == files
+
+
+def test_a_run_killed_before_its_result_was_written(killed, tmp_path):
+    """After the last phase, the last checkpoint may or may not be of its end."""
+    algo, _, folder = killed
+    again = tmp_path / "again"
+    shutil.copytree(folder, again)
+    (again / "result.json").unlink()
+    result = run_cell(algo, ENV_ID, 1, again, ENV_KWARGS, HYPERPARAMS[algo], n_eval_episodes=1)
+    assert result["steps"] in (800, 801)
+    assert {name: result[name] for name in ("ASR", "FM", "FWT")} == read_matrix(again).metrics()
+    assert read_matrix(again).phase_tasks == TASKS * 2
+    assert [int(row["step"]) for row in read_rows(again / "training.csv")] == EPISODE_ENDS
+
+
+def test_a_killed_run_continues_with_its_buffer_and_position(tmp_path):
+    """In one process, so that one can look inside: the run ends in phase 2, and its second start is where it was."""
+    folder = tmp_path / "run"
+    hyperparams = {**HYPERPARAMS["nbsp_sac"], "n_timesteps": 300}
+    with pytest.raises(RuntimeError, match="n_timesteps=300 ended the run in phase 2 of 4"):
+        run_cell("nbsp_sac", ENV_ID, 1, folder, ENV_KWARGS, hyperparams, n_eval_episodes=1, save_freq=100)
+    assert not (folder / "result.json").exists(), "a run that is not over has no result"
+    env = cell.make_vec_env(ENV_ID, seed=1, env_kwargs=ENV_KWARGS)
+    model = cell._continue_or_start("nbsp_sac", env, 1, folder, {})
+    assert model.num_timesteps == 200
+    assert (model.phase.index, model.phase.task, model.phase_steps) == (1, TASKS[1], 0)
+    assert model.replay_buffer.size() == 0, "emptied at the phase's start"
+    masking, replay = model.hooks
+    assert masking.masks and replay.memory.tasks == {TASKS[0]: 100}
+    assert model.seed == 1 + 200, "other random numbers than those of the first start"
+
+
+def test_an_unknown_algorithm_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="algo must be one of 'nbsp_sac', 'continual_sac', 'sac', not 'nbsp'"):
+        run_cell("nbsp", ENV_ID, 1, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_line_takes_json(monkeypatch, capsys):
+    monkeypatch.setattr(
+        "sys.argv", ["cell", "--algo", "sac", "--env", ENV_ID, "--seed", "1", "--folder", "x", "--env-kwargs", "{"]
+    )
+    with pytest.raises(SystemExit) as stopped:
+        cell.main()
+    assert stopped.value.code == 2
+    assert "--env-kwargs" in capsys.readouterr().err
+
+
+def test_the_command_line_hands_everything_on(monkeypatch, tmp_path):
+    handed_on = []
+    monkeypatch.setattr(cell, "run_cell", lambda *arguments: handed_on.append(arguments))
+    monkeypatch.setattr(cell.th, "set_num_threads", lambda number: handed_on.append(number))
+    monkeypatch.setattr("sys.argv", command("sac", tmp_path)[2:])
+    cell.main()
+    assert handed_on == [1, ("sac", ENV_ID, 1, str(tmp_path), ENV_KWARGS, SAC, 1, 100)]

@@ -1,0 +1,180 @@
+"""The examples, run as a reader of the README runs them."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+
+from sb3_nbsp.tasks import SuccessMatrix, latest_checkpoint
+
+ROOT = Path(__file__).parents[2]
+METHODS = ["nbsp_sac", "continual_sac"]
+
+
+def command(example: str, *arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "examples" / f"{example}.py"), *arguments]
+
+
+def environment() -> dict[str, str]:
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+
+
+def run(*arguments: str, cwd: Path, expected: int = 0) -> str:
+    done = subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=840,
+    )
+    assert done.returncode == expected, done.stdout[-6000:]
+    return done.stdout
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of the running processes that name a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return [line for line in found if str(folder) in line and "sb3_nbsp.benchmark.cell" in line]
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "it ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_quick_demo_interrupted_and_started_again(tmp_path):
+    folder = tmp_path / "out" / "demo-quick-seed2"
+    arguments = ("demo", "--quick", "--seed", "2", "--out", "out")
+    process = subprocess.Popen(
+        command(*arguments), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        wait_for(lambda: all(latest_checkpoint(folder / algo) for algo in METHODS), process)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Interrupted. Start the demo again" in output and "Traceback" not in output
+    deadline = time.monotonic() + 30
+    while processes_of(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes_of(folder), "it stops the runs that it has started"
+    assert not (folder / "demo.png").exists()
+    earlier = {algo: (folder / algo / "training.csv").read_text().splitlines()[:6] for algo in METHODS}
+
+    output = run(*arguments, cwd=tmp_path)
+    # It says plainly, before and after, that this is no result
+    assert re.search(r"NOTHING HAS BEEN\s+LEARNED", output.split("NBSP: success rate")[0])
+    assert output.rstrip().endswith("Quick run: nothing has been learned at this size.")
+    # A table of each method, and the metrics of both
+    for title in ("NBSP: success rate on each task", "vanilla SAC: success rate on each task"):
+        assert title in output
+    tasks = SuccessMatrix.load(folder / "nbsp_sac" / "success_matrix.csv").tasks
+    for phase, task in enumerate(tasks * 2):
+        rows = re.findall(rf"^│ {phase + 1} \({task}\)\s+│ (\d\.\d\d)\s+│ (\d\.\d\d)\s+│$", output, re.MULTILINE)
+        expected = [SuccessMatrix.load(folder / algo / "success_matrix.csv").rows[phase] for algo in METHODS]
+        assert [[float(rate) for rate in row] for row in rows] == [[round(rate, 2) for rate in row] for row in expected]
+    for name, algo in (("NBSP", "nbsp_sac"), ("vanilla SAC", "continual_sac")):
+        result = json.loads((folder / algo / "result.json").read_text())
+        metrics = r"\s+│ ".join(f"{result[metric]:.2f}" for metric in ("ASR", "FM", "FWT"))
+        assert re.search(rf"^│ {name}\s+│ {metrics}\s+│ 5600\s+│$", output, re.MULTILINE)
+    # Nothing is cut off at 80 columns
+    assert "…" not in output
+    for algo in METHODS:
+        with (folder / algo / "training.csv").open() as file:
+            steps = [int(row["step"]) for row in csv.DictReader(file)]
+        assert steps == list(range(200, 5601, 200))
+        # The first start's episodes are not played again
+        assert (folder / algo / "training.csv").read_text().splitlines()[:6] == earlier[algo]
+    assert imread(folder / "demo.png").shape[1] == 11 * 150
+
+    # Started a third time it has nothing left to train
+    start = time.monotonic()
+    again = run(*arguments, cwd=tmp_path)
+    assert again[again.index("NBSP: success rate") :] == output[output.index("NBSP: success rate") :]
+    assert time.monotonic() - start < 60
+
+
+def test_the_demo_says_why_a_run_failed(tmp_path):
+    folder = tmp_path / "demo-quick-seed1" / "nbsp_sac"
+    folder.mkdir(parents=True)
+    (folder / "success_matrix.csv").write_text("not,a\nmatrix,at all\n")
+    start = time.monotonic()
+    output = run("demo", "--quick", "--out", str(tmp_path), cwd=tmp_path, expected=1)
+    assert "NBSP failed:" in output
+    assert "success_matrix.csv is no success matrix" in output.replace("\n", "")
+    # It does not wait for the other run, and stops it
+    assert "vanilla SAC failed" not in output
+    assert time.monotonic() - start < 60
+    time.sleep(0.5)
+    assert not processes_of(tmp_path)
+
+
+@pytest.mark.parametrize("example", ["demo", "skill_neurons"])
+def test_help_shows_the_defaults(example, tmp_path):
+    output = run(example, "--help", cwd=tmp_path)
+    options = re.findall(r"^  (--[a-z-]+)", output, re.MULTILINE)
+    assert options
+    for option in options:
+        assert re.search(rf"{option}\s[^(]*\(default:\s+\S", output), f"{option} has no default"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "example, arguments, error",
+    [
+        ("demo", ["--seed", "one"], "argument --seed: invalid int value: 'one'"),
+        ("demo", ["--quik"], "unrecognized arguments: --quik"),
+        ("skill_neurons", ["--tasks", "drawer-close"], "argument --tasks: expected 2 arguments"),
+    ],
+)
+def test_a_wrong_argument_is_an_error(example, arguments, error, tmp_path):
+    output = run(example, *arguments, cwd=tmp_path, expected=2)
+    assert f"{example}.py: error: {error}" in output
+    assert not list(tmp_path.iterdir())
+
+
+def test_skill_neurons_prints_what_it_found(tmp_path):
+    arguments = [
+        "--tasks",
+        "reach",
+        "drawer-close",
+        "--steps-per-task",
+        "300",
+        "--learning-starts",
+        "200",
+        "--eval-episodes",
+        "1",
+    ]
+    output = run("skill_neurons", *arguments, cwd=tmp_path)
+    assert "phase 1 of 2 (reach) is over" in output and "phase 2 of 2 (drawer-close) is over" in output
+    networks = {}
+    for line in re.findall(r"^\w+: \d+ skill neurons .*$", output, re.MULTILINE):
+        network, rest = line.split(": ")
+        networks[network] = [int(number) for number in re.findall(r"\d+", rest)]
+    # 20 % of 512, or fewer where the others are dead
+    assert set(networks) == {"actor", "qf0", "qf1"}
+    for first, second, shared in networks.values():
+        assert 0 < first <= 102 and 0 < second <= 102 and 0 <= shared <= min(first, second)
