@@ -29,9 +29,11 @@ def read_training(path: str | os.PathLike[str], window: int = 10) -> list[dict[s
     """
     phases: list[dict[str, list[float] | str]] = []
     recent: deque[float] = deque(maxlen=window)
+    last_phase = ""
     with Path(path).open() as file:
         for row in csv.DictReader(file):
-            if int(row["phase"]) == len(phases):
+            if row["phase"] != last_phase:
+                last_phase = row["phase"]
                 phases.append({"task": row["task"], "steps": [], "success": []})
                 recent.clear()
             recent.append(float(row["success"] == "True"))

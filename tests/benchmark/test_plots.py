@@ -48,6 +48,15 @@ def test_read_training_with_a_short_window_and_few_episodes(run):
     assert phase["success"] == [1, 1]
 
 
+def test_read_training_of_a_sequence_that_began_again_or_was_joined_late(run):
+    """A finished run that is continued starts at its first phase again; one without its history, at a later one."""
+    header, *lines = (run / "training.csv").read_text().splitlines()
+    (run / "training.csv").write_text("\n".join([header, *lines[60:], *lines[:40]]) + "\n")
+    phases = read_training(run / "training.csv")
+    assert [phase["task"] for phase in phases] == ["close", "open", "close"]
+    assert [len(phase["steps"]) for phase in phases] == [20, 20, 20]
+
+
 def test_read_training_of_a_run_without_an_episode(tmp_path):
     (tmp_path / "training.csv").write_text("step,phase,task,success,return,length\n")
     assert read_training(tmp_path / "training.csv") == []
