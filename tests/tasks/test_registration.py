@@ -28,7 +28,8 @@ def horizon(sequence: TaskSequence) -> int:
 
 
 def test_all_ids_are_registered() -> None:
-    expected = {"MW-Cycle-v0", "GymCycle-v0", "MW-CoffeeButton-DrawerClose-laptop-v0"}
+    pairs = {"MW-CoffeeButton-DrawerClose-laptop-v0", "MW-CoffeeButton-HandlePress-laptop-v0"}
+    expected = {"MW-Cycle-v0", "GymCycle-v0"} | pairs
     for name in [*TABLE_1, "MW-CW10", "MW-CW20"]:
         expected |= {f"{name}-v0", f"{name}-laptop-v0"}
     assert expected == {*sequences(), "MW-Cycle-v0", "GymCycle-v0"}
