@@ -18,6 +18,7 @@ from rich.table import Table
 
 from sb3_nbsp.benchmark.cell import read_matrix
 from sb3_nbsp.benchmark.plots import plot_runs
+from sb3_nbsp.tasks import latest_checkpoint
 
 ENV_ID = "MW-CoffeeButton-HandlePress-laptop-v0"
 METHODS = {"nbsp_sac": "NBSP", "continual_sac": "vanilla SAC"}
@@ -114,6 +115,11 @@ def main() -> None:
     folders = {algo: out / algo for algo in METHODS}
     if args.quick:
         console.print("Quick run: at this size NOTHING HAS BEEN LEARNED; the numbers below show only that it works.")
+    for algo, folder in folders.items():
+        if (folder / "result.json").exists():
+            console.print(f"{METHODS[algo]} is done. To run it again, delete {folder}", soft_wrap=True)
+        elif (checkpoint := latest_checkpoint(folder)) is not None:
+            console.print(f"{METHODS[algo]} continues from {checkpoint.name}")
     train(folders, args.seed, args.quick)
     report(folders, out / "demo.png")
     if args.quick:

@@ -12,7 +12,7 @@ from sb3_nbsp.tasks import SequenceEvaluation
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--tasks", nargs=2, default=["coffee-button", "drawer-close"], help="names of the two tasks")
+    parser.add_argument("--tasks", nargs=2, default=["coffee-button", "handle-press"], help="names of the two tasks")
     parser.add_argument("--steps-per-task", type=int, default=100_000, help="a phase has at most this many steps")
     parser.add_argument("--learning-starts", type=int, default=5_000, help="random steps at each phase start")
     parser.add_argument("--eval-episodes", type=int, default=20, help="episodes per task after each phase")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,13 @@ class PhasedAlgorithm(PersistentAlgorithm):
     def _restore_sequence(self, saved: list[dict[str, Any]]) -> None:
         """Put new environments where those of the saved model were; a sequence that was over begins again."""
         assert self.env is not None
+        present = self.env.env_method("get_progress", indices=0)[0]
+        if any(saved[0][name] != present[name] for name in ("tasks", "cycles")):
+            warnings.warn(
+                f"The saved model was in the sequence {saved[0]['tasks']} x {saved[0]['cycles']}, the environment is "
+                f"{present['tasks']} x {present['cycles']}: it starts at its first phase, as a further phase of the agent",
+                stacklevel=2,
+            )
         for index in range(self.n_envs):
             progress = saved[min(index, len(saved) - 1)]
             if not progress["sequence_over"]:
@@ -168,7 +176,7 @@ class PhasedAlgorithm(PersistentAlgorithm):
             self.logger.dump(self.num_timesteps)
 
     def _start_phase(self, info: dict[str, Any]) -> None:
-        """A phase starts: D is emptied, the counters begin anew (SPEC: "at a phase start")."""
+        """A phase starts: D is emptied, the counters begin anew."""
         self.phase = Phase(self.phase.index + 1, info["task"])
         self._env_phase, self._phase_over, self.phase_steps = info["phase"], False, 0
         assert self.replay_buffer is not None

@@ -90,12 +90,12 @@ def main() -> None:
     args = parser.parse_args()
     th.set_num_threads(args.threads)
     models = {
-        "stable_baselines3.SAC": make(SAC, args.net_arch),
+        "SB3 SAC": make(SAC, args.net_arch),
         "ContinualSAC": make(ContinualSAC, args.net_arch),
-        "NBSPSAC, masks and memory in place": make(NBSPSAC, args.net_arch, masked=True),
+        "NBSPSAC with masks": make(NBSPSAC, args.net_arch, masked=True),
     }
     times = measure(models, args.rounds, args.steps)
-    reference, continual = times["stable_baselines3.SAC"], times["ContinualSAC"]
+    reference, continual = times["SB3 SAC"], times["ContinualSAC"]
     table = Table("", "ms per step", "speed, SB3 = 1", "time, ContinualSAC = 1", title=f"SAC gradient step, {args.net_arch}")
     for name, values in times.items():
         speed, cost = np.percentile(reference / values, [25, 50, 75]), np.percentile(values / continual, [25, 50, 75])

@@ -212,10 +212,10 @@ class GradientMasking(Intervention):
             window, buffer = self._fresh_steps(phase)
         rows, envs, goal_metric = self._goal_metric(window, buffer)
         if len(rows) == 0:
-            self._skip(phase, "there is no complete episode to identify them on")
+            self._skip(phase, "there is no complete episode to identify them on; raise identification_steps")
             return None
         if self.identification == "goal" and _is_constant(goal_metric):
-            self._skip(phase, "the goal metric is the same at all steps")
+            self._skip(phase, "the goal metric is the same at all steps, and so is the return of the episodes")
             return None
         return (*self._batch(buffer, rows, envs), goal_metric)
 
@@ -240,14 +240,15 @@ class GradientMasking(Intervention):
         is_constant = _is_constant(goal_metric)
         self.agent.logger.record("nbsp/goal_metric_is_constant", int(is_constant))
         if is_constant and name != "episode_return" and self.identification == "goal":
-            if not self._warned:
+            fallback = window.select("episode_return", buffer)
+            if not self._warned and not _is_constant(fallback[2]):
                 self._warned = True
                 warnings.warn(
                     f"The goal metric ({name}) is the same at all steps of the window and cannot tell neurons apart: "
                     "the episode return takes its place. Later windows are recorded as nbsp/goal_metric_is_constant only",
                     stacklevel=2,
                 )
-            return window.select("episode_return", buffer)
+            return fallback
         return rows, envs, goal_metric
 
     def _batch(self, buffer: ReplayBuffer, rows: np.ndarray, envs: np.ndarray) -> tuple[th.Tensor, th.Tensor]:

@@ -34,7 +34,7 @@ def test_the_script_prints_ratios(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
     speed.main()
     output = capsys.readouterr().out
-    for name in ("stable_baselines3.SAC", "ContinualSAC", "NBSPSAC, masks and memory in place"):
+    for name in ("SB3 SAC", "ContinualSAC", "NBSPSAC with masks"):
         assert re.search(rf"{name}.*\d\.\d\d", output)
     assert re.search(r"stable_baselines3\.SAC.* 1\.00 \(1\.00 to 1\.00\)", output), "SB3 is the unit"
     assert "3 rounds" in output

@@ -1,4 +1,4 @@
-"""SPEC.md section 3."""
+"""ASR, FM and FWT: what the paper's tables imply, a matrix by hand, a slow version."""
 
 import math
 from pathlib import Path
@@ -19,7 +19,7 @@ def forgets_everything(n_tasks: int) -> np.ndarray:
 
 
 def slow_metrics(matrix: np.ndarray, phase_tasks: np.ndarray) -> tuple[float, float, float]:
-    """The definitions of SPEC.md section 3, loop by loop."""
+    """The definitions of the metrics, loop by loop."""
     asr, fm, fwt = [], [], []
     for i, own in enumerate(phase_tasks):
         seen = []
