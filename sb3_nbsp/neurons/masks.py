@@ -40,19 +40,40 @@ class MaskedStep:
     """
 
     def __init__(self, masked: Sequence[tuple[nn.Parameter, th.Tensor]]) -> None:
-        self.parameters = [parameter for parameter, _ in masked]
-        self.masks = [mask.to(parameter).view(-1, *[1] * (parameter.dim() - 1)).clone() for parameter, mask in masked]
-        self._old = [th.empty_like(parameter.data) for parameter in self.parameters]
+        self.masked = list(masked)
+        self._parts = [_MaskedRows(parameter, mask) for parameter, mask in masked]
 
     def before(self) -> None:
-        """Keep the parameters as they are ahead of the optimizer's step."""
-        for old, parameter in zip(self._old, self.parameters, strict=True):
-            old.copy_(parameter.data)
+        """Keep the masked neurons' parameters as they are ahead of the optimizer's step."""
+        for part in self._parts:
+            part.keep()
 
     def after(self) -> None:
-        """Take back what the mask does not allow. Exact where the mask is 0 or 1."""
-        for old, parameter, mask in zip(self._old, self.parameters, self.masks, strict=True):
-            th.lerp(old, parameter.data, mask, out=parameter.data)
+        """Take back what the masks do not allow. Neurons with a mask of 1 are not touched; 0 is exact too."""
+        for part in self._parts:
+            part.take_back()
+
+
+class _MaskedRows:
+    """The rows of one parameter whose mask is below 1: the others cost nothing."""
+
+    def __init__(self, parameter: nn.Parameter, mask: th.Tensor) -> None:
+        self._parameter = parameter
+        self._rows = th.nonzero(mask < 1).flatten().to(parameter.device)
+        self._mask = _as_factor(mask, parameter)[self._rows]
+        self._old = parameter.data[self._rows]
+
+    def keep(self) -> None:
+        th.index_select(self._parameter.data, 0, self._rows, out=self._old)
+
+    def take_back(self) -> None:
+        new = self._parameter.data.index_select(0, self._rows)
+        self._parameter.data.index_copy_(0, self._rows, self._old.lerp_(new, self._mask))
+
+
+def _as_factor(mask: th.Tensor, parameter: th.Tensor) -> th.Tensor:
+    """A mask of shape (neurons,) in a shape that multiplies the parameter's first dimension."""
+    return mask.to(parameter).view(-1, *[1] * (parameter.dim() - 1))
 
 
 def mask_gradients(masked: Sequence[tuple[nn.Parameter, th.Tensor]]) -> None:
@@ -63,4 +84,4 @@ def mask_gradients(masked: Sequence[tuple[nn.Parameter, th.Tensor]]) -> None:
     """
     for parameter, mask in masked:
         if parameter.grad is not None:
-            parameter.grad.mul_(mask.to(parameter.grad).view(-1, *[1] * (parameter.dim() - 1)))
+            parameter.grad.mul_(_as_factor(mask, parameter.grad))

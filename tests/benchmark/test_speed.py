@@ -36,5 +36,5 @@ def test_the_script_prints_ratios(monkeypatch, capsys):
     output = capsys.readouterr().out
     for name in ("SB3 SAC", "ContinualSAC", "NBSPSAC with masks"):
         assert re.search(rf"{name}.*\d\.\d\d", output)
-    assert re.search(r"stable_baselines3\.SAC.* 1\.00 \(1\.00 to 1\.00\)", output), "SB3 is the unit"
+    assert re.search(r"SB3 SAC.* 1\.00 \(1\.00 to 1\.00\)", output), "SB3 is the unit"
     assert "3 rounds" in output
