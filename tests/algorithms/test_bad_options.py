@@ -100,7 +100,9 @@ GOOD: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", GOOD)
 def test_the_ends_of_the_ranges_are_good(options: dict[str, Any]) -> None:
-    tiny(NBSPSAC, TaggedTask(1.0), **options)
+    agent = tiny(NBSPSAC, TaggedTask(1.0), **options)
+    for name, value in options.items():
+        assert getattr(agent, name) == (list(value) if isinstance(value, tuple) else value)
 
 
 def test_unknown_options() -> None:
