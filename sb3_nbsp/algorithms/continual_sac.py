@@ -37,9 +37,13 @@ class ContinualSAC(PhasedAlgorithm, SAC):
     :param interventions: changes to how the agent learns, in the order in which they act
     :param clear_replay_buffer: empty D when a phase starts
     :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase
-        other than the first; None for ``learning_starts``
-    :param reset_optimizers: forget the optimizers' moments when a phase starts
-    :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a phase starts
+        other than the first, if its task is new; None for ``learning_starts``
+    :param reset_optimizers: forget the optimizers' moments when a new task starts
+    :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
+    :param known_task_threshold: every phase other than the first begins with a look: the policy plays without learning. If
+        this share of ``look_episodes`` succeeds, the task is known, and learning goes on without random actions and
+        resets; otherwise, and where the task does not report success, it is new. None: without a look, every task is new
+    :param look_episodes: episodes of the look; it ends early when its outcome is certain
     :param fused: use PyTorch's fused kernel where the optimizer has one; the same up to rounding.
         False is SB3's SAC bit for bit
     :raises ValueError: if an option is out of its range
@@ -82,12 +86,17 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         phase_learning_starts: int | None = None,
         reset_optimizers: bool = False,
         reset_ent_coef: bool = False,
+        known_task_threshold: float | None = None,
+        look_episodes: int = 10,
         fused: bool = True,
     ) -> None:
         if qf_learning_rate is not None and not callable(qf_learning_rate):
             check_range("qf_learning_rate", qf_learning_rate, 0)
         if phase_learning_starts is not None:
             check_range("phase_learning_starts", phase_learning_starts, 0, integer=True)
+        if known_task_threshold is not None:
+            check_range("known_task_threshold", known_task_threshold, 0, 1, low_open=True)
+        check_range("look_episodes", look_episodes, 1, integer=True)
         if not isinstance(interventions, Sequence) or not all(isinstance(each, Intervention) for each in interventions):
             raise ValueError(f"interventions must be a list of Intervention objects, not {interventions!r}")
         switches = {"clear_replay_buffer": clear_replay_buffer, "reset_optimizers": reset_optimizers}
@@ -99,6 +108,8 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         self.phase_learning_starts = phase_learning_starts
         self.reset_optimizers = reset_optimizers
         self.reset_ent_coef = reset_ent_coef
+        self.known_task_threshold = known_task_threshold
+        self.look_episodes = look_episodes
         self.fused = fused
         self._init_phases()
         super().__init__(

@@ -27,6 +27,8 @@ class PhasedAlgorithm(PersistentAlgorithm):
 
     clear_replay_buffer: bool
     phase_learning_starts: int | None
+    known_task_threshold: float | None
+    look_episodes: int
     show_progress = False
 
     def _init_phases(self) -> None:
@@ -39,6 +41,10 @@ class PhasedAlgorithm(PersistentAlgorithm):
         self._sequence_over = False
         self._crossed = np.zeros(0, dtype=bool)  # by environment: has it left the current phase?
         self._keep_counting = False
+        # A phase other than the first begins with a look at what the policy can do already
+        self._is_looking = False
+        self._look: list[bool] = []  # success of the episodes of the look
+        self._warmup_end = 0  # phase_steps at which the random actions of this phase end
 
     def save(self, path: File, exclude: Any = None, include: Any = None) -> None:
         """Save the model and how far its environment is in the task sequence; see :meth:`PersistentAlgorithm.save`."""
@@ -153,6 +159,8 @@ class PhasedAlgorithm(PersistentAlgorithm):
             self.phase_steps += self.n_envs
             raw_reward = reward if self._vec_normalize_env is None else self._vec_normalize_env.get_original_reward()
             self.hooks.on_transition(raw_reward, dones, infos)
+            if self._is_looking:
+                self._follow_look(dones, infos)
         if "boundary" in infos[0]:
             self._follow_boundaries(infos)
 
@@ -182,15 +190,33 @@ class PhasedAlgorithm(PersistentAlgorithm):
         assert self.replay_buffer is not None
         if self.clear_replay_buffer:
             self.replay_buffer.reset()
-        self._reset_for_phase()
+        self._warmup_end, self._look, self._is_looking = 0, [], self.known_task_threshold is not None
+        if not self._is_looking:
+            self._start_anew()
         self.hooks.on_phase_start(self.phase)
+
+    def _follow_look(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """Count the successes of the look, and end it as soon as its outcome is certain."""
+        assert self.known_task_threshold is not None
+        ended = [info for done, info in zip(dones, infos, strict=True) if done]
+        self._look += [bool(info.get("is_success", False)) for info in ended]
+        needed = self.known_task_threshold * self.look_episodes
+        is_known = sum(self._look) >= needed
+        is_new = any("is_success" not in info for info in ended) or self._look.count(False) > self.look_episodes - needed
+        if is_known or is_new:
+            self._is_looking = False
+            self.logger.record("phase/known", float(is_known))
+            if not is_known:
+                self._start_anew()
+
+    def _start_anew(self) -> None:
+        """The task is new, as far as the policy goes: explore, with what the agent was told to reset reset."""
+        warmup = self.learning_starts if self.phase_learning_starts is None else self.phase_learning_starts
+        self._warmup_end = self.phase_steps + warmup
+        self._reset_for_phase()
 
     def _reset_for_phase(self) -> None:
         """What else an algorithm resets when a phase starts."""
-
-    def _phase_warmup(self) -> int:
-        """Steps of random actions at the start of a phase other than the first."""
-        return self.learning_starts if self.phase_learning_starts is None else self.phase_learning_starts
 
     def _is_warming_up(self) -> bool:
         """Whether a phase other than the first is too young to learn. (Of the first, SB3 takes care.)"""
@@ -199,13 +225,13 @@ class PhasedAlgorithm(PersistentAlgorithm):
         assert self.replay_buffer is not None
         batch = min(self.batch_size, self.replay_buffer.buffer_size * self.n_envs)
         has_batch = self.replay_buffer.size() * self.n_envs >= batch
-        return self.phase_steps <= self._phase_warmup() or not has_batch
+        return self._is_looking or self.phase_steps <= self._warmup_end or not has_batch
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         if self.phase.index > 0:
-            is_random = self.phase_steps < self._phase_warmup()
+            is_random = not self._is_looking and self.phase_steps < self._warmup_end
             learning_starts = self.num_timesteps + 1 if is_random else 0
         return super()._sample_action(learning_starts, action_noise, n_envs)
 
