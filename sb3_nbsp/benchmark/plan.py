@@ -1,0 +1,161 @@
+"""What a comparison consists of: methods × a task sequence × seeds, and where each of its runs is kept."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sb3_nbsp.benchmark.methods import METHODS, Method, find_methods
+from sb3_nbsp.files import atomic_write
+from sb3_nbsp.tasks.registration import sequences
+
+FILE = "benchmark.json"
+# A preset is a size: of the network, the episodes and the phases. Its sequences have ids of their own.
+PRESETS = {"laptop": "MW-{}-laptop-v0", "paper": "MW-{}-v0"}
+
+
+def sequence_names(preset: str) -> list[str]:
+    """
+    :param preset: "laptop" or "paper"
+    :return: names of the sequences that there are in this size
+    :raises ValueError: if there is no such preset
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"There is no preset {preset!r}; presets: {', '.join(PRESETS)}")
+    ids = sequences()
+    names = dict.fromkeys(env_id.removeprefix("MW-").removesuffix("-v0").removesuffix("-laptop") for env_id in ids)
+    return [name for name in names if PRESETS[preset].format(name) in ids]
+
+
+def find_sequence(name: str, preset: str) -> str:
+    """
+    :param name: name of a sequence, such as "WindowOpen-WindowClose"
+    :param preset: "laptop" or "paper"
+    :return: the id of its environment
+    :raises ValueError: if there is no such sequence, or not in this size
+    """
+    names = sequence_names(preset)
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"There is no sequence {name!r} for the preset {preset!r}{hint}\nSequences: {', '.join(names)}")
+    return PRESETS[preset].format(name)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """
+    One run of one method with one seed.
+
+    :param method: the method's name
+    :param seed: seed of the agent and its environment
+    :param folder: the run's own folder
+    """
+
+    method: str
+    seed: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """How the run is called towards people."""
+        return f"{self.method}, seed {self.seed}"
+
+
+@dataclass
+class Plan:
+    """
+    A comparison.
+
+    :param sequence: name of the task sequence
+    :param preset: its size
+    :param methods: names of the methods
+    :param seeds: of every method
+    :param env_kwargs: arguments of the environment, beyond what its id says
+    :param hyperparams: of every method, in place of those of its YAML file; a method's own options go first
+    :param n_eval_episodes: episodes per task after each phase
+    :raises ValueError: if a name is unknown, or a seed negative
+    """
+
+    sequence: str
+    preset: str
+    methods: list[str]
+    seeds: list[int]
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    hyperparams: dict[str, Any] = field(default_factory=dict)
+    n_eval_episodes: int = 20
+
+    def __post_init__(self) -> None:
+        self.env_id = find_sequence(self.sequence, self.preset)
+        self.methods = [method.name for method in find_methods(self.methods)]
+        self.seeds = list(dict.fromkeys(self.seeds))
+        if any(seed < 0 for seed in self.seeds):
+            raise ValueError(f"seeds must not be negative: {self.seeds}")
+        if self.n_eval_episodes < 1:
+            raise ValueError(f"n_eval_episodes must be at least 1, not {self.n_eval_episodes}")
+
+    def cells(self, folder: str | os.PathLike[str]) -> list[Cell]:
+        """
+        All runs, seed by seed, so that all methods have results early.
+
+        :param folder: the comparison's folder
+        :return: the runs
+        """
+        return [Cell(method, seed, Path(folder) / method / f"seed_{seed}") for seed in self.seeds for method in self.methods]
+
+    def settings_of(self, cell: Cell) -> dict[str, Any]:
+        """
+        :param cell: one of the runs
+        :return: the arguments of :func:`~sb3_nbsp.benchmark.cell.run_cell`
+        """
+        method: Method = METHODS[cell.method]
+        return {
+            "algo": method.algo,
+            "env_id": self.env_id,
+            "seed": cell.seed,
+            "folder": str(cell.folder),
+            "env_kwargs": self.env_kwargs,
+            "hyperparams": {**self.hyperparams, **method.options},
+            "n_eval_episodes": self.n_eval_episodes,
+        }
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """
+        Write the plan into its folder. Methods and seeds that an earlier plan has there stay in it.
+
+        :param folder: the comparison's folder
+        :raises ValueError: if the folder holds a comparison with other settings
+        """
+        path = Path(folder) / FILE
+        written = asdict(self)
+        if path.exists():
+            earlier = asdict(Plan.load(folder))
+            for name in ("methods", "seeds"):
+                written[name] = list(dict.fromkeys([*earlier[name], *written[name]]))
+            changed = [name for name in written if name not in ("methods", "seeds") and written[name] != earlier[name]]
+            if changed:
+                was = {name: earlier[name] for name in changed}
+                now = {name: written[name] for name in changed}
+                raise ValueError(f"{path} is of a comparison with other settings: {was}, not {now}. Choose another folder")
+        atomic_write(path, json.dumps(written, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Plan:
+        """
+        Read what :meth:`save` wrote.
+
+        :param folder: the comparison's folder
+        :return: the plan
+        :raises ValueError: if there is none
+        """
+        path = Path(folder) / FILE
+        if not path.exists():
+            raise ValueError(f"{folder} holds no comparison: {FILE} is missing. Make one with: benchmark run --out {folder}")
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
