@@ -19,6 +19,7 @@ from sb3_nbsp.interventions.goal_window import GOAL_METRICS, GoalMetric, GoalWin
 from sb3_nbsp.interventions.networks import ScoredNetwork, scored_networks
 from sb3_nbsp.interventions.rollout import fresh_steps
 from sb3_nbsp.neurons.activations import record_activations
+from sb3_nbsp.neurons.histograms import activation_histogram
 from sb3_nbsp.neurons.layers import count_neurons, split_by_layer
 from sb3_nbsp.neurons.masks import MaskedStep, mask_gradients, skill_mask
 from sb3_nbsp.neurons.scores import (
@@ -29,6 +30,9 @@ from sb3_nbsp.neurons.scores import (
     select_top,
     weight_score,
 )
+
+# Histograms are kept of so many of the best-scored skill neurons of each network
+N_HISTOGRAMS = 4
 
 
 class GradientMasking(Intervention):
@@ -109,6 +113,7 @@ class GradientMasking(Intervention):
         self._masks: dict[str, th.Tensor] = {}
         self._scores: dict[str, dict[str, th.Tensor]] = {}
         self._skills: dict[str, dict[str, th.Tensor]] = {}
+        self._histograms: dict[str, dict[str, list[dict[str, Any]]]] = {}
         self._warned = False
         self._task_makers: dict[str, Callable[[], gym.Env]] = {}
         self._prepare_masks()
@@ -127,6 +132,19 @@ class GradientMasking(Intervention):
     def scores(self) -> dict[str, dict[str, th.Tensor]]:
         """By task and network: the scores at the end of the task's last phase, in the order of its layers."""
         return self._scores
+
+    @property
+    def histograms(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
+        """
+        By task and network: for the best-scored skill neurons, best first, their place among the network's hidden
+        neurons ("neuron"), their "score", and :func:`~sb3_nbsp.neurons.histograms.activation_histogram`.
+        """
+        return self._histograms
+
+    @property
+    def networks(self) -> list[ScoredNetwork]:
+        """The networks whose neurons are scored."""
+        return self._networks
 
     def on_learn_start(self, reset: bool) -> None:
         """See :meth:`Intervention.on_learn_start`."""
@@ -159,10 +177,13 @@ class GradientMasking(Intervention):
         observations, actions, goal_metric = steps
         self.agent.policy.set_training_mode(False)
         new_masks: dict[str, th.Tensor] = {}
-        self._scores[phase.task], self._skills[phase.task] = {}, {}
+        self._scores[phase.task], self._skills[phase.task], self._histograms[phase.task] = {}, {}, {}
         for index, network in enumerate(self._networks):
-            scores, eligible = self._score(network, observations, actions, goal_metric, own_seed(self.agent, phase, index))
+            activations = self._activations(network, observations, actions)
+            seed = own_seed(self.agent, phase, index)
+            scores, eligible = self._score(network, activations, goal_metric, seed)
             selected = select_top(scores, self.skill_proportion, eligible)
+            self._histograms[phase.task][network.name] = _best_histograms(scores, selected, activations, goal_metric)
             self._scores[phase.task][network.name], self._skills[phase.task][network.name] = scores, selected
             mask = skill_mask(scores, selected, self.mask_alpha, self.mask_type == "hard")
             for name, part in split_by_layer(mask, network.layers).items():
@@ -186,11 +207,13 @@ class GradientMasking(Intervention):
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Intervention.state_dict`."""
         window = self._window.state_dict()
-        return {"masks": self._masks, "scores": self._scores, "skill_neurons": self._skills, "window": window}
+        found = {"scores": self._scores, "skill_neurons": self._skills, "histograms": self._histograms}
+        return {"masks": self._masks, **found, "window": window}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See :meth:`Intervention.load_state_dict`."""
         self._masks, self._scores, self._skills = (dict(state[name]) for name in ("masks", "scores", "skill_neurons"))
+        self._histograms = dict(state["histograms"])
         self._window.load_state_dict(state["window"])
         self._prepare_masks()
 
@@ -258,16 +281,21 @@ class GradientMasking(Intervention):
         assert isinstance(observations, np.ndarray)
         return buffer.to_torch(observations), buffer.to_torch(buffer.actions[rows, envs])
 
+    def _activations(self, network: ScoredNetwork, observations: th.Tensor, actions: th.Tensor) -> th.Tensor | None:
+        """Of all neurons of a network, shape (T, neurons); None if the identification looks at no step."""
+        if self.identification in ("weight", "random"):
+            return None
+        return record_activations(network.forward, (observations, actions), network.layers)
+
     def _score(
-        self, network: ScoredNetwork, observations: th.Tensor, actions: th.Tensor, goal_metric: np.ndarray, seed: int
+        self, network: ScoredNetwork, activations: th.Tensor | None, goal_metric: np.ndarray, seed: int
     ) -> tuple[th.Tensor, th.Tensor | None]:
         """Scores of all neurons of a network, and which may be selected (None: all)."""
         if self.identification == "weight":
             return _to_unit(weight_score(network.layers)), None
-        if self.identification == "random":
+        if activations is None:
             scores = random_score(count_neurons(network.layers), th.Generator().manual_seed(seed))
             return _to_unit(scores).to(self.agent.device), None
-        activations = record_activations(network.forward, (observations, actions), network.layers)
         eligible = ~dead_neurons(activations) if self.exclude_dead else None
         if self.identification == "activation":
             return _to_unit(activation_score(activations)), eligible
@@ -316,6 +344,20 @@ class GradientMasking(Intervention):
         record(f"nbsp/{network.name}_skill_neurons", int(selected.sum()))
         if eligible is not None:
             record(f"nbsp/{network.name}_dead_neurons", int((~eligible).sum()))
+
+
+def _best_histograms(
+    scores: th.Tensor, selected: th.Tensor, activations: th.Tensor | None, goal_metric: np.ndarray
+) -> list[dict[str, Any]]:
+    if activations is None:
+        return []
+    best = select_top(scores, min(1.0, N_HISTOGRAMS / len(scores)), selected)
+    order = sorted(th.nonzero(best).flatten().tolist(), key=lambda neuron: -scores[neuron].item())
+    metric = th.as_tensor(goal_metric)
+    return [
+        {"neuron": neuron, "score": scores[neuron].item(), **activation_histogram(activations[:, neuron], metric)}
+        for neuron in order
+    ]
 
 
 def _is_constant(goal_metric: np.ndarray) -> bool:
