@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -28,6 +29,7 @@ from sb3_nbsp.tasks import SequenceCheckpoint, SequenceEvaluation, SuccessMatrix
 from sb3_nbsp.zoo.algos import algorithm, read_hyperparams
 
 LOCK = ".lock"
+BUSY = 75  # exit status: another process is at this run
 
 
 class ProgressFile(BaseCallback):
@@ -279,29 +281,30 @@ def read_matrix(folder: str | os.PathLike[str]) -> SuccessMatrix:
     return SuccessMatrix.load(Path(folder) / "success_matrix.csv")
 
 
+def _end_with_stdin() -> None:
+    """End this process when the one that started it ends, which closes the pipe between the two."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> None:
-    """Run one cell from the command line; what a parent process starts."""
-    parser = argparse.ArgumentParser(description=run_cell.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--algo", required=True)
-    parser.add_argument("--env", required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--folder", required=True)
-    parser.add_argument("--env-kwargs", type=json.loads, default={}, help="JSON")
-    parser.add_argument("--hyperparams", type=json.loads, default={}, help="JSON")
-    parser.add_argument("--n-eval-episodes", type=int, default=20)
-    parser.add_argument("--save-freq", type=int, default=5_000)
+    """Compute one run from the command line, with one thread; what a comparison starts for each of its runs."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--json", type=json.loads, required=True, metavar="ARGUMENTS", help="arguments of run_cell")
+    parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input is closed")
     args = parser.parse_args()
+    if args.end_with_stdin:
+        _end_with_stdin()
     th.set_num_threads(1)
-    run_cell(
-        args.algo,
-        args.env,
-        args.seed,
-        args.folder,
-        args.env_kwargs,
-        args.hyperparams,
-        args.n_eval_episodes,
-        args.save_freq,
-    )
+    try:
+        run_cell(**args.json)
+    except Timeout as error:
+        print(f"Another process is at this run: {error}", file=sys.stderr)
+        raise SystemExit(BUSY) from None
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from stable_baselines3.common.logger import Logger
 from sb3_nbsp import NBSPSAC, ContinualSAC
 from sb3_nbsp.interventions import Interventions, Phase
 
+HELP = "time the gradient step against SB3's"
+
 
 class MetaWorldSizedEnv(gym.Env):
     """Spaces of the size of Meta-World's; it is never stepped."""
@@ -104,14 +106,22 @@ def measure_masks(model: SAC, rounds: int, steps: int) -> np.ndarray:
     return np.array(shares)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """
+    :param parser: gets the options of the command
+    """
     parser.add_argument("--net-arch", type=int, nargs="+", default=[256, 256], help="sizes of the hidden layers")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each variant")
     parser.add_argument("--steps", type=int, default=20, help="gradient steps per turn")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch")
-    args = parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    """
+    Measure and print.
+
+    :param args: the options
+    """
     th.set_num_threads(args.threads)
     models = {
         "SB3 SAC": make(SAC, args.net_arch),
@@ -137,7 +147,3 @@ def main() -> None:
         f"Median and quartiles of {args.rounds} rounds. {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
         f"{args.threads} threads, torch {th.__version__}, stable_baselines3 {stable_baselines3.__version__}"
     )
-
-
-if __name__ == "__main__":
-    main()

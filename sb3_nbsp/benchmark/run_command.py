@@ -1,0 +1,89 @@
+"""``benchmark run``: compute the runs of a comparison."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sb3_nbsp.benchmark.launchers import Launcher, LocalLauncher, RayLauncher
+from sb3_nbsp.benchmark.methods import ABLATIONS, METHODS
+from sb3_nbsp.benchmark.plan import PRESETS, Plan, sequence_names
+from sb3_nbsp.benchmark.runner import run_plan
+
+HELP = "compute the runs of a comparison, or go on with it"
+
+
+def epilog() -> str:
+    """The names that there are."""
+    methods = "\n".join(f"  {method.name:<24} {method.description}" for method in METHODS.values())
+    groups = "\n".join(f"  {name:<24} {', '.join(names)}" for name, names in ABLATIONS.items())
+    sequences = "\n".join(f"  {preset:<24} {', '.join(sequence_names(preset))}" for preset in PRESETS)
+    return f"methods:\n{methods}\n\ngroups of methods, each an ablation:\n{groups}\n\nsequences by preset:\n{sequences}"
+
+
+def key_value(text: str) -> tuple[str, Any]:
+    """
+    :param text: "key:value", the value a Python literal or a bare word
+    :return: the two
+    :raises argparse.ArgumentTypeError: if there is no key
+    """
+    key, colon, value = text.partition(":")
+    if not key or not colon:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form key:value")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """
+    :param parser: gets the options of the command
+    """
+    parser.add_argument("--sequence", required=True, metavar="NAME", help="task sequence, see below")
+    parser.add_argument("--methods", required=True, nargs="+", metavar="NAME", help="methods or groups of methods, see below")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="seeds of every method")
+    parser.add_argument("--preset", default="laptop", help=f"size: {' or '.join(PRESETS)}")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the comparison")
+    parser.add_argument("--launcher", choices=["local", "ray"], default="local", help="where the runs are computed")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="local: runs at a time")
+    parser.add_argument("--address", help="ray: a running cluster; without it Ray is started on this machine")
+    parser.add_argument("--cpus-per-run", type=int, default=1, help="ray: cores of a run")
+    parser.add_argument("--gpus-per-run", type=float, default=0.0, help="ray: share of a GPU of a run")
+    parser.add_argument("--n-eval-episodes", type=int, default=20, help="episodes per task after each phase")
+    for option, what in (("--env-kwargs", "arguments of the environment"), ("--hyperparams", "in place of the YAML file's")):
+        parser.add_argument(option, type=key_value, nargs="+", default=[], metavar="KEY:VALUE", help=what)
+
+
+def main(args: argparse.Namespace) -> int:
+    """
+    :param args: the options
+    :return: exit status: 1 if a run failed
+    """
+    plan = Plan(
+        args.sequence,
+        args.preset,
+        args.methods,
+        args.seeds,
+        dict(args.env_kwargs),
+        dict(args.hyperparams),
+        args.n_eval_episodes,
+    )
+    console = Console()
+    failed = run_plan(plan, args.out, _launcher(args), console)
+    if failed:
+        console.print(f"{len(failed)} of {len(plan.cells(args.out))} runs failed; the same command tries them again")
+        return 1
+    console.print(f"All runs are done. Next: python -m sb3_nbsp.benchmark table {args.out}", soft_wrap=True)
+    return 0
+
+
+def _launcher(args: argparse.Namespace) -> Launcher:
+    if args.launcher == "ray":
+        return RayLauncher(args.address, args.cpus_per_run, args.gpus_per_run)
+    return LocalLauncher(args.jobs)
