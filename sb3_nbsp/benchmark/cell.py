@@ -224,8 +224,7 @@ def _write_config(folder: Path, settings: dict[str, Any]) -> None:
             raise ValueError(
                 f"{folder} holds a run with other settings: its {', '.join(changed)} differ. Choose another folder"
             )
-    made_with = {"versions": versions(), "machine": machine(), "command": " ".join(sys.argv)}
-    atomic_write(path, json.dumps({**settings, **made_with}, indent=2) + "\n")
+    atomic_write(path, json.dumps({**settings, "versions": versions(), "machine": machine()}, indent=2) + "\n")
 
 
 def _run(
@@ -285,7 +284,7 @@ def _end_with_stdin() -> None:
     """End this process when the one that started it ends, which closes the pipe between the two."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        os.read(sys.stdin.fileno(), 1)  # not through the buffer, whose lock would block this process's own end
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -8,14 +8,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("sb3_nbsp", "stable_baselines3", "torch", "gymnasium", "numpy", "metaworld", "mujoco", "rl_zoo3")
+PACKAGES = ("stable_baselines3", "torch", "gymnasium", "numpy", "metaworld", "mujoco", "rl_zoo3")
 
 
 def versions() -> dict[str, str]:
     """
     :return: version of Python and of every package that matters and is installed
     """
-    found = {"python": platform.python_version()}
+    from sb3_nbsp import __version__
+
+    found = {"python": platform.python_version(), "sb3_nbsp": __version__}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ class Plan:
     :param env_kwargs: arguments of the environment, beyond what its id says
     :param hyperparams: of every method, in place of those of its YAML file; a method's own options go first
     :param n_eval_episodes: episodes per task after each phase
+    :param save_freq: environment steps between two checkpoints of a run
     :raises ValueError: if a name is unknown, or a seed negative
     """
 
@@ -88,6 +90,7 @@ class Plan:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     hyperparams: dict[str, Any] = field(default_factory=dict)
     n_eval_episodes: int = 20
+    save_freq: int = 5_000
 
     def __post_init__(self) -> None:
         self.env_id = find_sequence(self.sequence, self.preset)
@@ -95,8 +98,9 @@ class Plan:
         self.seeds = list(dict.fromkeys(self.seeds))
         if any(seed < 0 for seed in self.seeds):
             raise ValueError(f"seeds must not be negative: {self.seeds}")
-        if self.n_eval_episodes < 1:
-            raise ValueError(f"n_eval_episodes must be at least 1, not {self.n_eval_episodes}")
+        for name in ("n_eval_episodes", "save_freq"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
     def cells(self, folder: str | os.PathLike[str]) -> list[Cell]:
         """
@@ -121,7 +125,21 @@ class Plan:
             "env_kwargs": self.env_kwargs,
             "hyperparams": {**self.hyperparams, **method.options},
             "n_eval_episodes": self.n_eval_episodes,
+            "save_freq": self.save_freq,
         }
+
+    def command(self, folder: str | os.PathLike[str] = "DIR") -> str:
+        """
+        :param folder: the comparison's folder
+        :return: the command line that makes this comparison
+        """
+        words: list[Any] = ["python -m sb3_nbsp.benchmark run --sequence", self.sequence, "--methods", *self.methods]
+        words += ["--seeds", *self.seeds, "--preset", self.preset]
+        for option, values in (("--env-kwargs", self.env_kwargs), ("--hyperparams", self.hyperparams)):
+            words += [option, *(shlex.quote(f"{key}:{value!r}") for key, value in values.items())] if values else []
+        words += ["--n-eval-episodes", self.n_eval_episodes] if self.n_eval_episodes != Plan.n_eval_episodes else []
+        words += ["--save-freq", self.save_freq] if self.save_freq != Plan.save_freq else []
+        return " ".join(map(str, [*words, "--out", folder]))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """

@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cpus-per-run", type=int, default=1, help="ray: cores of a run")
     parser.add_argument("--gpus-per-run", type=float, default=0.0, help="ray: share of a GPU of a run")
     parser.add_argument("--n-eval-episodes", type=int, default=20, help="episodes per task after each phase")
+    parser.add_argument("--save-freq", type=int, default=5_000, help="environment steps between two checkpoints of a run")
     for option, what in (("--env-kwargs", "arguments of the environment"), ("--hyperparams", "in place of the YAML file's")):
         parser.add_argument(option, type=key_value, nargs="+", default=[], metavar="KEY:VALUE", help=what)
 
@@ -73,6 +74,7 @@ def main(args: argparse.Namespace) -> int:
         dict(args.env_kwargs),
         dict(args.hyperparams),
         args.n_eval_episodes,
+        args.save_freq,
     )
     console = Console()
     failed = run_plan(plan, args.out, _launcher(args), console)
