@@ -1,0 +1,47 @@
+"""The Ray launcher, on a real Ray cluster of this machine."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from small_comparison import METHODS, outcome, run, small_plan, start, steps, wait_for
+
+ray = pytest.importorskip("ray")
+
+
+def workers_of(folder: Path) -> list[int]:
+    """Processes that hold a lock inside a folder open."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            target = os.readlink(link)
+        except OSError:
+            continue
+        if target.startswith(str(folder)) and target.endswith(".lock"):
+            found.append(int(link.parts[2]))
+    return found
+
+
+def test_ray_finds_the_same_although_a_worker_is_killed(uninterrupted, tmp_path):
+    process = start(small_plan(), tmp_path, "--launcher", "ray")
+    killed: list[int] = []
+    victim = tmp_path / METHODS[0] / "seed_1"
+    try:
+        wait_for(lambda: steps(victim) >= 300 or process.poll() is not None)
+        killed = workers_of(victim)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        output, _ = process.communicate(timeout=280)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output[-6000:]
+    assert len(killed) == 1
+    assert outcome(tmp_path) == outcome(uninterrupted)
+
+
+def test_a_run_that_fails_is_not_tried_again_and_says_why(tmp_path):
+    plan = small_plan(["continual_sac"])  # which knows no skill neurons
+    output = run(plan, tmp_path, "--launcher", "ray", expected=1)
+    assert "continual_sac, seed 1 failed:" in output and "TypeError" in output
+    assert (tmp_path / "continual_sac" / "seed_1" / "error.txt").exists()

@@ -1,0 +1,155 @@
+"""Comparisons: killed and run again, by two runners at a time, with a run that fails."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+
+import pytest
+from small_comparison import (
+    EPISODE_ENDS,
+    METHODS,
+    kill,
+    outcome,
+    processes_of,
+    run,
+    small_plan,
+    start,
+    steps,
+    wait_for,
+)
+
+from sb3_nbsp.benchmark.__main__ import main
+from sb3_nbsp.benchmark.results import load_results
+
+
+def test_a_comparison_on_this_machine(uninterrupted):
+    output = (uninterrupted.parent / "uninterrupted.txt").read_text()
+    for method in METHODS:
+        folder = uninterrupted / method / "seed_1"
+        result = json.loads((folder / "result.json").read_text())
+        assert (
+            f"{method}, seed 1: ASR {result['ASR']:.2f}, FM {result['FM']:.2f}, FWT {result['FWT']:.2f}, 800 steps" in output
+        )
+        with (folder / "training.csv").open() as file:
+            assert [int(row["step"]) for row in csv.DictReader(file)] == EPISODE_ENDS
+        assert (folder / "model.zip").exists() and steps(folder) >= 700
+        assert "is over" in (folder / "log.txt").read_text()
+    assert re.search(r"all runs .* 2/2", output)
+    assert f"Next: python -m sb3_nbsp.benchmark table {uninterrupted}" in output
+    assert [run.cell.method for run in load_results(uninterrupted).runs] == METHODS
+
+
+def test_a_run_keeps_what_it_was_made_with(uninterrupted):
+    config = json.loads((uninterrupted / "nbsp_sac" / "seed_1" / "config.json").read_text())
+    assert (config["algo"], config["seed"], config["env_kwargs"]["horizon"]) == ("nbsp_sac", 1, 50)
+    assert config["hyperparams"]["memory_size"] == 100 and config["hyperparams"]["skill_proportion"] == 0.2
+    assert {"python", "sb3_nbsp", "stable_baselines3", "torch", "metaworld"} <= set(config["versions"])
+    assert config["machine"]["cores"] == os.cpu_count() and config["machine"]["device"]
+
+
+def test_a_run_keeps_its_skill_neurons(uninterrupted):
+    neurons = json.loads((uninterrupted / "nbsp_sac" / "seed_1" / "neurons.json").read_text())
+    assert neurons["networks"]["actor"] == [["actor.latent_pi.0", 32], ["actor.latent_pi.2", 32]]
+    assert [entry["phase"] for entry in neurons["phases"]] == [0, 1, 2, 3]
+    assert [entry["task"] for entry in neurons["phases"]] == ["coffee-button", "handle-press"] * 2
+    masked = []
+    for entry in neurons["phases"]:
+        for network in entry["networks"].values():
+            assert sum(map(len, network["skill_neurons"].values())) <= 13, "a fifth of 64"
+            scores = [histogram["score"] for histogram in network["histograms"]]
+            assert scores == sorted(scores, reverse=True) and len(scores) == 4
+            for histogram in network["histograms"]:
+                assert histogram["neuron"] in network["skill_neurons"][histogram["layer"]]
+                assert sum(histogram["success"]) + sum(histogram["failure"]) == 100
+        masked.append(sum(entry["networks"]["actor"]["masked"].values()))
+    assert masked == sorted(masked), "masks accumulate"
+    assert not (uninterrupted / "nbsp_replay_only" / "seed_1" / "neurons.json").exists()
+
+
+def test_killed_and_run_again_it_finds_the_same(uninterrupted, tmp_path):
+    """Not through a fresh start: the runs continue in their third phases."""
+    process = start(small_plan(), tmp_path)
+    try:
+        wait_for(lambda: all(500 <= steps(tmp_path / method / "seed_1") for method in METHODS) or process.poll() is not None)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    wait_for(lambda: not processes_of(tmp_path), seconds=10)  # they end with the one that started them
+    unfinished = [method for method in METHODS if not (tmp_path / method / "seed_1" / "result.json").exists()]
+    assert unfinished
+    assert [cell.method for cell, reason in load_results(tmp_path).left_out if reason == "not finished"] == unfinished
+    run(small_plan(), tmp_path)
+    assert outcome(tmp_path) == outcome(uninterrupted)
+
+
+def test_a_run_whose_process_is_killed_is_reported_and_the_other_goes_on(tmp_path):
+    process = start(small_plan(), tmp_path, "--jobs", "1")
+    first, second = METHODS
+    wait_for(lambda: steps(tmp_path / first / "seed_1") >= 100)
+    for pid in processes_of(tmp_path / first):
+        kill(pid)
+    output, _ = process.communicate(timeout=250)
+    assert process.returncode == 1
+    assert f"{first}, seed 1 failed" in output and "The process ended by signal 9" in output
+    assert (tmp_path / second / "seed_1" / "result.json").exists()
+    assert "1 of 2 runs failed; the same command tries them again" in output
+
+
+def test_two_runners_in_one_folder(uninterrupted, tmp_path):
+    runners = [start(small_plan(), tmp_path) for _ in range(2)]
+    outputs = [runner.communicate(timeout=280)[0] for runner in runners]
+    assert [runner.returncode for runner in runners] == [0, 0], outputs
+    assert outcome(tmp_path) == outcome(uninterrupted)
+    logs = [(tmp_path / method / "seed_1" / "log.txt").read_text() for method in METHODS]
+    assert any("Another process is at this run" in log for log in logs)
+    assert all(log.count("phase 1 of 4") == 1 for log in logs), "each run is computed once"
+
+
+def test_what_is_done_is_not_done_again(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path / "copy")
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "copy").rglob("*") if path.name != "benchmark.json"}
+    output = run(small_plan(), tmp_path / "copy")
+    assert re.search(r"all runs .* 2/2", output)
+    assert {path: path.stat().st_mtime_ns for path in files if path.is_file()} == {
+        path: time for path, time in files.items() if path.is_file()
+    }
+
+
+def test_a_run_that_fails_says_why_and_the_others_go_on(tmp_path):
+    """Plain SAC knows no skill_proportion."""
+    plan = small_plan(["continual_sac", "nbsp_sac"])
+    output = run(plan, tmp_path, expected=1)
+    assert "continual_sac, seed 1 failed:" in output
+    assert "unexpected keyword argument" in output and "TypeError" in output
+    results = load_results(tmp_path)
+    assert [each.cell.method for each in results.runs] == ["nbsp_sac"]
+    ((cell, reason),) = results.left_out
+    assert cell.method == "continual_sac" and reason.startswith("failed: TypeError")
+
+
+@pytest.mark.parametrize(
+    "arguments, error",
+    [
+        (["--methods", "nbsp"], "There is no method 'nbsp'"),
+        (["--sequence", "CoffeeButton"], "There is no sequence 'CoffeeButton'"),
+        (["--preset", "phone"], "There is no preset 'phone'; presets: laptop, paper"),
+        (["--jobs", "0"], "jobs must be at least 1, not 0"),
+        (["--launcher", "ray", "--cpus-per-run", "0"], "at least one core"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_before_anything_is_written(arguments, error, tmp_path, capsys):
+    usual = ["run", "--sequence", "CoffeeButton-HandlePress", "--methods", "nbsp_sac", "--out", str(tmp_path / "out")]
+    assert main([*usual, *arguments]) == 2
+    assert error in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_comparisons_folder_is_an_error(uninterrupted, tmp_path, capsys):
+    shutil.copy(uninterrupted / "benchmark.json", tmp_path / "benchmark.json")
+    arguments = ["run", "--sequence", "CoffeeButton-HandlePress", "--methods", "nbsp_sac", "--out", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "is of a comparison with other settings" in capsys.readouterr().err
