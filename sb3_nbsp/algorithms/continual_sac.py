@@ -12,8 +12,9 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
 from stable_baselines3.common.utils import FloatSchedule, polyak_update
 from stable_baselines3.sac.policies import SACPolicy
-from torch.nn import functional as F
 
+from sb3_nbsp.algorithms.gradients import AutogradGradients, SACGradients
+from sb3_nbsp.algorithms.mlp_gradients import MlpGradients, can_use_mlp_gradients
 from sb3_nbsp.algorithms.phases import PhasedAlgorithm, reset_optimizer
 from sb3_nbsp.interventions import Intervention, Interventions
 from sb3_nbsp.interventions.base import check_option, check_range
@@ -186,7 +187,8 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         assert self.replay_buffer is not None
         self.policy.set_training_mode(True)
         self._update_learning_rates()
-        actor_parameters = [p for group in self.actor.optimizer.param_groups for p in group["params"] if p.requires_grad]
+        gradients = self._make_gradients()
+        critics, targets = list(self.critic.parameters()), list(self.critic_target.parameters())
         records: dict[str, list[th.Tensor]] = {"actor_loss": [], "critic_loss": [], "ent_coef": [], "ent_coef_loss": []}
 
         for gradient_step in range(gradient_steps):
@@ -198,50 +200,36 @@ class ContinualSAC(PhasedAlgorithm, SAC):
             if self.use_sde:
                 self.actor.reset_noise()
 
-            actions_pi, log_prob = self.actor.action_log_prob(data.observations)
-            log_prob = log_prob.reshape(-1, 1)
+            log_prob = gradients.sample_actions(data)
 
             # Line 15: the entropy coefficient
-            ent_coef, ent_coef_loss = self._update_ent_coef(log_prob)
+            ent_coef, ent_coef_loss = self._update_ent_coef(gradients, log_prob)
             records["ent_coef"].append(ent_coef)
             if ent_coef_loss is not None:
                 records["ent_coef_loss"].append(ent_coef_loss)
 
             # Line 12: the target value
-            with th.no_grad():
-                next_actions, next_log_prob = self.actor.action_log_prob(data.next_observations)
-                next_q_values = th.cat(self.critic_target(data.next_observations, next_actions), dim=1)
-                next_q_values, _ = th.min(next_q_values, dim=1, keepdim=True)
-                next_q_values = next_q_values - ent_coef * next_log_prob.reshape(-1, 1)
-                target_q_values = data.rewards + (1 - data.dones) * discounts * next_q_values
+            next_q_values = gradients.next_values(data, ent_coef)
+            target_q_values = data.rewards + (1 - data.dones) * discounts * next_q_values
 
             # Line 13: the critics
-            current_q_values = self.critic(data.observations, data.actions)
-            critic_loss = 0.5 * sum(F.mse_loss(current_q, target_q_values) for current_q in current_q_values)
-            critic_loss = critic_loss + self.hooks.penalty("critic")
-            assert isinstance(critic_loss, th.Tensor)
-            records["critic_loss"].append(critic_loss.detach())
-            self.critic.optimizer.zero_grad()
-            critic_loss.backward()
+            records["critic_loss"].append(gradients.critic_loss(data, target_q_values))
             self.hooks.before_step("critic")
             self.critic.optimizer.step()
             self.hooks.after_step("critic")
 
             # Line 14: the actor (the paper prints gradient ascent, but this is a loss)
-            q_values_pi = th.cat(self.critic(data.observations, actions_pi), dim=1)
-            min_qf_pi, _ = th.min(q_values_pi, dim=1, keepdim=True)
-            actor_loss = (ent_coef * log_prob - min_qf_pi).mean() + self.hooks.penalty("actor")
-            records["actor_loss"].append(actor_loss.detach())
-            self.actor.optimizer.zero_grad()
-            # Only the actor's gradients: nobody uses those of the critics
-            actor_loss.backward(inputs=actor_parameters)
+            records["actor_loss"].append(gradients.actor_loss(data, ent_coef))
             self.hooks.before_step("actor")
             self.actor.optimizer.step()
             self.hooks.after_step("actor")
 
             # Line 16: the target critics
             if gradient_step % self.target_update_interval == 0:
-                polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+                if self.fused:
+                    th._foreach_lerp_([p.data for p in targets], [p.data for p in critics], self.tau)
+                else:
+                    polyak_update(critics, targets, self.tau)
                 polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
 
         self._n_updates += gradient_steps
@@ -251,10 +239,18 @@ class ContinualSAC(PhasedAlgorithm, SAC):
             if values:
                 self.logger.record(f"train/{name}", th.stack(values).mean().item())
 
-    def _update_ent_coef(self, log_prob: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
+    def _make_gradients(self) -> SACGradients:
+        """The fast way to the gradients where it serves, otherwise autograd."""
+        networks = self.actor, self.critic, self.critic_target
+        if self.fused and not self.hooks.have_penalty() and can_use_mlp_gradients(*networks):
+            return MlpGradients(*networks)
+        return AutogradGradients(*networks, self.hooks)
+
+    def _update_ent_coef(self, gradients: SACGradients, log_prob: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
         """
         One step of the entropy coefficient, if it is learned.
 
+        :param gradients: of the loss
         :param log_prob: of the actor's actions, shape (batch, 1)
         :return: the coefficient before the step, and its loss
         """
@@ -262,11 +258,9 @@ class ContinualSAC(PhasedAlgorithm, SAC):
             return self.ent_coef_tensor, None
         ent_coef = th.exp(self.log_ent_coef.detach())
         assert isinstance(self.target_entropy, float)
-        loss = -(self.log_ent_coef * (log_prob + self.target_entropy).detach()).mean()
-        self.ent_coef_optimizer.zero_grad()
-        loss.backward()
+        loss = gradients.ent_coef_loss(self.log_ent_coef, log_prob, self.target_entropy)
         self.ent_coef_optimizer.step()
-        return ent_coef, loss.detach()
+        return ent_coef, loss
 
     def _update_learning_rates(self) -> None:
         optimizers = [self.actor.optimizer, self.critic.optimizer]

@@ -212,6 +212,10 @@ class Interventions:
         penalties = [penalty for each in self._all if (penalty := each.penalty(network)) is not None]
         return th.stack(penalties).sum() if penalties else 0.0
 
+    def have_penalty(self) -> bool:
+        """Whether one of them may add a term to a loss: whether it has a :meth:`Intervention.penalty` of its own."""
+        return any(getattr(each.penalty, "__func__", None) is not Intervention.penalty for each in self._all)
+
     def before_step(self, network: Network) -> None:
         """See :meth:`Intervention.before_step`."""
         for intervention in self._all:

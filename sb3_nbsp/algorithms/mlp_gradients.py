@@ -1,0 +1,358 @@
+r"""
+The losses of SAC and their gradients for multilayer perceptrons, by hand.
+
+Autograd keeps what it may need and computes what may be used. Here the networks are known, and less work does:
+of the critics, the actor's loss only sees the one that gives a sample its minimum, and of that
+critic only the gradient with respect to the action. The other gain is the bookkeeping that is left out.
+
+Notation: a batch has B samples; :math:`\bar x` is the gradient of the loss with respect to x, with x's shape.
+Rows are samples, so that a layer is :math:`Y = f(X W^T + b)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor, ContinuousCritic
+from torch import nn
+from torch.nn import functional as F
+
+from sb3_nbsp.algorithms.gradients import SACGradients
+
+_ACTIVATIONS = (nn.ReLU, nn.Tanh)
+_DTYPES = (th.float32, th.float64)
+# Methods that the forward pass of SB3's modules goes through
+_FORWARD = ("forward", "extract_features", "get_action_dist_params", "action_log_prob")
+
+
+class Layer:
+    r"""
+    A linear layer with its activation function: :math:`Y = f(Z)`, :math:`Z = X W^T + b`.
+
+    :param linear: holds W, shape (outputs, inputs), and b, shape (outputs,)
+    :param activation: f: ReLU, Tanh, or None for the identity
+    """
+
+    def __init__(self, linear: nn.Linear, activation: nn.Module | None = None) -> None:
+        self.weight, self.bias = linear.weight, linear.bias
+        self._activation = type(activation)
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        """
+        :param inputs: X, shape (batch, inputs)
+        :return: Y, shape (batch, outputs)
+        """
+        outputs = F.linear(inputs, self.weight, self.bias)
+        if self._activation is nn.ReLU:
+            return outputs.relu_()
+        return outputs.tanh_() if self._activation is nn.Tanh else outputs
+
+    def before_activation(self, gradient: th.Tensor, outputs: th.Tensor) -> th.Tensor:
+        r"""
+        :math:`\bar Z = \bar Y \odot f'(Z)`, where the outputs tell f': for ReLU it is 1 where Y > 0 and 0 elsewhere,
+        for tanh it is :math:`1 - Y^2`.
+
+        :param gradient: :math:`\bar Y`, shape (batch, outputs)
+        :param outputs: Y, shape (batch, outputs)
+        :return: :math:`\bar Z`, shape (batch, outputs)
+        """
+        if self._activation is nn.ReLU:
+            return th.ops.aten.threshold_backward(gradient, outputs, 0)  # one pass, as autograd does it
+        return th.ops.aten.tanh_backward(gradient, outputs) if self._activation is nn.Tanh else gradient
+
+    def set_gradients(self, gradient: th.Tensor, inputs: th.Tensor) -> None:
+        r"""
+        :math:`\bar W = \bar Z^T X` and :math:`\bar b = \sum_i \bar Z_i`, into the parameters' ``grad``.
+
+        :param gradient: :math:`\bar Z`, shape (batch, outputs)
+        :param inputs: X, shape (batch, inputs)
+        """
+        self.weight.grad = gradient.t() @ inputs
+        self.bias.grad = gradient.sum(0)
+
+
+class Perceptron:
+    """
+    Layers one behind the other.
+
+    :param layers: in the order of the forward pass; there may be none
+    """
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = list(layers)
+
+    def forward(self, inputs: th.Tensor) -> list[th.Tensor]:
+        """
+        :param inputs: shape (batch, inputs)
+        :return: the inputs, then the outputs of each layer, each of shape (batch, outputs)
+        """
+        signals = [inputs]
+        for layer in self.layers:
+            signals.append(layer.forward(signals[-1]))
+        return signals
+
+    def backward(self, gradient: th.Tensor, signals: Sequence[th.Tensor]) -> None:
+        r"""
+        Gradients of all parameters, into their ``grad``: from the last layer to the first,
+        :class:`Layer`'s equations and :math:`\bar X = \bar Z W`.
+
+        :param gradient: with respect to the last outputs, shape (batch, outputs)
+        :param signals: what :meth:`forward` returned
+        """
+        for i in reversed(range(len(self.layers))):
+            layer = self.layers[i]
+            gradient = layer.before_activation(gradient, signals[i + 1])
+            layer.set_gradients(gradient, signals[i])
+            if i > 0:
+                gradient = gradient @ layer.weight
+
+    def input_gradient(self, gradient: th.Tensor, signals: Sequence[th.Tensor], rows: th.Tensor, first: int) -> th.Tensor:
+        r"""
+        Gradient with respect to the last inputs, for some of the samples; those of the parameters are not computed.
+
+        :param gradient: with respect to the last outputs, for the chosen samples, shape (chosen, outputs)
+        :param signals: what :meth:`forward` returned
+        :param rows: indices of the chosen samples, shape (chosen,)
+        :param first: index of the first input that matters
+        :return: shape (chosen, inputs - first)
+        """
+        for i in reversed(range(len(self.layers))):
+            layer = self.layers[i]
+            outputs = signals[i + 1]
+            gradient = layer.before_activation(gradient, outputs.index_select(0, rows))
+            gradient = gradient @ (layer.weight if i > 0 else layer.weight[:, first:])
+        return gradient
+
+
+@dataclass
+class ActorSample:
+    """
+    Actions of a squashed Gaussian policy, with what the backward pass needs.
+
+    :param signals: of the hidden layers, see :meth:`Perceptron.forward`
+    :param deviation: standard deviation times noise, shape (batch, actions)
+    :param in_range: whether the logarithm of the standard deviation was not clamped, shape (batch, actions)
+    :param actions: shape (batch, actions)
+    :param log_prob: shape (batch, 1)
+    """
+
+    signals: list[th.Tensor]
+    deviation: th.Tensor
+    in_range: th.Tensor
+    actions: th.Tensor
+    log_prob: th.Tensor
+
+
+class SquashedGaussian:
+    r"""
+    The policy of SAC: with noise :math:`\epsilon \sim N(0, 1)`,
+
+    .. math::
+        u = \mu(s) + \sigma(s)\,\epsilon, \quad
+        \log \sigma = \mathrm{clamp}(l(s), -20, 2), \quad
+        a = \tanh u
+
+    .. math::
+        \log \pi(a \mid s) = \sum_k \left[ -\tfrac12 \epsilon_k^2 - \log \sigma_k - \tfrac12 \log 2\pi
+        - \log(1 - a_k^2 + \delta) \right]
+
+    :param actor: SB3's actor
+    """
+
+    def __init__(self, actor: Actor) -> None:
+        distribution: Any = actor.action_dist
+        self._hidden = Perceptron(_layers(actor.latent_pi))
+        self._mu, self._log_std = (Layer(cast(nn.Linear, head)) for head in (actor.mu, actor.log_std))
+        self._delta: float = distribution.epsilon
+
+    def sample(self, observations: th.Tensor) -> ActorSample:
+        """
+        :param observations: shape (batch, observations)
+        :return: actions, whose noise comes from PyTorch's global generator as SB3 takes it
+        """
+        signals = self._hidden.forward(observations)
+        mu, unclamped = self._mu.forward(signals[-1]), self._log_std.forward(signals[-1])
+        log_std = unclamped.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        noise = th.empty_like(mu).normal_()
+        deviation = log_std.exp() * noise
+        actions = th.tanh(mu + deviation)
+        log_prob = -0.5 * noise.square() - log_std - (1 - actions.square() + self._delta).log()
+        log_prob = log_prob.sum(dim=1, keepdim=True) - 0.5 * math.log(2 * math.pi) * mu.shape[1]
+        return ActorSample(signals, deviation, log_std == unclamped, actions, log_prob)
+
+    def backward(self, sample: ActorSample, action_gradient: th.Tensor, log_prob_gradient: th.Tensor) -> None:
+        r"""
+        Gradients of the actor's parameters, into their ``grad``. A loss that depends on a and on log π has
+
+        .. math::
+            \bar u = \bar a\,(1 - a^2) + \overline{\log\pi}\,\frac{2 a (1 - a^2)}{1 - a^2 + \delta}, \quad
+            \bar \mu = \bar u, \quad
+            \overline{\log \sigma} = \bar u\,\sigma \epsilon - \overline{\log\pi}
+
+        because :math:`\partial u / \partial \log\sigma = \sigma\epsilon`. Where log σ was clamped, no gradient passes.
+
+        :param sample: what :meth:`sample` returned
+        :param action_gradient: with respect to the actions, shape (batch, actions)
+        :param log_prob_gradient: with respect to the log-probability, the same for all samples, shape () or (1,)
+        """
+        slope = 1 - sample.actions.square()
+        gradient = slope * (action_gradient + log_prob_gradient * 2 * sample.actions / (slope + self._delta))
+        log_std_gradient = (gradient * sample.deviation - log_prob_gradient) * sample.in_range
+        features = sample.signals[-1]
+        self._mu.set_gradients(gradient, features)
+        self._log_std.set_gradients(log_std_gradient, features)
+        if self._hidden.layers:
+            features_gradient = gradient @ self._mu.weight + log_std_gradient @ self._log_std.weight
+            self._hidden.backward(features_gradient, sample.signals)
+
+
+class MlpGradients(SACGradients):
+    """
+    For perceptrons, see :func:`can_use_mlp_gradients`. Equal to :class:`AutogradGradients` up to rounding, and
+    the random numbers are the same.
+
+    :param actor: the policy
+    :param critic: the critics
+    :param critic_target: the target critics
+    """
+
+    def __init__(self, actor: Actor, critic: ContinuousCritic, critic_target: ContinuousCritic) -> None:
+        self._actor = SquashedGaussian(actor)
+        self._critics = [Perceptron(_layers(net)) for net in critic.q_networks]
+        self._targets = [Perceptron(_layers(net)) for net in critic_target.q_networks]
+        self._dtype = next(actor.parameters()).dtype
+
+    def _inputs(self, observations: th.Tensor) -> th.Tensor:
+        return observations.float().to(self._dtype)  # SB3 hands observations over in single precision
+
+    @th.no_grad()
+    def sample_actions(self, data: ReplayBufferSamples) -> th.Tensor:
+        """See :class:`SACGradients`."""
+        self._observations = self._inputs(data.observations)
+        self._sample = self._actor.sample(self._observations)
+        return self._sample.log_prob
+
+    @th.no_grad()
+    def ent_coef_loss(self, log_ent_coef: th.Tensor, log_prob: th.Tensor, target_entropy: float) -> th.Tensor:
+        """See :class:`SACGradients`. The gradient is the mean that the loss has as its factor."""
+        log_ent_coef.grad = -(log_prob + target_entropy).mean().to(log_ent_coef.dtype).reshape(log_ent_coef.shape)
+        return (log_ent_coef * log_ent_coef.grad).sum()
+
+    @th.no_grad()
+    def next_values(self, data: ReplayBufferSamples, ent_coef: th.Tensor) -> th.Tensor:
+        """See :class:`SACGradients`."""
+        observations = self._inputs(data.next_observations)
+        sample = self._actor.sample(observations)
+        inputs = th.cat([observations, sample.actions], dim=1)
+        q_values = th.cat([target.forward(inputs)[-1] for target in self._targets], dim=1)
+        return q_values.amin(dim=1, keepdim=True) - ent_coef * sample.log_prob
+
+    @th.no_grad()
+    def critic_loss(self, data: ReplayBufferSamples, target_q_values: th.Tensor) -> th.Tensor:
+        r"""
+        See :class:`SACGradients`. With the target y,
+
+        .. math:: L = \frac{1}{2B} \sum_j \sum_i (Q_j(s_i, a_i) - y_i)^2, \quad \bar Q_j = \frac{1}{B} (Q_j - y)
+        """
+        inputs = th.cat([self._observations, data.actions.to(self._dtype)], dim=1)
+        losses = []
+        for critic in self._critics:
+            signals = critic.forward(inputs)
+            error = (signals[-1] - target_q_values).to(self._dtype)
+            critic.backward(error / len(error), signals)
+            losses.append(error.square().mean())
+        return 0.5 * th.stack(losses).sum()
+
+    @th.no_grad()
+    def actor_loss(self, data: ReplayBufferSamples, ent_coef: th.Tensor) -> th.Tensor:
+        r"""
+        See :class:`SACGradients`. With :math:`j(i)` the critic that gives sample i its minimum,
+
+        .. math::
+            L = \frac{1}{B} \sum_i \left[ \alpha \log \pi(a_i \mid s_i) - Q_{j(i)}(s_i, a_i) \right], \quad
+            \overline{\log \pi} = \frac{\alpha}{B}, \quad
+            \bar a_i = -\frac{1}{B} \frac{\partial Q_{j(i)}}{\partial a}(s_i, a_i)
+
+        so each critic passes the gradients of its own samples back.
+        """
+        sample = self._sample
+        inputs = th.cat([self._observations, sample.actions], dim=1)
+        signals = [critic.forward(inputs) for critic in self._critics]
+        min_q_values, smallest = th.cat([each[-1] for each in signals], dim=1).min(dim=1, keepdim=True)
+        batch_size, first_action = len(inputs), self._observations.shape[1]
+        action_gradient = th.empty_like(sample.actions)
+        for j, critic in enumerate(self._critics):
+            rows = (smallest[:, 0] == j).nonzero()[:, 0]
+            gradient = inputs.new_full((len(rows), 1), -1 / batch_size)
+            action_gradient.index_copy_(0, rows, critic.input_gradient(gradient, signals[j], rows, first_action))
+        self._actor.backward(sample, action_gradient, (ent_coef / batch_size).to(self._dtype))
+        return (ent_coef * sample.log_prob - min_q_values).mean()
+
+
+def can_use_mlp_gradients(actor: Actor, critic: ContinuousCritic, critic_target: ContinuousCritic) -> bool:
+    """
+    Whether :class:`MlpGradients` computes what the modules do: SB3's own actor and critics, without gSDE, on flat
+    observations, of linear layers with ReLU or tanh, that nobody has changed, hooked into or frozen.
+
+    :param actor: the policy
+    :param critic: the critics
+    :param critic_target: the target critics
+    :return: whether it does
+    """
+    networks: list[Any] = [actor, critic, critic_target]
+    distribution: Any = actor.action_dist
+    return (
+        [type(net) for net in networks] == [Actor, ContinuousCritic, ContinuousCritic]
+        and all(type(net.features_extractor) is FlattenExtractor and _is_vector(net.observation_space) for net in networks)
+        and type(distribution) is SquashedDiagGaussianDistribution
+        and all(type(head) is nn.Linear for head in (actor.mu, actor.log_std))
+        and _is_perceptron(actor.latent_pi, ends_linear=False)
+        and all(_is_perceptron(net, ends_linear=True) for net in (*critic.q_networks, *critic_target.q_networks))
+        and all(_is_untouched(module) for net in networks for module in net.modules())
+        and _owns_its_parameters(actor, [*actor.latent_pi, actor.mu, cast(nn.Linear, actor.log_std)])
+        and _owns_its_parameters(critic, [module for net in critic.q_networks for module in net.children()])
+    )
+
+
+def _is_vector(space: spaces.Space) -> bool:
+    return isinstance(space, spaces.Box) and len(space.shape) == 1
+
+
+def _is_perceptron(net: nn.Module, ends_linear: bool) -> bool:
+    """Linear layers and activation functions in turn."""
+    if type(net) is not nn.Sequential or len(net) % 2 != ends_linear:
+        return False
+    return all(type(each) is nn.Linear if i % 2 == 0 else type(each) in _ACTIVATIONS for i, each in enumerate(net))
+
+
+def _is_untouched(module: nn.Module) -> bool:
+    """No hooks, and the forward pass is the class's own."""
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return not any(hooks) and vars(module).keys().isdisjoint(_FORWARD)
+
+
+def _owns_its_parameters(net: nn.Module, modules: Sequence[nn.Module]) -> bool:
+    """Every parameter belongs to one linear layer, and is free to be trained."""
+    own = [parameter for module in modules if isinstance(module, nn.Linear) for parameter in (module.weight, module.bias)]
+    return [*map(id, own)] == [*map(id, net.parameters())] and all(
+        parameter.requires_grad
+        and parameter.dtype is own[0].dtype
+        and parameter.dtype in _DTYPES
+        and not parameter._backward_hooks
+        and not parameter._post_accumulate_grad_hooks
+        for parameter in own
+    )
+
+
+def _layers(net: nn.Module) -> list[Layer]:
+    modules = list(net.children())
+    following = [*modules, nn.Identity()][1:]
+    return [Layer(each, next_) for each, next_ in zip(modules, following, strict=True) if isinstance(each, nn.Linear)]
