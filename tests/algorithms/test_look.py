@@ -1,0 +1,137 @@
+"""A phase can begin with a look at what the policy already does on its task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv
+from tagged_tasks import RecordingLogger, TaggedTask, tagged_sequence, tiny
+from test_phases import Watch
+
+from sb3_nbsp import ContinualSAC
+
+
+@pytest.fixture(autouse=True)
+def forget_what_was_played() -> Iterator[None]:
+    TaggedTask.played.clear()
+    yield
+
+
+def learn(n_envs: int = 1, success: Any = "never", **options: Any) -> tuple[ContinualSAC, Watch]:
+    """Four phases of 60 steps (per environment), six episodes of 10 steps each."""
+    watch = options.pop("watch", None) or Watch()
+    env = DummyVecEnv([lambda: tagged_sequence(success=success)] * n_envs)
+    usual: dict[str, Any] = {"known_task_threshold": 0.5, "look_episodes": 4, "ent_coef": "auto_0.5", "reset_ent_coef": True}
+    agent = tiny(ContinualSAC, env, interventions=[watch], learning_starts=12, **{**usual, **options})
+    agent.learn(10_000)
+    return agent, watch
+
+
+def asked_in(watch: Watch, phase: int) -> list[bool]:
+    """By step of a phase: was the policy asked for the action?"""
+    steps = watch.steps
+    first = steps.index(watch.of_phase(phase)[0])
+    counts = [steps[first - 1]["asked"] if first else 0, *(step["asked"] for step in watch.of_phase(phase))]
+    return (np.diff(counts) > 0).tolist()
+
+
+def updates_in(watch: Watch, phase: int) -> list[int]:
+    """By step of a phase: updates since its start, before the step."""
+    steps = watch.of_phase(phase)
+    start = watch.starts[phase - 1]["n_updates"] if phase else 0
+    return [step["n_updates"] - start for step in steps]
+
+
+def test_a_known_task_goes_on_without_random_actions_and_resets():
+    agent, watch = learn(success="always")
+    for phase in (1, 2, 3):
+        assert asked_in(watch, phase) == [True] * 60
+        # Two successes of four episodes are enough: 20 steps of look, then an update per step
+        assert updates_in(watch, phase) == [0] * 20 + list(range(1, 41))
+    for end, start in zip(watch.ends, watch.starts, strict=False):
+        assert start["log_ent_coef"] == end["log_ent_coef"]
+    assert agent.log_ent_coef.item() != pytest.approx(np.log(0.5), abs=1e-3)
+
+
+def test_a_new_task_has_its_random_actions_after_the_look():
+    _, watch = learn(success="never")
+    for phase in (1, 2, 3):
+        # After three failures, four episodes can no longer hold two successes: 30 steps, then 12 random ones
+        assert asked_in(watch, phase) == [True] * 30 + [False] * 12 + [True] * 18
+        assert updates_in(watch, phase) == [0] * 43 + list(range(1, 18))
+
+
+def test_the_entropy_coefficient_is_reset_at_the_end_of_the_look():
+    coefficients: list[float] = []
+
+    class Coefficient(Watch):
+        def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+            super().on_transition(rewards, dones, infos)
+            coefficients.append(self.agent.log_ent_coef.item())
+
+    learn(success="never", watch=Coefficient())
+    before, after = coefficients[89], coefficients[90]  # the transition that ends the look is number 90
+    assert before != pytest.approx(np.log(0.5), abs=1e-3)
+    assert after == pytest.approx(np.log(0.5), abs=1e-6)
+
+
+@pytest.mark.parametrize(("success", "is_known"), [(1, True), (3, False)])
+def test_the_threshold_counts(success, is_known):
+    """From episode 1 (3) of each task's life on, every episode succeeds: blue's first three are 0 1 1 (0 0 0)."""
+    _, watch = learn(success=success, look_episodes=4, known_task_threshold=0.5)
+    assert asked_in(watch, 1) == ([True] * 60 if is_known else [True] * 30 + [False] * 12 + [True] * 18)
+    assert updates_in(watch, 1)[:31] == [0] * 30 + [int(is_known)]
+
+
+def test_without_a_look_every_task_is_new():
+    _, watch = learn(success="always", known_task_threshold=None)
+    for phase in (1, 2, 3):
+        assert asked_in(watch, phase) == [False] * 12 + [True] * 48
+
+
+def test_a_task_that_reports_no_success_is_new():
+    _, watch = learn(success=None)
+    for phase in (1, 2, 3):
+        assert asked_in(watch, phase) == [True] * 10 + [False] * 12 + [True] * 38
+
+
+def test_the_first_phase_does_not_look():
+    _, looking = learn(success="always")
+    _, plain = learn(success="always", known_task_threshold=None)
+    for name in ("asked", "n_updates"):
+        assert [step[name] for step in looking.of_phase(0)] == [step[name] for step in plain.of_phase(0)]
+    np.testing.assert_array_equal(looking.of_phase(0)[-1]["observations"], plain.of_phase(0)[-1]["observations"])
+
+
+def test_parallel_environments_look_together():
+    """Two environments: two failures at a time, so that the third and fourth are there at step 20."""
+    _, watch = learn(n_envs=2, success="never")
+    assert asked_in(watch, 1) == [True] * 20 + [False] * 6 + [True] * 34
+
+
+def test_a_look_that_was_cut_off_goes_on(tmp_path):
+    watch = Watch()
+    options: dict[str, Any] = {"known_task_threshold": 0.5, "look_episodes": 4, "learning_starts": 12}
+    agent = tiny(ContinualSAC, tagged_sequence(success="never"), **options)
+    agent.learn(75)  # phase 1 began at step 60
+    agent.save(tmp_path / "agent")
+    loaded = ContinualSAC.load(tmp_path / "agent", env=tagged_sequence(success="never"), interventions=[watch])
+    assert loaded._is_looking and loaded._look == [False]
+    loaded.learn(40, reset_num_timesteps=False)
+    # Two more failures end the look
+    assert asked_in(watch, 1) == [True] * 20 + [False] * 12 + [True] * 8
+    assert not loaded._is_looking
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_what_the_look_found_is_recorded(is_known):
+    agent = tiny(
+        ContinualSAC, tagged_sequence(success="always" if is_known else "never"), known_task_threshold=1.0, look_episodes=1
+    )
+    logger = RecordingLogger()
+    agent.set_logger(logger)
+    agent.learn(115)
+    assert logger.values("phase/known") == [float(is_known)]
