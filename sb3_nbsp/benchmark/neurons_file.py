@@ -123,6 +123,4 @@ def _histogram(content: dict[str, Any]) -> ActivationHistogram:
         raise ValueError(f"a histogram has {len(edges)} edges for {len(success)} and {len(failure)} bins")
     if not all(math.isfinite(value) for value in (*edges, *success, *failure)):
         raise ValueError("a histogram has a value that is no finite number")
-    return ActivationHistogram(
-        str(content["layer"]), int(content["neuron"]), float(content["score"]), edges, success, failure
-    )
+    return ActivationHistogram(str(content["layer"]), int(content["neuron"]), float(content["score"]), edges, success, failure)

@@ -21,7 +21,7 @@ from sb3_nbsp.benchmark.figures.style import STYLE
 from sb3_nbsp.benchmark.figures.success_matrix import success_matrix_figure
 from sb3_nbsp.benchmark.figures.training import training_figure
 from sb3_nbsp.benchmark.results import Results
-from sb3_nbsp.files import atomic_path, atomic_write
+from sb3_nbsp.files import atomic_path
 
 DPI = 150
 
@@ -82,7 +82,7 @@ FIGURES = [
     FigureKind(
         "overlap",
         "Skill neurons that tasks share",
-        "Skill neurons of both tasks and of one alone, mean over seeds. The black line marks how many would be shared if "
+        "Skill neurons of both tasks and of one alone, mean over seeds. The black triangle marks how many would be shared if "
         "both were drawn at random.",
         overlap_figure,
     ),
@@ -154,6 +154,7 @@ def write_figures(
         png, svg = folder / f"{kind.name}.png", folder / f"{kind.name}.svg"
         with atomic_path(png) as temporary:
             figure.savefig(temporary, dpi=DPI, format="png")
-        atomic_write(svg, svg_of(figure))
+        with atomic_path(svg) as temporary:
+            temporary.write_text(svg_of(figure), encoding="utf-8")
         paths += [png, svg]
     return paths

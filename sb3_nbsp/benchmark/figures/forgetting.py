@@ -45,6 +45,6 @@ def forgetting_figure(results: Results) -> Figure:
         panel.tick_params(labelbottom=True)
         panel.grid(axis="y", color="0.85", lw=0.6)
     figure.supxlabel("after phase (shaded: phases that train the task)", fontsize=9)
-    figure.supylabel("success (mean over seeds ± standard error)", fontsize=9)
+    figure.supylabel("success, mean ± standard error", fontsize=9)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=legend_columns)
     return figure

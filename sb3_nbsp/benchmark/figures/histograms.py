@@ -50,7 +50,7 @@ def histograms_figure(results: Results) -> Figure:
         shown[0].set_title(f"{row.method}: {row.network} after {row.task}, seed {row.seed}", pad=17)
         shown[0].set_ylabel("share of steps")
         for panel, histogram in zip(shown, row.histograms, strict=False):
-            _draw(panel, histogram, short_name(row.network, histogram.layer))
+            _draw(panel, histogram, short_name(histogram.layer))
         for unused in shown[len(row.histograms) :]:
             unused.remove()
     figure.supxlabel("activation", fontsize=9)

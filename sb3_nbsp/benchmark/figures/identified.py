@@ -45,11 +45,9 @@ def layers_of(runs: dict[int, RunNeurons], network: str) -> dict[str, int]:
     return next((run.layers[network] for run in runs.values() if run.of_tasks(network)), {})
 
 
-def short_name(network: str, layer: str) -> str:
+def short_name(layer: str) -> str:
     """
-    :param network: name of a network
-    :param layer: full name of one of its layers, such as "actor.latent_pi.0"
-    :return: the layer's name within the network, such as "latent_pi.0"
+    :param layer: full name of a layer, such as "actor.latent_pi.0"
+    :return: the last two parts of its name, such as "latent_pi.0"
     """
-    parts = layer.split(".")
-    return ".".join(parts[parts.index(network) + 1 :]) or layer if network in parts else layer
+    return ".".join(layer.split(".")[-2:])

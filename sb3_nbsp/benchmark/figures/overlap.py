@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -64,14 +64,14 @@ def task_pairs(tasks: list[str]) -> list[tuple[str, str]]:
     :param tasks: the distinct tasks, in the order in which they are met
     :return: all pairs of up to three tasks; of more, those of tasks that follow each other
     """
-    return list(combinations(tasks, 2)) if len(tasks) <= _MAX_TASKS_WITH_ALL_PAIRS else list(zip(tasks, tasks[1:], strict=False))
+    return list(combinations(tasks, 2) if len(tasks) <= _MAX_TASKS_WITH_ALL_PAIRS else pairwise(tasks))
 
 
 @styled
 def overlap_figure(results: Results) -> Figure:
     """
     Skill neurons that two tasks share, and those of one alone, in each layer of each network; mean over seeds. A black
-    line marks how many would be shared by chance.
+    triangle marks how many would be shared by chance.
 
     :param results: a comparison's results
     :return: the figure
@@ -89,7 +89,7 @@ def overlap_figure(results: Results) -> Figure:
     for panel, (method, runs, network) in zip(axes, cells, strict=True):
         panel.set_title(f"{method}: {network}" if network == networks[0] else network)
         _draw(panel, runs, network, pairs)
-    figure.supxlabel("skill neurons (mean over seeds; black line: shared by chance)", fontsize=9)
+    figure.supxlabel("skill neurons (mean over seeds; ▾: shared by chance)", fontsize=9)
     patches = [Patch(color=color, label=part) for part, color in _PARTS.items()]
     figure.legend(handles=patches, loc="outside upper center", ncols=3)
     return figure
@@ -104,12 +104,12 @@ def _draw(panel: Axes, runs: dict[int, RunNeurons], network: str, pairs: list[tu
         for layer in layers:
             place += 1
             counts = overlap(runs, network, layer, first, second)
-            names[place] = short_name(network, layer)
+            names[place] = short_name(layer)
             if counts is not None:
                 _draw_bar(panel, place, counts)
         place += 1.4
     panel.set_yticks(list(names), list(names.values()), fontsize=8)
-    panel.set_ylim(place - 0.7, -0.8)
+    panel.set_ylim(place - 0.7, -0.5)
     panel.tick_params(axis="y", length=0)
     panel.spines["left"].set_visible(False)
     if not layers:
@@ -121,7 +121,6 @@ def _draw_bar(panel: Axes, place: float, counts: Overlap) -> None:
     values = (counts.shared, counts.only_first, counts.only_second)
     for value, (part, color) in zip(values, _PARTS.items(), strict=True):
         bar = panel.barh(place, value, 0.85, left=left, color=color, label=part)
-        text = f"{value:.0f}" if value == round(value) else f"{value:.1f}"
-        panel.bar_label(bar, [text], label_type="center", fontsize=7, color="w" if part == "shared" else "k")
+        panel.bar_label(bar, [f"{value:.0f}"], label_type="center", fontsize=7, color="w" if part == "shared" else "k")
         left += value
-    panel.plot([counts.by_chance] * 2, [place - 0.42, place + 0.42], color="k", lw=1.6, label="by chance")
+    panel.plot(counts.by_chance, place - 0.5, "v", color="k", ms=4.5, label="by chance", clip_on=False)

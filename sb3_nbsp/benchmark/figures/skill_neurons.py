@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -63,9 +65,9 @@ def _draw(panel: Axes, runs: dict[int, RunNeurons], network: str, tasks: list[st
             if counts:
                 mean, error = mean_and_error(np.array(counts, dtype=float))
                 x = place + (number - (len(tasks) - 1) / 2) * width
-                bars = {"color": task_color(tasks, task), "error_kw": {"lw": 0.9}, "capsize": 1.5}
-                panel.bar(x, mean, width * 0.9, yerr=np.nan_to_num(error) or None, **bars)
-    names = [f"{short_name(network, layer)}\nof {neurons}" for layer, neurons in layers.items()]
+                intervals: dict[str, Any] = {"yerr": error, "capsize": 1.5, "error_kw": {"lw": 0.9}} if len(counts) > 1 else {}
+                panel.bar(x, mean, width * 0.9, color=task_color(tasks, task), **intervals)
+    names = [f"{short_name(layer)}\nof {neurons}" for layer, neurons in layers.items()]
     panel.set_xticks(range(len(layers)), names, fontsize=8)
     panel.set_xlim(-0.6, len(layers) - 0.4)
     panel.tick_params(axis="x", length=0)

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from sb3_nbsp.benchmark.results import Results
 
-STYLE: dict[str, Any] = {
+# Any: matplotlib's own types know the settings of one version only
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
@@ -20,6 +21,7 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.1,
     "legend.frameon": False,
     # A name from a file is no formula
     "text.parse_math": False,
@@ -96,4 +98,4 @@ def fits(names: list[str], width: float, size: float = 9) -> bool:
     :param size: of the letters, in points
     :return: whether the longest fits
     """
-    return max(map(len, names)) * 0.6 * size / 72 <= width
+    return max(map(len, names)) * 0.57 * size / 72 <= width

@@ -27,7 +27,7 @@ def success_matrix_figure(results: Results) -> Figure:
     """
     sequence = sequence_of(results)
     phases = [f"{i + 1}  {task}" for i, task in enumerate(sequence.phase_tasks)]
-    cells = max(_CELL_WIDTH * len(sequence.tasks), 1.9)
+    cells = max(_CELL_WIDTH * len(sequence.tasks), 2.2)
     is_flat = fits(sequence.tasks, cells / len(sequence.tasks))
     below = 0.45 if is_flat else 0.25 + 0.05 * max(map(len, sequence.tasks))
     width = cells + 0.075 * max(map(len, phases)) + 0.3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -65,7 +67,7 @@ def _draw(panel: Axes, curves: list[TrainingCurve], sequence: SuccessMatrix) -> 
         for curve in success[:, phase]:
             panel.plot(x, curve, color=color, lw=0.6, alpha=0.45)
         panel.fill_between(x, mean[phase] - error[phase], mean[phase] + error[phase], color=color, alpha=0.25, lw=0)
-        panel.plot(x, mean[phase], color=color, lw=2)
+        panel.plot(x, mean[phase], color=color, lw=2, solid_capstyle="butt")
         if phase > 0:
             is_new_cycle = task == sequence.phase_tasks[0]
             panel.axvline(phase, color="0.3" if is_new_cycle else "0.8", ls="--" if is_new_cycle else "-", lw=1)
@@ -76,8 +78,8 @@ def _draw(panel: Axes, curves: list[TrainingCurve], sequence: SuccessMatrix) -> 
     panel.tick_params(axis="x", length=0, labelbottom=False)
     for phase, number in enumerate(steps):
         text = f"{number / 1000:.1f}k" if len(steps) > 8 else f"{number / 1000:.1f}k steps"
-        place = {"xy": (phase + 0.5, 0), "xycoords": ("data", "axes fraction"), "xytext": (0, -3)}
-        panel.annotate(text, **place, textcoords="offset points", ha="center", va="top", fontsize=8, color="0.25")
+        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        panel.annotate(text, (phase + 0.5, 0), (0, -3), **place, ha="center", va="top", fontsize=8, color="0.25")
 
 
 def _name_phases(panel: Axes, sequence: SuccessMatrix, is_flat: bool) -> None:
