@@ -1,47 +1,20 @@
-"""Plots of runs on a task sequence."""
+"""One figure of single runs on a task sequence, as the demo draws it."""
 
 from __future__ import annotations
 
-import csv
 import os
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from sb3_nbsp.benchmark.training_log import read_training
 from sb3_nbsp.files import atomic_path
 from sb3_nbsp.tasks import SuccessMatrix
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-
-
-def read_training(path: str | os.PathLike[str], window: int = 10) -> list[dict[str, list[float] | str]]:
-    """
-    Training success by phase.
-
-    :param path: a run's ``training.csv``
-    :param window: episodes of the running mean, which starts anew with each phase
-    :return: for each phase its task, the steps at which episodes ended, and the mean success of the last episodes
-    """
-    phases: list[dict[str, list[float] | str]] = []
-    recent: deque[float] = deque(maxlen=window)
-    last_phase = ""
-    with Path(path).open() as file:
-        for row in csv.DictReader(file):
-            if row["phase"] != last_phase:
-                last_phase = row["phase"]
-                phases.append({"task": row["task"], "steps": [], "success": []})
-                recent.clear()
-            recent.append(float(row["success"] == "True"))
-            steps, success = phases[-1]["steps"], phases[-1]["success"]
-            assert isinstance(steps, list) and isinstance(success, list)
-            steps.append(float(row["step"]))
-            success.append(float(np.mean(recent)))
-    return phases
+__all__ = ["plot_runs", "read_training"]
 
 
 def plot_runs(runs: Mapping[str, str | os.PathLike[str]], path: str | os.PathLike[str], title: str = "") -> None:
@@ -52,9 +25,8 @@ def plot_runs(runs: Mapping[str, str | os.PathLike[str]], path: str | os.PathLik
     :param path: the PNG to write
     :param title: of the figure
     """
-    figure, axes = plt.subplots(
-        len(runs), 2, figsize=(11, 2.6 * len(runs) + 0.6), width_ratios=[3, 1], squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(11, 2.6 * len(runs) + 0.6), layout="constrained")
+    axes = figure.subplots(len(runs), 2, width_ratios=[3, 1], squeeze=False)
     end = 0.0
     for (name, folder), (curve, heat) in zip(runs.items(), axes, strict=True):
         end = max(end, _plot_training(curve, Path(folder) / "training.csv"))
@@ -66,8 +38,7 @@ def plot_runs(runs: Mapping[str, str | os.PathLike[str]], path: str | os.PathLik
     axes[0, 1].set_title("success after each phase", fontsize=10)
     figure.suptitle(title)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-    plt.close(figure)
+        figure.savefig(temporary, dpi=150, format="png")
 
 
 def _plot_training(axes: Axes, path: Path) -> float:

@@ -1,0 +1,52 @@
+"""The settings that a run was started with, as its ``config.json`` tells them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """
+    What a run was started with, and where.
+
+    :param hyperparams: of the agent, as they were after all defaults and options
+    :param versions: of the packages
+    :param machine: processor, cores, memory, system, device
+    :param command: the command line
+    """
+
+    hyperparams: dict[str, Any]
+    versions: dict[str, Any]
+    machine: dict[str, Any]
+    command: str
+
+
+def read_config(folder: str | os.PathLike[str]) -> RunConfig | None:
+    """
+    :param folder: a run's folder
+    :return: its settings; None if it has no such file
+    :raises ValueError: if the file is damaged
+    """
+    path = Path(folder) / FILE
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds {content!r}")
+    parts = {name: content.get(name, {}) for name in ("hyperparams", "versions", "machine")}
+    for name, part in parts.items():
+        if not isinstance(part, dict):
+            raise ValueError(f"{path} is damaged: its {name} are {part!r}")
+    command = content.get("command", "")
+    return RunConfig(**parts, command=shlex.join(map(str, command)) if isinstance(command, list) else str(command))

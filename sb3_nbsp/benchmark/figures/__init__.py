@@ -1,0 +1,1 @@
+"""Figures of a comparison: each a function from its results to a matplotlib figure."""

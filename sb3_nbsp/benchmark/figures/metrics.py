@@ -1,0 +1,53 @@
+"""Figure: ASR, FM and FWT of each method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sb3_nbsp.benchmark.figures.no_data import NoDataError
+from sb3_nbsp.benchmark.figures.statistics import mean_and_error
+from sb3_nbsp.benchmark.figures.style import method_style, panels, styled
+from sb3_nbsp.benchmark.results import METRICS, Results
+
+_ARROWS = {"ASR": "↑", "FM": "↓", "FWT": "↑"}
+_MEANINGS = {"ASR": "success on the tasks met so far", "FM": "forgetting", "FWT": "success on the task just trained"}
+
+
+@styled
+def metrics_figure(results: Results) -> Figure:
+    """
+    ASR, FM and FWT (NBSP, equations 9 to 11) of each method: mean over seeds with standard error, every seed a dot.
+
+    :param results: a comparison's results
+    :return: the figure
+    :raises NoDataError: if no run is done
+    """
+    methods = results.methods
+    if not methods:
+        raise NoDataError("no run is done")
+    figure, axes = panels(len(METRICS), 3, (3.5, 0.42 * len(methods) + 0.7), margin=0.25, sharey=True)
+    for panel, metric in zip(axes, METRICS, strict=True):
+        for place, method in enumerate(methods):
+            values = np.array([run.metrics[metric] for run in results.of(method)])
+            _draw(panel, place, values, method_style(results, method))
+        panel.set_title(f"{metric} {_ARROWS[metric]}")
+        panel.set_xlabel(_MEANINGS[metric])
+        panel.set_xlim(min(-0.03, panel.get_xlim()[0]), 1.03)
+        panel.grid(axis="x", color="0.85", lw=0.6)
+        panel.set_axisbelow(True)
+        panel.tick_params(axis="y", length=0)
+    axes[0].set_yticks(range(len(methods)), methods)
+    axes[0].set_ylim(len(methods) - 0.4, -0.6)
+    return figure
+
+
+def _draw(panel: Axes, place: int, values: np.ndarray, style: dict[str, Any]) -> None:
+    """The seeds below the mean, each at a height of its own, so that equal values stay apart."""
+    mean, error = mean_and_error(values)
+    panel.errorbar([mean], [place - 0.1], xerr=[error], ms=5, lw=0, elinewidth=1.6, capsize=4.5, capthick=1.6, **style)
+    heights = place + 0.15 + 0.2 * np.arange(len(values)) / max(len(values) - 1, 1)
+    panel.scatter(values, heights, s=11, color=style["color"], alpha=0.65, lw=0)

@@ -1,0 +1,101 @@
+"""How all figures look: sizes, and a colour per method and per task that is the same in all of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sb3_nbsp.benchmark.results import Results
+
+# Any: matplotlib's own types know the settings of one version only
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.1,
+    "legend.frameon": False,
+    # A name from a file is no formula
+    "text.parse_math": False,
+    # Else ids are drawn by chance, and the same figure is another file each time
+    "svg.hashsalt": "sb3_nbsp",
+}
+# Okabe and Ito's colours, which people with any colour vision tell apart; grey in place of their yellow, too light for lines
+_METHOD_COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F"]
+_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p"]
+# Paul Tol's muted colours, in an order in which neighbours are far apart
+_TASK_COLORS = [
+    *("#332288", "#CC6677", "#117733", "#AA4499", "#88CCEE"),
+    *("#999933", "#882255", "#44AA99", "#DDCC77", "#777777"),
+]
+
+
+def styled(draw: Callable[[Results], Figure]) -> Callable[[Results], Figure]:
+    """
+    :param draw: draws a figure
+    :return: the same in the style of all figures
+    """
+
+    @functools.wraps(draw)
+    def with_style(results: Results) -> Figure:
+        with matplotlib.rc_context(STYLE):
+            return draw(results)
+
+    return with_style
+
+
+def method_style(results: Results, method: str) -> dict[str, Any]:
+    """
+    :param results: a comparison's results
+    :param method: one of its methods
+    :return: colour and marker of the method, which depend on its place in the plan alone
+    """
+    place = results.plan.methods.index(method)
+    return {"color": _METHOD_COLORS[place % len(_METHOD_COLORS)], "marker": _MARKERS[place % len(_MARKERS)]}
+
+
+def task_color(tasks: list[str], task: str) -> str:
+    """
+    :param tasks: the distinct tasks, in the order in which they are met
+    :param task: one of them
+    :return: its colour
+    """
+    return _TASK_COLORS[tasks.index(task) % len(_TASK_COLORS)]
+
+
+def panels(n: int, columns: int, size: tuple[float, float], margin: float = 0.6, **options: Any) -> tuple[Figure, list[Axes]]:
+    """
+    A figure with a grid of equal panels.
+
+    :param n: number of panels
+    :param columns: panels beside each other, at most
+    :param size: width and height of a panel, in inches
+    :param margin: height for what stands above all panels, in inches
+    :param options: of :meth:`matplotlib.figure.Figure.subplots`
+    :return: the figure, and its panels row by row
+    """
+    columns = min(n, columns)
+    rows = -(-n // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + margin))
+    axes = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+    for unused in axes[n:]:
+        unused.remove()
+    return figure, axes[:n]
+
+
+def fits(names: list[str], width: float, size: float = 9) -> bool:
+    """
+    :param names: texts of one line
+    :param width: what there is for each, in inches
+    :param size: of the letters, in points
+    :return: whether the longest fits
+    """
+    return max(map(len, names)) * 0.57 * size / 72 <= width
