@@ -22,7 +22,6 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
     "±": r"$\pm$",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
@@ -35,6 +34,8 @@ _LATEX = {
     "\u00a0": "~",
     "\u202f": r"\,",
 }
+# Characters of the first column, on a terminal that is too narrow for its longest cell
+_FIRST_COLUMN = 24
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Table:
         return f"**{_markdown(self.caption)}**\n\n{table}\n" + (f"\n{notes}" if notes else "")
 
     def latex(self) -> str:
-        r"""A ``table`` environment; needs ``\usepackage{booktabs}``, and T1 fonts for quotation marks."""
+        r"""A ``table`` environment; needs ``\usepackage{booktabs}``."""
         head, *body = ([_latex(name) for name in self.header], *self._cells(_latex, r"\textbf{{}}"))
         notes = "".join(f"  \\par\\footnotesize {_latex(note)}\n" for note in self.notes)
         return (
@@ -131,19 +132,35 @@ class Table:
 
     def print(self, console: Console) -> None:
         """
-        Print it, with its notes.
+        Print it, with its notes. A table that is too wide goes on below, with its first column again.
 
         :param console: where to
         """
-        table = RichTable(title=escape(self.caption))
-        for index, name in enumerate(self.header):
-            # The name is what may be broken into lines
-            table.add_column(escape(name), justify="right" if index else "left", overflow="fold", no_wrap=False)
-        for row in self._cells(escape, "[bold]{}[/bold]"):
-            table.add_row(*row)
-        console.print(table)
+        cells = self._cells(escape, "[bold]{}[/bold]")
+        for columns in self._column_groups(console.width):
+            table = RichTable(title=escape(self.caption))
+            for index in columns:
+                table.add_column(escape(self.header[index]), justify="right" if index else "left", overflow="fold")
+            for row in cells:
+                table.add_row(*(row[index] for index in columns))
+            console.print(table)
         for note in self.notes:
             console.print(f"- {escape(note)}", highlight=False)
+
+    def _column_groups(self, width: int) -> list[list[int]]:
+        """Columns that fit beside the first one; that one may be broken into lines."""
+        # Two blanks and a rule
+        widths = [3 + max(len(line[index]) for line in (self.header, *self.rows)) for index in range(len(self.header))]
+        room = width - 1 - min(widths[0], 3 + _FIRST_COLUMN)
+        groups: list[list[int]] = [[0]]
+        left = room
+        for index, needed in enumerate(widths[1:], start=1):
+            if needed > left and len(groups[-1]) > 1:
+                groups.append([0])
+                left = room
+            groups[-1].append(index)
+            left -= needed
+        return groups
 
 
 def to_csv(tables: Sequence[Table]) -> str:

@@ -113,3 +113,16 @@ def test_terminal(table: Table) -> None:
     text = console.export_text()
     assert text.count(NASTY) == 3, "caption, cell and note, with what looks like markup"
     assert "0.50 ± 0.10" in text and "[bold]" not in text
+
+
+def test_a_narrow_terminal_gets_the_columns_below_each_other() -> None:
+    header = ["method", "first", "second", "third"]
+    table = Table("c", header, [["a method with a name that is far too long", "1" * 20, "2" * 20, "3" * 20]])
+    for width, titles in ((120, 1), (80, 2), (55, 3), (20, 3)):
+        console = Console(width=width, record=True, file=io.StringIO())
+        table.print(console)
+        text = console.export_text()
+        assert max(map(len, text.splitlines())) <= width
+        assert text.count("method ") >= titles and len(re.findall(r"^ *c *$", text, re.MULTILINE)) == titles
+        if width > 50:
+            assert all(digit * 20 in text for digit in "123")
