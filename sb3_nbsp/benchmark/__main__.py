@@ -6,14 +6,14 @@ import argparse
 import sys
 from importlib import import_module
 
-# Name of each command, and the module with its add_arguments, main and HELP
+# Name of each command, the module with its add_arguments and main, and what it does
 COMMANDS = {
-    "run": "run_command",
-    "table": "table",
-    "plot": "plot_command",
-    "report": "report",
-    "zero": "zero_neurons",
-    "speed": "speed",
+    "run": ("run_command", "compute the runs of a comparison, or go on with it"),
+    "table": ("table", "ASR, FM and FWT of each method, with intervals"),
+    "plot": ("plot_command", "draw the figures, as PNG and SVG"),
+    "report": ("report_command", "write tables, figures and configuration as one HTML page"),
+    "zero": ("zero_neurons", "zero the skill neurons of a trained model and see what it can still do"),
+    "speed": ("speed", "time the gradient step against SB3's"),
 }
 
 
@@ -26,11 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m sb3_nbsp.benchmark", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module_name in COMMANDS.items():
+    for name, (module_name, what) in COMMANDS.items():
         module = import_module(f"sb3_nbsp.benchmark.{module_name}")
         command = commands.add_parser(
             name,
-            help=module.HELP,
+            help=what,
             description=module.__doc__,
             epilog=module.epilog() if hasattr(module, "epilog") else None,
             formatter_class=_Formatter,

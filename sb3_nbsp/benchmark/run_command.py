@@ -15,8 +15,6 @@ from sb3_nbsp.benchmark.methods import ABLATIONS, METHODS
 from sb3_nbsp.benchmark.plan import PRESETS, Plan, sequence_names
 from sb3_nbsp.benchmark.runner import run_plan
 
-HELP = "compute the runs of a comparison, or go on with it"
-
 
 def epilog() -> str:
     """The names that there are."""

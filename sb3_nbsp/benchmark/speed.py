@@ -26,8 +26,6 @@ from stable_baselines3.common.logger import Logger
 from sb3_nbsp import NBSPSAC, ContinualSAC
 from sb3_nbsp.interventions import Interventions, Phase
 
-HELP = "time the gradient step against SB3's"
-
 
 class MetaWorldSizedEnv(gym.Env):
     """Spaces of the size of Meta-World's; it is never stepped."""
