@@ -300,7 +300,7 @@ def main(args: argparse.Namespace) -> None:
         table.print(console)
         for suffix, form in ((".md", "markdown"), (".tex", "latex"), (".csv", "csv")):
             atomic_write(name.with_suffix(suffix), render([table], form))
-        console.print(f"Written: {name}.md, .tex, .csv", markup=False, highlight=False)
+        console.print(f"Written: {name}.md, .tex, .csv", markup=False, highlight=False, soft_wrap=True)
 
 
 def render(tables: Sequence[Table], form: str) -> str:

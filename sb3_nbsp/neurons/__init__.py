@@ -4,6 +4,7 @@ from sb3_nbsp.neurons.activations import record_activations
 from sb3_nbsp.neurons.layers import NeuronLayer, find_neuron_layers
 from sb3_nbsp.neurons.masks import MaskedStep, skill_mask
 from sb3_nbsp.neurons.scores import activation_score, goal_oriented_score, random_score, select_top, weight_score
+from sb3_nbsp.neurons.zeroing import zeroed
 
 __all__ = [
     "MaskedStep",
@@ -16,4 +17,5 @@ __all__ = [
     "select_top",
     "skill_mask",
     "weight_score",
+    "zeroed",
 ]

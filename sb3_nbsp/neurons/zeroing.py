@@ -1,0 +1,48 @@
+"""Switch neurons off for a while."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch as th
+from torch import nn
+
+from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons
+
+
+@contextmanager
+def zeroed(layers: Sequence[NeuronLayer], neurons: th.Tensor) -> Iterator[None]:
+    """
+    Inside the block, the activations of some neurons are zero: of a convolution's neuron, the whole channel.
+
+    :param layers: neuron layers of one network, in order
+    :param neurons: which of them, in the order of the layers: boolean, shape (total number of neurons,)
+    :raises ValueError: if the vector is not boolean or of another length; in a forward pass, if an activation
+        module has another number of outputs than its layer has neurons
+    """
+    if neurons.dtype != th.bool or neurons.shape != (count_neurons(layers),):
+        raise ValueError(
+            f"neurons must be a boolean vector of length {count_neurons(layers)}, one entry per neuron of the layers "
+            f"{[layer.name for layer in layers]}, not {neurons.dtype} of shape {tuple(neurons.shape)}"
+        )
+    parts = neurons.split([layer.n_neurons for layer in layers])
+    handles = []
+    try:
+        for layer, part in zip(layers, parts, strict=True):
+            handles.append(layer.activation.register_forward_hook(_zero(layer, part)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _zero(layer: NeuronLayer, neurons: th.Tensor) -> Callable[[nn.Module, object, th.Tensor], th.Tensor]:
+    def hook(module: nn.Module, _inputs: object, output: th.Tensor) -> th.Tensor:
+        if output.shape[1] != layer.n_neurons:
+            raise ValueError(
+                f"Layer {layer.name!r} has {layer.n_neurons} neurons but "
+                f"{type(module).__name__} returns {output.shape[1]} activations"
+            )
+        # Over the batch, and over the positions of a convolution
+        return output.masked_fill(neurons.to(output.device).view(1, -1, *[1] * (output.dim() - 2)), 0.0)
+
+    return hook
