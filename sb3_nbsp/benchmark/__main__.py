@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(
             name,
             help=what,
-            description=module.__doc__,
+            description=(module.__doc__ or "").replace("``", ""),
             epilog=module.epilog() if hasattr(module, "epilog") else None,
             formatter_class=_Formatter,
         )
