@@ -102,6 +102,12 @@ class Plan:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
+    @property
+    def n_phases(self) -> int:
+        """Number of phases of a run that is done."""
+        arguments = {"cycles": 2, **sequences()[self.env_id], **self.env_kwargs}
+        return len(arguments["tasks"]) * int(arguments["cycles"])
+
     def cells(self, folder: str | os.PathLike[str]) -> list[Cell]:
         """
         All runs, seed by seed, so that all methods have results early.

@@ -74,13 +74,13 @@ def load_results(folder: str | os.PathLike[str]) -> Results:
     left_out: list[tuple[Cell, str]] = []
     for cell in sorted(plan.cells(folder), key=lambda cell: plan.methods.index(cell.method)):
         try:
-            runs.append(_read_run(cell))
+            runs.append(_read_run(cell, plan.n_phases))
         except (ValueError, OSError) as error:
             left_out.append((cell, str(error)))
     return Results(plan, Path(folder), runs, left_out)
 
 
-def _read_run(cell: Cell) -> Run:
+def _read_run(cell: Cell, n_phases: int) -> Run:
     if not cell.folder.exists():
         raise ValueError("not started")
     if (cell.folder / "error.txt").exists():
@@ -95,6 +95,8 @@ def _read_run(cell: Cell) -> Run:
         raise ValueError(f"{cell.folder / 'result.json'} is damaged: {error}") from error
     if not isinstance(result, dict):
         raise ValueError(f"{cell.folder / 'result.json'} is damaged: it holds {result!r}")
+    if len(matrix.rows) != n_phases:
+        raise ValueError(f"{cell.folder / 'success_matrix.csv'} has {len(matrix.rows)} phases instead of {n_phases}")
     values, _ = matrix.as_arrays()
     if values.size == 0 or any(math.isnan(value) for value in values.flat):
         raise ValueError(f"{cell.folder / 'success_matrix.csv'} has phases whose success is not known")

@@ -8,7 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -101,18 +101,9 @@ def build_tables(results_list: Sequence[Results], paper: bool = False) -> list[T
         raise ValueError("A table needs at least one comparison")
     if len(set(folders)) < len(folders):
         raise ValueError(f"A folder is given twice: {', '.join(str(results.folder) for results in results_list)}")
-    complete = [_without_shorter_runs(results) for results in results_list]
-    labels = _labels(complete)
-    tables = [_sequence_table(results, label, paper) for results, label in zip(complete, labels, strict=True)]
-    return [*tables, _overall_table(complete, labels, paper)] if len(complete) > 1 else tables
-
-
-def _without_shorter_runs(results: Results) -> Results:
-    """A matrix of which a part was lost still has metrics, but of fewer phases than the others."""
-    n_phases = max((len(run.matrix.rows) for run in results.runs), default=0)
-    shorter = [run for run in results.runs if len(run.matrix.rows) < n_phases]
-    reasons = [(run.cell, f"its success matrix has {len(run.matrix.rows)} phases, others {n_phases}") for run in shorter]
-    return replace(results, runs=[run for run in results.runs if run not in shorter], left_out=[*results.left_out, *reasons])
+    labels = _labels(results_list)
+    tables = [_sequence_table(results, label, paper) for results, label in zip(results_list, labels, strict=True)]
+    return [*tables, _overall_table(results_list, labels, paper)] if len(results_list) > 1 else tables
 
 
 def _labels(results_list: Sequence[Results]) -> list[str]:
