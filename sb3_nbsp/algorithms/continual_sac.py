@@ -156,9 +156,13 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         """The interventions that act on this agent, in order; subclasses add those that make up a method."""
         return list(self.interventions)
 
+    def _optimizers(self) -> list[th.optim.Optimizer]:
+        optimizers = [self.actor.optimizer, self.critic.optimizer]
+        return optimizers if self.ent_coef_optimizer is None else [*optimizers, self.ent_coef_optimizer]
+
     def _set_fused(self) -> None:
         """Switch the fused kernels on or off, whatever a loaded state dict says."""
-        for optimizer in (self.actor.optimizer, self.critic.optimizer):
+        for optimizer in self._optimizers():
             if "fused" not in optimizer.defaults:
                 continue
             own = optimizer.defaults["fused"], optimizer.defaults["foreach"]
@@ -188,7 +192,8 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         self.policy.set_training_mode(True)
         self._update_learning_rates()
         gradients = self._make_gradients()
-        critics, targets = list(self.critic.parameters()), list(self.critic_target.parameters())
+        critics: list[th.Tensor] = list(self.critic.parameters())
+        targets: list[th.Tensor] = list(self.critic_target.parameters())
         records: dict[str, list[th.Tensor]] = {"actor_loss": [], "critic_loss": [], "ent_coef": [], "ent_coef_loss": []}
 
         for gradient_step in range(gradient_steps):
@@ -226,11 +231,7 @@ class ContinualSAC(PhasedAlgorithm, SAC):
 
             # Line 16: the target critics
             if gradient_step % self.target_update_interval == 0:
-                if self.fused:
-                    th._foreach_lerp_([p.data for p in targets], [p.data for p in critics], self.tau)
-                else:
-                    polyak_update(critics, targets, self.tau)
-                polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
+                self._update_targets(critics, targets)
 
         self._n_updates += gradient_steps
         self.hooks.after_train()
@@ -262,11 +263,17 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         self.ent_coef_optimizer.step()
         return ent_coef, loss
 
+    def _update_targets(self, parameters: list[th.Tensor], target_parameters: list[th.Tensor]) -> None:
+        """Move the target critics towards the critics by the share tau."""
+        if self.fused:
+            with th.no_grad():
+                th._foreach_lerp_(target_parameters, parameters, self.tau)
+        else:
+            polyak_update(parameters, target_parameters, self.tau)
+        polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
+
     def _update_learning_rates(self) -> None:
-        optimizers = [self.actor.optimizer, self.critic.optimizer]
-        if self.ent_coef_optimizer is not None:
-            optimizers.append(self.ent_coef_optimizer)
-        self._update_learning_rate(optimizers)
+        self._update_learning_rate(self._optimizers())
         if self._qf_schedule is not None:
             qf_learning_rate = self._qf_schedule(self._current_progress_remaining)
             for group in self.critic.optimizer.param_groups:

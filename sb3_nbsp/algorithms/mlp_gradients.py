@@ -182,10 +182,10 @@ class SquashedGaussian:
         mu, unclamped = self._mu.forward(signals[-1]), self._log_std.forward(signals[-1])
         log_std = unclamped.clamp(LOG_STD_MIN, LOG_STD_MAX)
         noise = th.empty_like(mu).normal_()
-        deviation = log_std.exp() * noise
-        actions = th.tanh(mu + deviation)
-        log_prob = -0.5 * noise.square() - log_std - (1 - actions.square() + self._delta).log()
-        log_prob = log_prob.sum(dim=1, keepdim=True) - 0.5 * math.log(2 * math.pi) * mu.shape[1]
+        deviation = log_std.exp().mul_(noise)
+        actions = (mu + deviation).tanh_()
+        surprisal = (1 - actions.square()).add_(self._delta).log_().add_(log_std).addcmul_(noise, noise, value=0.5)
+        log_prob = surprisal.sum(dim=1, keepdim=True).add_(0.5 * math.log(2 * math.pi) * mu.shape[1]).neg_()
         return ActorSample(signals, deviation, log_std == unclamped, actions, log_prob)
 
     def backward(self, sample: ActorSample, action_gradient: th.Tensor, log_prob_gradient: th.Tensor) -> None:
