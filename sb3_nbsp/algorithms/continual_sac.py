@@ -45,7 +45,8 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         this share of ``look_episodes`` succeeds, the task is known, and learning goes on without random actions and
         resets; otherwise, and where the task does not report success, it is new. None: without a look, every task is new
     :param look_episodes: episodes of the look; it ends early when its outcome is certain
-    :param fused: use PyTorch's fused kernel where the optimizer has one; the same up to rounding.
+    :param fused: use PyTorch's fused kernel where the optimizer has one, and gradients by hand where the policy is
+        SB3's MlpPolicy with ReLU or tanh and no intervention has a penalty; the same up to rounding.
         False is SB3's SAC bit for bit
     :raises ValueError: if an option is out of its range
     """
@@ -241,7 +242,7 @@ class ContinualSAC(PhasedAlgorithm, SAC):
                 self.logger.record(f"train/{name}", th.stack(values).mean().item())
 
     def _make_gradients(self) -> SACGradients:
-        """The fast way to the gradients where it serves, otherwise autograd."""
+        """By hand where that is possible, otherwise autograd; asked anew by every ``train()``, as networks may change."""
         networks = self.actor, self.critic, self.critic_target
         if self.fused and not self.hooks.have_penalty() and can_use_mlp_gradients(*networks):
             return MlpGradients(*networks)
