@@ -45,7 +45,8 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         this share of ``look_episodes`` succeeds, the task is known, and learning goes on without random actions and
         resets; otherwise, and where the task does not report success, it is new. None: without a look, every task is new
     :param look_episodes: episodes of the look; it ends early when its outcome is certain
-    :param fused: use PyTorch's fused kernel where the optimizer has one; the same up to rounding.
+    :param fused: use PyTorch's fused kernel where the optimizer has one, and gradients by hand where the policy is
+        SB3's MlpPolicy with ReLU or tanh and no intervention has a penalty; the same up to rounding.
         False is SB3's SAC bit for bit
     :raises ValueError: if an option is out of its range
     """
@@ -156,9 +157,13 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         """The interventions that act on this agent, in order; subclasses add those that make up a method."""
         return list(self.interventions)
 
+    def _optimizers(self) -> list[th.optim.Optimizer]:
+        optimizers = [self.actor.optimizer, self.critic.optimizer]
+        return optimizers if self.ent_coef_optimizer is None else [*optimizers, self.ent_coef_optimizer]
+
     def _set_fused(self) -> None:
         """Switch the fused kernels on or off, whatever a loaded state dict says."""
-        for optimizer in (self.actor.optimizer, self.critic.optimizer):
+        for optimizer in self._optimizers():
             if "fused" not in optimizer.defaults:
                 continue
             own = optimizer.defaults["fused"], optimizer.defaults["foreach"]
@@ -188,7 +193,8 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         self.policy.set_training_mode(True)
         self._update_learning_rates()
         gradients = self._make_gradients()
-        critics, targets = list(self.critic.parameters()), list(self.critic_target.parameters())
+        critics: list[th.Tensor] = list(self.critic.parameters())
+        targets: list[th.Tensor] = list(self.critic_target.parameters())
         records: dict[str, list[th.Tensor]] = {"actor_loss": [], "critic_loss": [], "ent_coef": [], "ent_coef_loss": []}
 
         for gradient_step in range(gradient_steps):
@@ -226,11 +232,7 @@ class ContinualSAC(PhasedAlgorithm, SAC):
 
             # Line 16: the target critics
             if gradient_step % self.target_update_interval == 0:
-                if self.fused:
-                    th._foreach_lerp_([p.data for p in targets], [p.data for p in critics], self.tau)
-                else:
-                    polyak_update(critics, targets, self.tau)
-                polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
+                self._update_targets(critics, targets)
 
         self._n_updates += gradient_steps
         self.hooks.after_train()
@@ -240,7 +242,7 @@ class ContinualSAC(PhasedAlgorithm, SAC):
                 self.logger.record(f"train/{name}", th.stack(values).mean().item())
 
     def _make_gradients(self) -> SACGradients:
-        """The fast way to the gradients where it serves, otherwise autograd."""
+        """By hand where that is possible, otherwise autograd; asked anew by every ``train()``, as networks may change."""
         networks = self.actor, self.critic, self.critic_target
         if self.fused and not self.hooks.have_penalty() and can_use_mlp_gradients(*networks):
             return MlpGradients(*networks)
@@ -262,11 +264,17 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         self.ent_coef_optimizer.step()
         return ent_coef, loss
 
+    def _update_targets(self, parameters: list[th.Tensor], target_parameters: list[th.Tensor]) -> None:
+        """Move the target critics towards the critics by the share tau."""
+        if self.fused:
+            with th.no_grad():
+                th._foreach_lerp_(target_parameters, parameters, self.tau)
+        else:
+            polyak_update(parameters, target_parameters, self.tau)
+        polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
+
     def _update_learning_rates(self) -> None:
-        optimizers = [self.actor.optimizer, self.critic.optimizer]
-        if self.ent_coef_optimizer is not None:
-            optimizers.append(self.ent_coef_optimizer)
-        self._update_learning_rate(optimizers)
+        self._update_learning_rate(self._optimizers())
         if self._qf_schedule is not None:
             qf_learning_rate = self._qf_schedule(self._current_progress_remaining)
             for group in self.critic.optimizer.param_groups:

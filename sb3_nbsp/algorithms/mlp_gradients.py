@@ -24,6 +24,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor, ContinuousCritic
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.module import _has_any_global_hook
 
 from sb3_nbsp.algorithms.gradients import SACGradients
 
@@ -182,10 +183,10 @@ class SquashedGaussian:
         mu, unclamped = self._mu.forward(signals[-1]), self._log_std.forward(signals[-1])
         log_std = unclamped.clamp(LOG_STD_MIN, LOG_STD_MAX)
         noise = th.empty_like(mu).normal_()
-        deviation = log_std.exp() * noise
-        actions = th.tanh(mu + deviation)
-        log_prob = -0.5 * noise.square() - log_std - (1 - actions.square() + self._delta).log()
-        log_prob = log_prob.sum(dim=1, keepdim=True) - 0.5 * math.log(2 * math.pi) * mu.shape[1]
+        deviation = log_std.exp().mul_(noise)
+        actions = (mu + deviation).tanh_()
+        surprisal = (1 - actions.square()).add_(self._delta).log_().add_(log_std).addcmul_(noise, noise, value=0.5)
+        log_prob = surprisal.sum(dim=1, keepdim=True).add_(0.5 * math.log(2 * math.pi) * mu.shape[1]).neg_()
         return ActorSample(signals, deviation, log_std == unclamped, actions, log_prob)
 
     def backward(self, sample: ActorSample, action_gradient: th.Tensor, log_prob_gradient: th.Tensor) -> None:
@@ -231,7 +232,8 @@ class MlpGradients(SACGradients):
         self._dtype = next(actor.parameters()).dtype
 
     def _inputs(self, observations: th.Tensor) -> th.Tensor:
-        return observations.float().to(self._dtype)  # SB3 hands observations over in single precision
+        # SB3 hands observations over in single precision
+        return observations.float().to(self._dtype)
 
     @th.no_grad()
     def sample_actions(self, data: ReplayBufferSamples) -> th.Tensor:
@@ -316,9 +318,11 @@ def can_use_mlp_gradients(actor: Actor, critic: ContinuousCritic, critic_target:
         and all(type(head) is nn.Linear for head in (actor.mu, actor.log_std))
         and _is_perceptron(actor.latent_pi, ends_linear=False)
         and all(_is_perceptron(net, ends_linear=True) for net in (*critic.q_networks, *critic_target.q_networks))
+        and not _has_any_global_hook()
         and all(_is_untouched(module) for net in networks for module in net.modules())
         and _owns_its_parameters(actor, [*actor.latent_pi, actor.mu, cast(nn.Linear, actor.log_std)])
         and _owns_its_parameters(critic, [module for net in critic.q_networks for module in net.children()])
+        and len({next(net.parameters()).dtype for net in networks}) == 1
     )
 
 

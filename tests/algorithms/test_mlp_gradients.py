@@ -232,16 +232,8 @@ def own_forward(agent: Any) -> None:
     agent.critic.forward = agent.critic.forward
 
 
-def half_double(agent: Any) -> None:
-    agent.critic.double()
-
-
 def weight_norm(agent: Any) -> None:
     nn.utils.parametrizations.weight_norm(agent.actor.mu)
-
-
-def nothing(agent: Any) -> None:
-    pass
 
 
 CHANGES: dict[str, Callable[[Any], Any]] = {
@@ -257,6 +249,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "own actor": own_actor,
     "own forward": own_forward,
     "own penalty": lambda agent: setattr(agent.hooks._all[0], "penalty", lambda network: None),
+    "mixed precision": lambda agent: agent.critic.double(),
     "half precision": lambda agent: agent.policy.bfloat16(),
     "weight norm": weight_norm,
 }
@@ -268,6 +261,16 @@ def test_changed_networks_are_left_to_autograd(name: str) -> None:
     assert isinstance(gradients_of(agent), MlpGradients)
     CHANGES[name](agent)
     assert isinstance(gradients_of(agent), AutogradGradients)
+
+
+def test_global_hooks_are_left_to_autograd() -> None:
+    agent = filled(ContinualSAC)
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        assert isinstance(gradients_of(agent), AutogradGradients)
+    finally:
+        handle.remove()
+    assert isinstance(gradients_of(agent), MlpGradients)
 
 
 class Matrix(Wide):
