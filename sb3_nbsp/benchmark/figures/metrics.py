@@ -48,6 +48,8 @@ def metrics_figure(results: Results) -> Figure:
 def _draw(panel: Axes, place: int, values: np.ndarray, style: dict[str, Any]) -> None:
     """The seeds below the mean, each at a height of its own, so that equal values stay apart."""
     mean, error = mean_and_error(values)
-    panel.errorbar([mean], [place - 0.1], xerr=[error], ms=5, lw=0, elinewidth=1.6, capsize=4.5, capthick=1.6, **style)
+    panel.errorbar(
+        mean.reshape(1), [place - 0.1], xerr=error.reshape(1), ms=5, lw=0, elinewidth=1.6, capsize=4.5, capthick=1.6, **style
+    )
     heights = place + 0.15 + 0.2 * np.arange(len(values)) / max(len(values) - 1, 1)
     panel.scatter(values, heights, s=11, color=style["color"], alpha=0.65, lw=0)

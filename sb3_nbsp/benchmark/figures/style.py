@@ -47,7 +47,11 @@ def styled(draw: Callable[[Results], Figure]) -> Callable[[Results], Figure]:
     @functools.wraps(draw)
     def with_style(results: Results) -> Figure:
         with matplotlib.rc_context(STYLE):
-            return draw(results)
+            figure = draw(results)
+            # Else every drawing starts from the layout of the one before, and PNG and SVG differ a little
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            return figure
 
     return with_style
 
