@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,11 @@ class RunConfig:
     :param hyperparams: of the agent, as they were after all defaults and options
     :param versions: of the packages
     :param machine: processor, cores, memory, system, device
-    :param command: the command line
     """
 
     hyperparams: dict[str, Any]
     versions: dict[str, Any]
     machine: dict[str, Any]
-    command: str
 
 
 def read_config(folder: str | os.PathLike[str]) -> RunConfig | None:
@@ -48,5 +45,4 @@ def read_config(folder: str | os.PathLike[str]) -> RunConfig | None:
     for name, part in parts.items():
         if not isinstance(part, dict):
             raise ValueError(f"{path} is damaged: its {name} are {part!r}")
-    command = content.get("command", "")
-    return RunConfig(**parts, command=shlex.join(map(str, command)) if isinstance(command, list) else str(command))
+    return RunConfig(**parts)

@@ -78,7 +78,7 @@ def _differences(one: dict[str, Any], other: dict[str, Any]) -> str:
 def environment_html(results: Results) -> str:
     """
     :param results: a comparison's results
-    :return: versions, machines and commands, each once, with the runs that it is of
+    :return: versions and machines, each once, with the runs that it is of, and the command that makes the comparison
     """
     configs = _configs(results.runs)
     if not configs:
@@ -93,11 +93,7 @@ def environment_html(results: Results) -> str:
             parts.append(f"<h3>{escape('; '.join(run.name for run, _ in group))}</h3>")
         _, config = group[0]
         parts.append(definitions({**_texts(config.machine), **_texts(config.versions)}))
-    commands = dict.fromkeys(config.command for config in configs.values() if config.command)
-    if commands:
-        parts.append("<h3>Command</h3>" if len(commands) == 1 else "<h3>Commands</h3>")
-        parts.append(f"<pre>{escape(chr(10).join(commands))}</pre>")
-    return "\n".join(parts)
+    return "\n".join([*parts, "<h3>Command</h3>", f"<pre>{escape(results.plan.command())}</pre>"])
 
 
 def _configs(runs: list[Run]) -> dict[Cell, RunConfig]:

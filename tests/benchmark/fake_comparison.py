@@ -28,8 +28,7 @@ def write_comparison(folder: Path, plan: Plan, tasks: list[str], cycles: int = 2
             "seed": cell.seed,
             "hyperparams": {"policy": "MlpPolicy", "batch_size": 256, **METHODS[cell.method].options},
             "versions": {"sb3_nbsp": "0.1.0", "torch": "2.13.0"},
-            "machine": {"processor": "a processor", "cores": 2, "memory": "24 GiB", "system": "Linux", "device": "cpu"},
-            "command": "python -m sb3_nbsp.benchmark run --out results/one",
+            "machine": {"processor": "a processor", "cores": 2, "memory_gib": 24, "system": "Linux", "device": "cpu"},
         }
         (cell.folder / "config.json").write_text(json.dumps(config))
 

@@ -31,8 +31,8 @@ class RayLauncher(Launcher):
         if cpus < 1 or gpus < 0:
             raise ValueError(f"A run needs at least one core and no negative share of a GPU, not cpus={cpus}, gpus={gpus}")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # What Ray is to become: CUDA devices stay visible to a task that asks for none
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # As Ray does it now: a task that asks for no GPU sees none
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
         try:
             import ray
         except ImportError as error:
@@ -45,7 +45,7 @@ class RayLauncher(Launcher):
         # A process of its own for every run: nothing of an earlier one can be left in it
         environment = {"env_vars": {"OMP_NUM_THREADS": str(cpus)}}
         options = {**resources, "max_retries": max_retries, "max_calls": 1, "runtime_env": environment}
-        self._task = ray.remote(**options)(_run)
+        self._task = self._ray.remote(**options)(_run)
         self._cpus = cpus
         self._running: dict[Any, Cell] = {}
 
