@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from sb3_nbsp.benchmark.key_value import key_value
 from sb3_nbsp.benchmark.launchers import Launcher, LocalLauncher, RayLauncher
 from sb3_nbsp.benchmark.methods import ABLATIONS, METHODS
 from sb3_nbsp.benchmark.plan import PRESETS, Plan, sequence_names
@@ -22,21 +21,6 @@ def epilog() -> str:
     groups = "\n".join(f"  {name:<24} {', '.join(names)}" for name, names in ABLATIONS.items())
     sequences = "\n".join(f"  {preset:<24} {', '.join(sequence_names(preset))}" for preset in PRESETS)
     return f"methods:\n{methods}\n\ngroups of methods, each an ablation:\n{groups}\n\nsequences by preset:\n{sequences}"
-
-
-def key_value(text: str) -> tuple[str, Any]:
-    """
-    :param text: "key:value", the value a Python literal or a bare word
-    :return: the two
-    :raises argparse.ArgumentTypeError: if there is no key
-    """
-    key, colon, value = text.partition(":")
-    if not key or not colon:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form key:value")
-    try:
-        return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return key, value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

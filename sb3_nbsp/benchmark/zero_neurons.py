@@ -25,6 +25,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from sb3_nbsp.algorithms import NBSPSAC
+from sb3_nbsp.benchmark.key_value import key_value
 from sb3_nbsp.benchmark.skill_sets import Neurons, SkillSet, control_set, skill_sets
 from sb3_nbsp.files import atomic_write
 from sb3_nbsp.interventions import GradientMasking
@@ -243,16 +244,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="an NBSPSAC model's zip, or the folder of a run")
     parser.add_argument("--env", help="id of a task sequence; default: that of the run")
     parser.add_argument(
-        "--env-kwargs", type=json.loads, help="arguments of the environment, as JSON; default: those of the run"
+        "--env-kwargs",
+        type=key_value,
+        nargs="+",
+        metavar="KEY:VALUE",
+        help="arguments of the environment; default: those of the run",
     )
-    parser.add_argument("--n-eval-episodes", type=int, default=20, help="episodes per task and row (default: 20)")
+    parser.add_argument("--n-eval-episodes", type=int, default=20, help="episodes per task and row")
     parser.add_argument(
         "--networks",
         nargs="+",
         default=["actor"],
-        help="networks whose neurons are zeroed (default: actor; the critics, qf0 and qf1, do not act)",
+        help="networks whose neurons are zeroed; the critics, qf0 and qf1, do not act",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of random neurons (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of random neurons")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -268,9 +273,9 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.model} does not say which environment the model is of: give --env")
     # A run's arguments belong to its environment
     is_own = args.env in (None, config.get("env_id"))
-    env_kwargs = args.env_kwargs if args.env_kwargs is not None else (config.get("env_kwargs") or {}) if is_own else {}
-    if not isinstance(env_kwargs, dict):
-        raise ValueError(f"env_kwargs must be a JSON object, not {env_kwargs!r}")
+    env_kwargs = (config.get("env_kwargs") or {}) if is_own else {}
+    if args.env_kwargs is not None:
+        env_kwargs = dict(args.env_kwargs)
     env = make_sequence(env_id, env_kwargs)
     try:
         rows = zero_neurons(model, env, args.n_eval_episodes, args.networks, args.seed)

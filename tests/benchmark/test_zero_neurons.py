@@ -94,7 +94,8 @@ def test_a_run_folder_end_to_end(run: Path, capsys: pytest.CaptureFixture[str]) 
 def test_a_zip_needs_an_environment(run: Path) -> None:
     with pytest.raises(ValueError, match="does not say which environment the model is of: give --env"):
         run_main(run / "model.zip")
-    arguments = ["--env", "MW-Cycle-v0", "--env-kwargs", json.dumps(ENV_KWARGS), "--n-eval-episodes", "1"]
+    arguments = ["--env", "MW-Cycle-v0", "--env-kwargs", *(f"{name}:{value!r}" for name, value in ENV_KWARGS.items())]
+    arguments += ["--n-eval-episodes", "1"]
     run_main(run / "model.zip", *arguments, "--networks", "actor", "qf0")
     _, *rows = read(run / "zero_neurons.csv")
     assert [row[0] for row in rows] == NAMES
@@ -200,8 +201,7 @@ def test_networks_without_skill_neurons(trained: Path) -> None:
         (["--env", "MW-WindowOpen-WindowClos-v0"], "no environment 'MW-WindowOpen-WindowClos-v0'; did you mean MW-WindowOpen"),
         (["--env", "Nothing-v0"], "no environment 'Nothing-v0'"),
         (["--env", "not an id"], "not an id cannot be made with"),
-        (["--env", "MW-Cycle-v0", "--env-kwargs", '{"speed": 3}'], "MW-Cycle-v0 cannot be made with .*speed"),
-        (["--env-kwargs", "[1]"], r"env_kwargs must be a JSON object, not \[1\]"),
+        (["--env", "MW-Cycle-v0", "--env-kwargs", "speed:3"], "MW-Cycle-v0 cannot be made with .*speed"),
         (["--env", "Pendulum-v1"], "env must be a task sequence"),
         (["--env", "MW-WindowOpen-WindowClose-v0"], "skill neurons of coffee-button, drawer-close, but the tasks of env are"),
     ],
