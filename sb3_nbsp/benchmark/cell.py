@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import sys
@@ -198,7 +199,8 @@ def run_cell(
     :raises filelock.Timeout: if another process is at this run
     """
     folder = Path(folder)
-    options = {**read_hyperparams(algo, env_id), **(hyperparams or {})}
+    # A copy: SB3 writes into policy_kwargs
+    options = copy.deepcopy({**read_hyperparams(algo, env_id), **(hyperparams or {})})
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK, timeout=0):
         if (folder / "result.json").exists():
@@ -221,9 +223,8 @@ def _write_config(folder: Path, settings: dict[str, Any]) -> None:
         earlier = json.loads(path.read_text())
         changed = [name for name, value in settings.items() if earlier.get(name) != value]
         if changed:
-            raise ValueError(
-                f"{folder} holds a run with other settings: its {', '.join(changed)} differ. Choose another folder"
-            )
+            names = ", ".join(changed)
+            raise ValueError(f"{folder} holds a run with other settings ({names}): choose another folder")
     atomic_write(path, json.dumps({**settings, "versions": versions(), "machine": machine()}, indent=2) + "\n")
 
 

@@ -9,9 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from filelock import FileLock
+import torch as th
+from filelock import FileLock, Timeout
+from stable_baselines3.common.save_util import load_from_zip_file
 
 from sb3_nbsp.benchmark import cell
 from sb3_nbsp.benchmark.cell import read_matrix, run_cell
@@ -32,10 +35,21 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def settings(algo: str, folder: Path) -> dict[str, Any]:
+    return {
+        "algo": algo,
+        "env_id": ENV_ID,
+        "seed": 1,
+        "folder": str(folder),
+        "env_kwargs": ENV_KWARGS,
+        "hyperparams": HYPERPARAMS[algo],
+        "n_eval_episodes": 1,
+        "save_freq": 100,
+    }
+
+
 def command(algo: str, folder: Path) -> list[str]:
-    arguments = ["--algo", algo, "--env", ENV_ID, "--seed", "1", "--folder", str(folder), "--n-eval-episodes", "1"]
-    arguments += ["--env-kwargs", json.dumps(ENV_KWARGS), "--hyperparams", json.dumps(HYPERPARAMS[algo]), "--save-freq", "100"]
-    return [sys.executable, "-m", "sb3_nbsp.benchmark.cell", *arguments]
+    return [sys.executable, "-m", "sb3_nbsp.benchmark.cell", "--json", json.dumps(settings(algo, folder))]
 
 
 def environment() -> dict[str, str]:
@@ -111,16 +125,46 @@ def test_the_result_is_that_of_the_matrix(killed):
     progress = json.loads((folder / "progress.json").read_text())
     assert progress["sequence_over"] and progress["step"] == result["steps"]
     assert len(list(folder.glob("checkpoint_*"))) == 1, "older checkpoints are removed"
-    assert not list(folder.glob(".*")), "leftovers of the killed run are removed"
+    assert {path.name for path in folder.glob(".*")} == {".lock"}, "leftovers of the killed run are removed"
 
 
 def test_a_finished_run_is_not_run_again(killed, monkeypatch):
     algo, _, folder = killed
     files = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     monkeypatch.setattr(cell, "make_vec_env", None)
-    result = run_cell(algo, ENV_ID, 1, folder, ENV_KWARGS, HYPERPARAMS[algo], n_eval_episodes=1)
+    result = run_cell(**settings(algo, folder))
     assert result == json.loads((folder / "result.json").read_text())
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == files
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_it_ends_as_if_it_had_not_been_killed(killed, tmp_path):
+    algo, _, folder = killed
+    run_cell(**settings(algo, tmp_path / "run"))
+    for name in ("success_matrix.csv", "training.csv", *(["neurons.json"] if algo == "nbsp_sac" else [])):
+        assert (folder / name).read_text() == (tmp_path / "run" / name).read_text()
+    once, twice = (load_from_zip_file(path / "model.zip")[1] for path in (tmp_path / "run", folder))
+    assert once["policy"].keys() == twice["policy"].keys()
+    assert all(th.equal(tensor, twice["policy"][name]) for name, tensor in once["policy"].items())
+
+
+def test_another_run_is_not_continued(killed, tmp_path):
+    algo, then, _ = killed
+    shutil.copytree(then, tmp_path / "run")
+    before = (tmp_path / "run" / "training.csv").read_text()
+    with pytest.raises(ValueError, match=r"holds a run with other settings \(seed, n_eval_episodes\)"):
+        run_cell(**{**settings(algo, tmp_path / "run"), "seed": 2, "n_eval_episodes": 3})
+    assert (tmp_path / "run" / "training.csv").read_text() == before
+
+
+def test_only_one_process_is_at_a_run(killed, tmp_path):
+    algo, then, _ = killed
+    shutil.copytree(then, tmp_path / "run")
+    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(Timeout):
+        run_cell(**settings(algo, tmp_path / "run"))
+    with FileLock(tmp_path / "run" / ".lock"):
+        busy = subprocess.run(command(algo, tmp_path / "run"), env=environment(), capture_output=True, text=True)
+    assert busy.returncode == cell.BUSY and "Another process is at this run" in busy.stderr
+    assert not (tmp_path / "run" / "error.txt").exists()
 
 
 def test_a_run_killed_before_its_result_was_written(killed, tmp_path):
@@ -129,7 +173,7 @@ def test_a_run_killed_before_its_result_was_written(killed, tmp_path):
     again = tmp_path / "again"
     shutil.copytree(folder, again)
     (again / "result.json").unlink()
-    result = run_cell(algo, ENV_ID, 1, again, ENV_KWARGS, HYPERPARAMS[algo], n_eval_episodes=1)
+    result = run_cell(**settings(algo, again))
     assert result["steps"] in (800, 801)
     assert {name: result[name] for name in ("ASR", "FM", "FWT")} == read_matrix(again).metrics()
     assert read_matrix(again).phase_tasks == TASKS * 2
@@ -141,7 +185,8 @@ def test_a_killed_run_continues_with_its_buffer_and_position(tmp_path):
     folder = tmp_path / "run"
     hyperparams = {**HYPERPARAMS["nbsp_sac"], "n_timesteps": 300}
     with pytest.raises(RuntimeError, match="n_timesteps=300 ended the run in phase 2 of 4"):
-        run_cell("nbsp_sac", ENV_ID, 1, folder, ENV_KWARGS, hyperparams, n_eval_episodes=1, save_freq=100)
+        run_cell(**{**settings("nbsp_sac", folder), "hyperparams": hyperparams})
+    assert "RuntimeError: n_timesteps=300" in (folder / "error.txt").read_text()
     assert not (folder / "result.json").exists(), "a run that is not over has no result"
     env = cell.make_vec_env(ENV_ID, seed=1, env_kwargs=ENV_KWARGS)
     model = cell._continue_or_start("nbsp_sac", env, 1, folder, {})
@@ -150,7 +195,7 @@ def test_a_killed_run_continues_with_its_buffer_and_position(tmp_path):
     assert model.replay_buffer.size() == 0, "emptied at the phase's start"
     masking, replay = model.hooks
     assert masking.masks and replay.memory.tasks == {TASKS[0]: 100}
-    assert model.seed == 1 + 200, "other random numbers than those of the first start"
+    assert model.seed == 1, "of which the interventions' own random numbers follow"
 
 
 def test_an_unknown_algorithm_is_an_error(tmp_path):
@@ -160,19 +205,17 @@ def test_an_unknown_algorithm_is_an_error(tmp_path):
 
 
 def test_the_command_line_takes_json(monkeypatch, capsys):
-    monkeypatch.setattr(
-        "sys.argv", ["cell", "--algo", "sac", "--env", ENV_ID, "--seed", "1", "--folder", "x", "--env-kwargs", "{"]
-    )
+    monkeypatch.setattr("sys.argv", ["cell", "--json", "{"])
     with pytest.raises(SystemExit) as stopped:
         cell.main()
     assert stopped.value.code == 2
-    assert "--env-kwargs" in capsys.readouterr().err
+    assert "--json" in capsys.readouterr().err
 
 
 def test_the_command_line_hands_everything_on(monkeypatch, tmp_path):
     handed_on = []
-    monkeypatch.setattr(cell, "run_cell", lambda *arguments: handed_on.append(arguments))
+    monkeypatch.setattr(cell, "run_cell", lambda **arguments: handed_on.append(arguments))
     monkeypatch.setattr(cell.th, "set_num_threads", lambda number: handed_on.append(number))
     monkeypatch.setattr("sys.argv", command("sac", tmp_path)[2:])
     cell.main()
-    assert handed_on == [1, ("sac", ENV_ID, 1, str(tmp_path), ENV_KWARGS, SAC, 1, 100)]
+    assert handed_on == [1, settings("sac", tmp_path)]
