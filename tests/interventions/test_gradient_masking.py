@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -322,6 +323,29 @@ def test_dead_neurons_are_recorded_and_never_selected() -> None:
         assert dead >= (name != "qf0")
         (highest,), (threshold,) = logger.values(f"nbsp/{name}_max_score"), logger.values(f"nbsp/{name}_threshold")
         assert highest == score[name].max() and threshold == score[name][skill[name]].min()
+
+
+def test_histograms_of_the_best_skill_neurons(tmp_path: Path) -> None:
+    agent = masked(tagged_sequence(), Spy(), skill_proportion=0.5)
+    agent.learn(60)
+    masking = masking_of(agent)
+    for network in masking.networks:
+        histograms = masking.histograms["red"][network.name]
+        scores, skills = masking.scores["red"][network.name], masking.skill_neurons["red"][network.name]
+        assert [histogram["score"] for histogram in histograms] == scores[skills].sort(descending=True).values[:4].tolist()
+        for histogram in histograms:
+            assert skills[histogram["neuron"]] and histogram["score"] == scores[histogram["neuron"]]
+            assert sum(histogram["success"]) + sum(histogram["failure"]) == 60
+            assert sum(histogram["success"]) > 0
+    agent.save(tmp_path / "agent")
+    assert masking_of(type(agent).load(tmp_path / "agent")).histograms == masking.histograms
+
+
+@pytest.mark.parametrize("identification", ["weight", "random"])
+def test_no_histograms_without_activations(identification: str) -> None:
+    agent = masked(tagged_sequence(), identification=identification)
+    agent.learn(60)
+    assert masking_of(agent).histograms["red"] == {"actor": [], "qf0": [], "qf1": []}
 
 
 # Fresh steps

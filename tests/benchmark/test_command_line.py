@@ -1,0 +1,72 @@
+"""Options and errors of ``python -m sb3_nbsp.benchmark``."""
+
+import argparse
+import os
+
+import pytest
+
+from sb3_nbsp.benchmark.__main__ import COMMANDS, main
+from sb3_nbsp.benchmark.key_value import key_value
+from sb3_nbsp.benchmark.machine import machine, versions
+from sb3_nbsp.benchmark.methods import ABLATIONS, METHODS
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("horizon:50", ("horizon", 50)),
+        ("gamma:0.9", ("gamma", 0.9)),
+        ("ent_coef:auto", ("ent_coef", "auto")),
+        ("ent_coef:'auto'", ("ent_coef", "auto")),
+        ("tasks:['a', 'b']", ("tasks", ["a", "b"])),
+        ("policy_kwargs:{'net_arch': [8]}", ("policy_kwargs", {"net_arch": [8]})),
+        ("masking:False", ("masking", False)),
+    ],
+)
+def test_key_value(text, expected):
+    assert key_value(text) == expected
+
+
+@pytest.mark.parametrize("text", ["horizon", ":50", "horizon=50", ""])
+def test_what_is_no_key_value(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="not of the form key:value"):
+        key_value(text)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    output = capsys.readouterr().out
+    assert f"benchmark {command}" in output and "default: None" not in output and "default: []" not in output
+
+
+def test_the_help_of_run_lists_what_there_is(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    output = capsys.readouterr().out
+    assert all(name in output for name in [*METHODS, *ABLATIONS, "CoffeeButton-HandlePress", "CW10"])
+    assert "(default: [1, 2, 3])" in output and "(default: laptop)" in output
+
+
+@pytest.mark.parametrize("command", ["table", "plot", "report"])
+def test_a_folder_without_a_comparison_is_an_error(command, tmp_path, capsys):
+    assert main([command, str(tmp_path)]) == 2
+    assert f"benchmark {command}: {tmp_path} holds no comparison" in capsys.readouterr().err
+
+
+def test_an_interrupted_command_says_how_to_go_on(monkeypatch, tmp_path, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sb3_nbsp.benchmark.run_command.run_plan", interrupted)
+    arguments = ["--sequence", "CoffeeButton-HandlePress", "--methods", "nbsp_sac", "--out", str(tmp_path / "out")]
+    assert main(["run", *arguments]) == 130
+    assert "The same command goes on" in capsys.readouterr().err
+
+
+def test_machine_and_versions():
+    found = machine()
+    assert found["cores"] == os.cpu_count() and found["processor"] and found["memory_gib"] > 0.1
+    assert {"python", "sb3_nbsp", "torch", "stable_baselines3", "gymnasium"} <= set(versions())
