@@ -1,9 +1,11 @@
-"""Write files so that a killed run leaves the old file or the new one, never half of one."""
+"""Write files so that a killed run leaves the old file or the new one, never half of one; read what was written."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -33,3 +35,21 @@ def atomic_write(path: str | os.PathLike[str], text: str) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text)
+
+
+def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """
+    Read a JSON file that holds an object.
+
+    :param path: the file
+    :return: the object
+    :raises FileNotFoundError: if there is no such file
+    :raises ValueError: if the file is damaged
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds {content!r}")
+    return content

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from sb3_nbsp.files import read_json_object
 
 FILE = "config.json"
 
@@ -35,12 +36,7 @@ def read_config(folder: str | os.PathLike[str]) -> RunConfig | None:
     path = Path(folder) / FILE
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds {content!r}")
+    content = read_json_object(path)
     parts = {name: content.get(name, {}) for name in ("hyperparams", "versions", "machine")}
     for name, part in parts.items():
         if not isinstance(part, dict):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from sb3_nbsp.files import read_json_object
 
 FILE = "neurons.json"
 
@@ -92,8 +93,8 @@ def read_neurons(folder: str | os.PathLike[str]) -> RunNeurons | None:
     path = Path(folder) / FILE
     if not path.exists():
         return None
+    content = read_json_object(path)
     try:
-        content = json.loads(path.read_text())
         layers = {
             network: {str(name): int(width) for name, width in widths} for network, widths in content["networks"].items()
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_nbsp.benchmark.methods import METHODS, Method, find_methods
-from sb3_nbsp.files import atomic_write
+from sb3_nbsp.files import atomic_write, read_json_object
 from sb3_nbsp.tasks.registration import sequences
 
 FILE = "benchmark.json"
@@ -179,7 +179,8 @@ class Plan:
         path = Path(folder) / FILE
         if not path.exists():
             raise ValueError(f"{folder} holds no comparison: {FILE} is missing. Make one with: benchmark run --out {folder}")
+        content = read_json_object(path)
         try:
-            return cls(**json.loads(path.read_text()))
-        except (TypeError, json.JSONDecodeError) as error:
+            return cls(**content)
+        except TypeError as error:
             raise ValueError(f"{path} is damaged: {error}") from error

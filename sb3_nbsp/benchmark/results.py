@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_nbsp.benchmark.plan import Cell, Plan
+from sb3_nbsp.files import read_json_object
 from sb3_nbsp.tasks import SuccessMatrix
 
 METRICS = ("ASR", "FM", "FWT")
@@ -89,12 +89,7 @@ def _read_run(cell: Cell, n_phases: int) -> Run:
     if not (cell.folder / "result.json").exists():
         raise ValueError("not finished")
     matrix = SuccessMatrix.load(cell.folder / "success_matrix.csv")
-    try:
-        result = json.loads((cell.folder / "result.json").read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{cell.folder / 'result.json'} is damaged: {error}") from error
-    if not isinstance(result, dict):
-        raise ValueError(f"{cell.folder / 'result.json'} is damaged: it holds {result!r}")
+    result = read_json_object(cell.folder / "result.json")
     if len(matrix.rows) != n_phases:
         raise ValueError(f"{cell.folder / 'success_matrix.csv'} has {len(matrix.rows)} phases instead of {n_phases}")
     values, _ = matrix.as_arrays()

@@ -6,7 +6,6 @@ import argparse
 import csv
 import difflib
 import io
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from tqdm.auto import tqdm
 from sb3_nbsp.algorithms import NBSPSAC
 from sb3_nbsp.benchmark.key_value import key_value
 from sb3_nbsp.benchmark.skill_sets import Neurons, SkillSet, control_set, skill_sets
-from sb3_nbsp.files import atomic_write
+from sb3_nbsp.files import atomic_write, read_json_object
 from sb3_nbsp.interventions import GradientMasking
 from sb3_nbsp.interventions.networks import ScoredNetwork, scored_networks
 from sb3_nbsp.neurons import zeroed
@@ -197,14 +196,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[NBSPSAC, Path, dict[str, A
     zip_file, config_file = (path / "model.zip", path / "config.json") if path.is_dir() else (path, None)
     if not zip_file.is_file():
         raise ValueError(f"There is no model {zip_file}" + (": the run has not finished" if path.is_dir() else ""))
-    config: Any = {}
-    if config_file is not None and config_file.exists():
-        try:
-            config = json.loads(config_file.read_text())
-        except ValueError as error:
-            raise ValueError(f"{config_file} is damaged: {error}") from error
-        if not isinstance(config, dict):
-            raise ValueError(f"{config_file} is damaged: it holds {config!r}")
+    config = read_json_object(config_file) if config_file is not None and config_file.exists() else {}
     return NBSPSAC.load(zip_file, device="cpu"), zip_file, config
 
 
