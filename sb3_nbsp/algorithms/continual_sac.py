@@ -42,8 +42,8 @@ class ContinualSAC(PhasedAlgorithm, SAC):
     :param reset_optimizers: forget the optimizers' moments when a new task starts
     :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
     :param known_task_threshold: every phase other than the first begins with a look: the policy plays without learning. If
-        this share of ``look_episodes`` succeeds, the task is known, and learning goes on without random actions and
-        resets; otherwise, and where the task does not report success, it is new. None: without a look, every task is new
+        this share of ``look_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
+        reset. Otherwise, and where the task does not report success, it is new. None: without a look, every task is new
     :param look_episodes: episodes of the look; it ends early when its outcome is certain
     :param fused: use PyTorch's fused kernel where the optimizer has one, and gradients by hand where the policy is
         SB3's MlpPolicy with ReLU or tanh and no intervention has a penalty; the same up to rounding.

@@ -44,7 +44,8 @@ class PhasedAlgorithm(PersistentAlgorithm):
         # A phase other than the first begins with a look at what the policy can do already
         self._is_looking = False
         self._look: list[bool] = []  # success of the episodes of the look
-        self._warmup_end = 0  # phase_steps at which the random actions of this phase end
+        self._warmup_end = 0  # phase_steps after which this phase learns
+        self._is_known = False  # is the policy good enough to act in the warm-up?
 
     def save(self, path: File, exclude: Any = None, include: Any = None) -> None:
         """Save the model and how far its environment is in the task sequence; see :meth:`PersistentAlgorithm.save`."""
@@ -190,9 +191,9 @@ class PhasedAlgorithm(PersistentAlgorithm):
         assert self.replay_buffer is not None
         if self.clear_replay_buffer:
             self.replay_buffer.reset()
-        self._warmup_end, self._look, self._is_looking = 0, [], self.known_task_threshold is not None
+        self._look, self._is_looking = [], self.known_task_threshold is not None
         if not self._is_looking:
-            self._start_anew()
+            self._end_look(is_known=False)
         self.hooks.on_phase_start(self.phase)
 
     def _follow_look(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
@@ -206,14 +207,18 @@ class PhasedAlgorithm(PersistentAlgorithm):
         if is_known or is_new:
             self._is_looking = False
             self.logger.record("phase/known", float(is_known))
-            if not is_known:
-                self._start_anew()
+            self._end_look(is_known)
 
-    def _start_anew(self) -> None:
-        """The task is new, as far as the policy goes: explore, with what the agent was told to reset reset."""
+    def _end_look(self, is_known: bool) -> None:
+        """
+        Warm up: where the policy knows the task, it fills D itself, and goes on from what it can. Otherwise actions are
+        random from here on, and what the agent was told to reset is reset.
+        """
         warmup = self.learning_starts if self.phase_learning_starts is None else self.phase_learning_starts
-        self._warmup_end = self.phase_steps + warmup
-        self._reset_for_phase()
+        self._is_known = is_known
+        self._warmup_end = warmup if is_known else self.phase_steps + warmup
+        if not is_known:
+            self._reset_for_phase()
 
     def _reset_for_phase(self) -> None:
         """What else an algorithm resets when a phase starts."""
@@ -231,7 +236,7 @@ class PhasedAlgorithm(PersistentAlgorithm):
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         if self.phase.index > 0:
-            is_random = not self._is_looking and self.phase_steps < self._warmup_end
+            is_random = not self._is_looking and not self._is_known and self.phase_steps < self._warmup_end
             learning_starts = self.num_timesteps + 1 if is_random else 0
         return super()._sample_action(learning_starts, action_noise, n_envs)
 

@@ -56,6 +56,15 @@ def test_a_known_task_goes_on_without_random_actions_and_resets():
     assert agent.log_ent_coef.item() != pytest.approx(np.log(0.5), abs=1e-3)
 
 
+def test_on_a_known_task_the_policy_acts_in_the_warm_up():
+    """Learning from the few steps of the look alone would take apart what the policy can do."""
+    _, watch = learn(success="always", phase_learning_starts=35)
+    for phase in (1, 2, 3):
+        assert asked_in(watch, phase) == [True] * 60
+        # As at the start of an agent's life: an update behind every step after the 35th
+        assert updates_in(watch, phase) == [0] * 36 + list(range(1, 25))
+
+
 def test_a_new_task_has_its_random_actions_after_the_look():
     _, watch = learn(success="never")
     for phase in (1, 2, 3):
