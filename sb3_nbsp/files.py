@@ -34,7 +34,7 @@ def atomic_write(path: str | os.PathLike[str], text: str) -> None:
     :param text: its content
     """
     with atomic_path(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
     :raises ValueError: if the file is damaged
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):

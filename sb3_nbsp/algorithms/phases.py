@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -198,10 +199,10 @@ class PhasedAlgorithm(PersistentAlgorithm):
 
     def _follow_look(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """Count the successes of the look, and end it as soon as its outcome is certain."""
-        assert self.known_task_threshold is not None
+        threshold = self.known_task_threshold if self.known_task_threshold is not None else 1.0
         ended = [info for done, info in zip(dones, infos, strict=True) if done]
         self._look += [bool(info.get("is_success", False)) for info in ended]
-        needed = self.known_task_threshold * self.look_episodes
+        needed = math.ceil(threshold * self.look_episodes - 1e-9)  # 0.28 * 25 is a little more than 7
         is_known = sum(self._look) >= needed
         is_new = any("is_success" not in info for info in ended) or self._look.count(False) > self.look_episodes - needed
         if is_known or is_new:

@@ -44,7 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{parser.prog} {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on from the last checkpoints.", file=sys.stderr)
+        print(
+            "Interrupted." + " The same command goes on from the last checkpoints." * (args.command == "run"), file=sys.stderr
+        )
         return 130
     return status or 0
 

@@ -1,4 +1,4 @@
-"""Options of the form key:value on the command line, as the zoo has them."""
+"""Options of the form key:value on the command line."""
 
 import argparse
 import ast

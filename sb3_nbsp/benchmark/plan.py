@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from sb3_nbsp.benchmark.methods import METHODS, Method, find_methods
+from sb3_nbsp.benchmark.run_settings import RunSettings, plain
 from sb3_nbsp.files import atomic_write, read_json_object
 from sb3_nbsp.tasks.registration import sequences
 
@@ -80,7 +83,7 @@ class Plan:
     :param hyperparams: of every method, in place of those of its YAML file; a method's own options go first
     :param n_eval_episodes: episodes per task after each phase
     :param save_freq: environment steps between two checkpoints of a run
-    :raises ValueError: if a name is unknown, or a seed negative
+    :raises ValueError: if a name is unknown, a number out of its range or an option not plain
     """
 
     sequence: str
@@ -96,6 +99,9 @@ class Plan:
         self.env_id = find_sequence(self.sequence, self.preset)
         self.methods = [method.name for method in find_methods(self.methods)]
         self.seeds = list(dict.fromkeys(self.seeds))
+        self.env_kwargs, self.hyperparams = plain(self.env_kwargs), plain(self.hyperparams)
+        if "n_timesteps" in self.hyperparams:
+            raise ValueError("n_timesteps follows from the sequence: set steps_per_task or cycles of the environment instead")
         if any(seed < 0 for seed in self.seeds):
             raise ValueError(f"seeds must not be negative: {self.seeds}")
         for name in ("n_eval_episodes", "save_freq"):
@@ -147,6 +153,13 @@ class Plan:
         words += ["--save-freq", self.save_freq] if self.save_freq != Plan.save_freq else []
         return " ".join(map(str, [*words, "--out", folder]))
 
+    def resolved(self, cell: Cell) -> RunSettings:
+        """
+        :param cell: one of the runs
+        :return: its settings, with the hyper-parameters of the YAML file
+        """
+        return RunSettings.resolve(**{name: value for name, value in self.settings_of(cell).items() if name != "folder"})
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         """
         Write the plan into its folder. Methods and seeds that an earlier plan has there stay in it.
@@ -155,9 +168,15 @@ class Plan:
         :raises ValueError: if the folder holds a comparison with other settings
         """
         path = Path(folder) / FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / ".lock"):
+            self._save(path)
+
+    def _save(self, path: Path) -> None:
         written = asdict(self)
-        if path.exists():
-            earlier = asdict(Plan.load(folder))
+        # As long as no run has got anywhere, everything may change
+        if path.exists() and (list(path.parent.glob("*/*/checkpoint_*")) or list(path.parent.glob("*/*/result.json"))):
+            earlier = asdict(Plan.load(path.parent))
             for name in ("methods", "seeds"):
                 written[name] = list(dict.fromkeys([*earlier[name], *written[name]]))
             changed = [name for name in written if name not in ("methods", "seeds") and written[name] != earlier[name]]

@@ -7,16 +7,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from sb3_nbsp.benchmark.cell import LOCK
 from sb3_nbsp.benchmark.launchers import Launcher, Outcome
 from sb3_nbsp.benchmark.plan import Cell, Plan
+from sb3_nbsp.files import read_json_object
 
 POLL = 0.5  # seconds
-RETRY = 5.0  # seconds until a run that another process is at is looked at again
-N_LINES = 12  # of a traceback
+N_LINES, N_CHARACTERS = 12, 2_000  # of a traceback
 
 
 def run_plan(plan: Plan, folder: Path, launcher: Launcher, console: Console | None = None) -> list[Outcome]:
@@ -33,32 +35,46 @@ def run_plan(plan: Plan, folder: Path, launcher: Launcher, console: Console | No
     """
     plan.save(folder)
     cells = plan.cells(folder)
+    _check_done(plan, [cell for cell in cells if _is_done(cell)])
     todo = [cell for cell in cells if not _is_done(cell)]
-    console = console or Console()
     failed: list[Outcome] = []
-    with launcher, _Display(console, len(cells), len(cells) - len(todo)) as display:
+    with launcher, _Display(console or Console(), len(cells), len(cells) - len(todo)) as display:
         for cell in todo:
             launcher.submit(cell, plan.settings_of(cell))
-        unfinished, retries = len(todo), {}  # type: int, dict[Cell, float]
+        unfinished, waiting = len(todo), set()  # type: int, set[Cell]
         while unfinished:
             for outcome in launcher.poll():
                 if outcome.status == "busy":
-                    retries[outcome.cell] = time.monotonic() + RETRY
+                    waiting.add(outcome.cell)
+                    display.say(outcome.cell, "another process is at it: waiting")
                     continue
                 unfinished -= 1
                 display.ended(outcome)
                 failed += [outcome] if outcome.status == "failed" else []
-            for cell in [cell for cell, due in retries.items() if due < time.monotonic()]:
-                del retries[cell]
+            for cell in [cell for cell in waiting if not _is_busy(cell)]:
+                waiting.remove(cell)
                 launcher.submit(cell, plan.settings_of(cell))
             display.update(todo)
             time.sleep(POLL)
-    for outcome in failed:
-        end = "\n".join(outcome.error.strip().splitlines()[-N_LINES:])
-        console.print(
-            f"[red]{escape(outcome.cell.name)} failed[/]:\n{escape(end)}\n{escape(str(outcome.cell.folder / 'log.txt'))}"
-        )
     return failed
+
+
+def _check_done(plan: Plan, done: list[Cell]) -> None:
+    """Runs with other hyper-parameters, of a YAML file that has changed since, must not get into one row of a table."""
+    for cell in done:
+        if changed := plan.resolved(cell).differences(cell.folder):
+            raise ValueError(
+                f"{cell.folder} holds a run with other settings ({', '.join(changed)}): delete it, or choose another folder"
+            )
+
+
+def _is_busy(cell: Cell) -> bool:
+    """Whether another process is at a run."""
+    try:
+        with FileLock(cell.folder / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def _is_done(cell: Cell) -> bool:
@@ -80,6 +96,8 @@ class _Display:
         self._all = self._progress.add_task("all runs", total=total, completed=done, state="")
         self._bars: dict[Cell, TaskID] = {}
         self._phases: dict[Cell, str] = {}
+        self._ended: set[Cell] = set()
+        self._start = time.time()
 
     def __enter__(self) -> _Display:
         self._progress.start()
@@ -91,8 +109,8 @@ class _Display:
     def update(self, cells: list[Cell]) -> None:
         """Show how far the runs are."""
         for cell in cells:
-            progress = _read_progress(cell)
-            if progress is None or (cell not in self._bars and _is_done(cell)):
+            progress = None if cell in self._ended else _read_progress(cell, self._start)
+            if progress is None:
                 continue
             if cell not in self._bars:
                 self._bars[cell] = self._progress.add_task(escape(cell.name), total=1, state="")
@@ -108,26 +126,33 @@ class _Display:
     def _tell_phase(self, cell: Cell, phase: str) -> None:
         """Where there is no terminal, a line for every new phase."""
         if not self._progress.console.is_terminal and self._phases.get(cell) != phase:
-            self._progress.console.print(f"{escape(cell.name)}: {escape(phase)}", soft_wrap=True)
+            self.say(cell, phase)
         self._phases[cell] = phase
 
     def ended(self, outcome: Outcome) -> None:
         """A run has ended."""
+        self._ended.add(outcome.cell)
         if outcome.cell in self._bars:
             self._progress.remove_task(self._bars.pop(outcome.cell))
         if outcome.status == "done":
             self._progress.advance(self._all)
-        text = _summary(outcome.cell) if outcome.status == "done" else "[red]failed[/]"
-        self._progress.console.print(f"{escape(outcome.cell.name)}: {text}", soft_wrap=True)
+            self.say(outcome.cell, _summary(outcome.cell))
+        else:
+            end = "\n".join(outcome.error.strip().splitlines()[-N_LINES:])[-N_CHARACTERS:]
+            self.say(outcome.cell, f"failed:\n{end}\nMore in {outcome.cell.folder / 'log.txt'}", "red")
+
+    def say(self, cell: Cell, text: str, style: str = "default") -> None:
+        """A line about a run."""
+        self._progress.console.print(f"[{style}]{escape(cell.name)}[/]: {escape(text)}", soft_wrap=True)
 
 
-def _read_progress(cell: Cell) -> dict[str, Any] | None:
-    """How far a run is that is being computed; None if that is not known."""
+def _read_progress(cell: Cell, since: float) -> dict[str, Any] | None:
+    """How far a run is that is being computed; None if nothing is known of it since a moment."""
+    path = cell.folder / "progress.json"
     try:
-        progress: dict[str, Any] = json.loads((cell.folder / "progress.json").read_text())
-    except FileNotFoundError:
+        return read_json_object(path) if path.stat().st_mtime >= since else None
+    except (OSError, ValueError):  # not written yet, or being replaced at this moment on a network's disk
         return None
-    return progress
 
 
 def _summary(cell: Cell) -> str:

@@ -168,6 +168,8 @@ def _setting(results: Results) -> str:
 
 
 def _statistics_note(rows: Sequence[_Row]) -> str:
+    if not rows:
+        return "No run is done yet."
     if all(summary.n < 2 for row in rows for summary in row.metrics.values()):
         return "One seed (n=1) has no standard error and no interval, and proves nothing."
     return (

@@ -114,6 +114,7 @@ class GradientMasking(Intervention):
         self._scores: dict[str, dict[str, th.Tensor]] = {}
         self._skills: dict[str, dict[str, th.Tensor]] = {}
         self._histograms: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        self._identified_in: dict[str, int] = {}
         self._warned = False
         self._task_makers: dict[str, Callable[[], gym.Env]] = {}
         self._prepare_masks()
@@ -140,6 +141,11 @@ class GradientMasking(Intervention):
         neurons ("neuron"), their "score", and :func:`~sb3_nbsp.neurons.histograms.activation_histogram`.
         """
         return self._histograms
+
+    @property
+    def identified_in(self) -> dict[str, int]:
+        """By task: the phase at whose end its skill neurons were identified last."""
+        return self._identified_in
 
     @property
     def networks(self) -> list[ScoredNetwork]:
@@ -178,6 +184,7 @@ class GradientMasking(Intervention):
         self.agent.policy.set_training_mode(False)
         new_masks: dict[str, th.Tensor] = {}
         self._scores[phase.task], self._skills[phase.task], self._histograms[phase.task] = {}, {}, {}
+        self._identified_in[phase.task] = phase.index
         for index, network in enumerate(self._networks):
             activations = self._activations(network, observations, actions)
             seed = own_seed(self.agent, phase, index)
@@ -208,12 +215,12 @@ class GradientMasking(Intervention):
         """See :meth:`Intervention.state_dict`."""
         window = self._window.state_dict()
         found = {"scores": self._scores, "skill_neurons": self._skills, "histograms": self._histograms}
-        return {"masks": self._masks, **found, "window": window}
+        return {"masks": self._masks, **found, "identified_in": self._identified_in, "window": window}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See :meth:`Intervention.load_state_dict`."""
         self._masks, self._scores, self._skills = (dict(state[name]) for name in ("masks", "scores", "skill_neurons"))
-        self._histograms = dict(state["histograms"])
+        self._histograms, self._identified_in = dict(state["histograms"]), dict(state["identified_in"])
         self._window.load_state_dict(state["window"])
         self._prepare_masks()
 

@@ -82,7 +82,7 @@ class SuccessMatrix:
         :raises ValueError: if the file is none of this kind
         """
         try:
-            header, *lines = list(csv.reader(io.StringIO(Path(path).read_text())))
+            header, *lines = list(csv.reader(io.StringIO(Path(path).read_text(encoding="utf-8"))))
             if header[:2] != ["phase", "task"]:
                 raise ValueError(f"its columns are {header}")
             matrix = cls(header[2:])

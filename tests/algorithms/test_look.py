@@ -95,6 +95,17 @@ def test_the_threshold_counts(success, is_known):
     assert updates_in(watch, 1)[:31] == [0] * 30 + [int(is_known)]
 
 
+def test_shares_are_not_rounded_up():
+    """0.28 * 25 is a little more than 7 in floating point."""
+    agent = tiny(ContinualSAC, tagged_sequence(), known_task_threshold=0.28, look_episodes=25)
+    agent.set_logger(RecordingLogger())
+    agent._is_looking = True
+    for n_successes in range(1, 8):
+        assert agent._is_looking
+        agent._follow_look(np.array([True]), [{"is_success": True}])
+        assert agent._is_known == (n_successes == 7)
+
+
 def test_without_a_look_every_task_is_new():
     _, watch = learn(success="always", known_task_threshold=None)
     for phase in (1, 2, 3):

@@ -71,6 +71,8 @@ def test_an_unknown_sequence_or_preset_is_an_error(name, preset, error):
         ({"n_eval_episodes": 0}, "n_eval_episodes must be at least 1, not 0"),
         ({"save_freq": 0}, "save_freq must be at least 1, not 0"),
         ({"methods": ["sax"]}, "no method 'sax'"),
+        ({"hyperparams": {"n_timesteps": 5}}, "n_timesteps follows from the sequence"),
+        ({"env_kwargs": {"tasks": {"a", "b"}}}, "Options must be numbers, strings, lists or dictionaries"),
     ],
 )
 def test_a_wrong_plan_is_an_error(changes, error):
@@ -99,13 +101,29 @@ def test_a_methods_option_goes_before_that_of_all(tmp_path):
 
 def test_a_plan_grows_by_methods_and_seeds(tmp_path):
     plan().save(tmp_path)
+    (tmp_path / "nbsp_sac" / "seed_1" / "checkpoint_100_steps").mkdir(parents=True)
     plan(methods=["sac"], seeds=[2]).save(tmp_path)
     together = Plan.load(tmp_path)
     assert (together.methods, together.seeds) == (["nbsp_sac", "sac"], [1, 2])
 
 
+def test_options_are_as_they_come_out_of_the_file(tmp_path):
+    made = plan(hyperparams={"train_freq": (1, "episode")})
+    assert made.hyperparams == {"train_freq": [1, "episode"]}
+    made.save(tmp_path)
+    made.save(tmp_path)
+    assert Plan.load(tmp_path) == made
+
+
+def test_everything_may_change_until_a_run_has_got_somewhere(tmp_path):
+    plan(hyperparams={"gama": 0.9}).save(tmp_path)
+    plan(hyperparams={"gamma": 0.9}).save(tmp_path)
+    assert Plan.load(tmp_path).hyperparams == {"gamma": 0.9}
+
+
 def test_a_folder_is_of_one_comparison_only(tmp_path):
     plan().save(tmp_path)
+    (tmp_path / "nbsp_sac" / "seed_1" / "checkpoint_100_steps").mkdir(parents=True)
     before = (tmp_path / "benchmark.json").read_text()
     with pytest.raises(ValueError, match=r"other settings: \{'hyperparams': \{\}\}, not \{'hyperparams': \{'gamma': 0.9\}\}"):
         plan(hyperparams={"gamma": 0.9}).save(tmp_path)

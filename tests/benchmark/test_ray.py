@@ -43,5 +43,5 @@ def test_ray_finds_the_same_although_a_worker_is_killed(uninterrupted, tmp_path)
 def test_a_run_that_fails_is_not_tried_again_and_says_why(tmp_path):
     plan = small_plan(["continual_sac"])  # which knows no skill neurons
     output = run(plan, tmp_path, "--launcher", "ray", expected=1)
-    assert "continual_sac, seed 1 failed:" in output and "TypeError" in output
+    assert "continual_sac, seed 1: failed:" in output and "TypeError" in output
     assert (tmp_path / "continual_sac" / "seed_1" / "error.txt").exists()

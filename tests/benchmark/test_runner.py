@@ -1,13 +1,16 @@
 """Comparisons: killed and run again, by two runners at a time, with a run that fails."""
 
 import csv
+import io
 import json
 import os
 import re
 import shutil
 import signal
+import time
 
 import pytest
+from rich.console import Console
 from small_comparison import (
     EPISODE_ENDS,
     METHODS,
@@ -22,7 +25,9 @@ from small_comparison import (
 )
 
 from sb3_nbsp.benchmark.__main__ import main
+from sb3_nbsp.benchmark.launchers import Outcome
 from sb3_nbsp.benchmark.results import load_results
+from sb3_nbsp.benchmark.runner import _Display, _read_progress
 
 
 def test_a_comparison_on_this_machine(uninterrupted):
@@ -94,7 +99,7 @@ def test_a_run_whose_process_is_killed_is_reported_and_the_other_goes_on(tmp_pat
         kill(pid)
     output, _ = process.communicate(timeout=250)
     assert process.returncode == 1
-    assert f"{first}, seed 1 failed" in output and "The process ended by signal 9" in output
+    assert f"{first}, seed 1: failed" in output and "The process ended by signal 9" in output
     assert (tmp_path / second / "seed_1" / "result.json").exists()
     assert "1 of 2 runs failed; the same command tries them again" in output
 
@@ -123,7 +128,7 @@ def test_a_run_that_fails_says_why_and_the_others_go_on(tmp_path):
     """Plain SAC knows no skill_proportion."""
     plan = small_plan(["continual_sac", "nbsp_sac"])
     output = run(plan, tmp_path, expected=1)
-    assert "continual_sac, seed 1 failed:" in output
+    assert "continual_sac, seed 1: failed:" in output
     assert "unexpected keyword argument" in output and "TypeError" in output
     results = load_results(tmp_path)
     assert [each.cell.method for each in results.runs] == ["nbsp_sac"]
@@ -149,7 +154,40 @@ def test_a_wrong_argument_is_an_error_before_anything_is_written(arguments, erro
 
 
 def test_another_comparisons_folder_is_an_error(uninterrupted, tmp_path, capsys):
-    shutil.copy(uninterrupted / "benchmark.json", tmp_path / "benchmark.json")
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     arguments = ["run", "--sequence", "CoffeeButton-HandlePress", "--methods", "nbsp_sac", "--out", str(tmp_path)]
     assert main(arguments) == 2
     assert "is of a comparison with other settings" in capsys.readouterr().err
+
+
+def test_runs_of_other_hyperparameters_do_not_get_into_one_row(uninterrupted, tmp_path):
+    """As after a change of the YAML file."""
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "nbsp_sac" / "seed_1" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "hyperparams": {**config["hyperparams"], "tau": 0.1}}))
+    output = run(small_plan(), tmp_path, expected=2)
+    assert "nbsp_sac/seed_1 holds a run with other settings (hyperparams)" in output
+
+
+def test_only_what_is_computed_now_is_shown(uninterrupted, tmp_path):
+    """A run that was killed earlier has a progress.json too."""
+    shutil.copytree(uninterrupted / "nbsp_sac", tmp_path / "nbsp_sac")
+    cell = small_plan().cells(tmp_path)[0]
+    assert _read_progress(cell, since=0)["step"] == 800
+    assert _read_progress(cell, since=time.time() + 1) is None
+    (cell.folder / "progress.json").write_text("{")
+    assert _read_progress(cell, since=0) is None
+
+
+def test_a_failed_run_leaves_the_display(uninterrupted):
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    cell = small_plan().cells(uninterrupted)[0]
+    display = _Display(console, 2, 0)
+    display._start = 0
+    display.update([cell])
+    assert len(display._progress.tasks) == 2
+    display.ended(Outcome(cell, "failed", "x" * 10_000))
+    display.update([cell])
+    assert len(display._progress.tasks) == 1
+    assert console.file.getvalue().count("x") <= 2_000

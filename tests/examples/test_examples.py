@@ -124,7 +124,7 @@ def test_the_demo_says_why_a_run_failed(tmp_path):
         (folder / algo / "seed_1" / "success_matrix.csv").write_text("not,a\nmatrix,at all\n")
     output = run("demo", "--quick", "--out", str(tmp_path), cwd=tmp_path, expected=1)
     for algo in METHODS:
-        assert f"{algo}, seed 1 failed:" in output
+        assert f"{algo}, seed 1: failed:" in output
     assert "success_matrix.csv is no success matrix" in output.replace("\n", "")
     assert not processes_of(tmp_path)
 

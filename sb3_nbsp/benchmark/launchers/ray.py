@@ -40,7 +40,7 @@ class RayLauncher(Launcher):
         self._ray: Any = ray
         self._is_own = not ray.is_initialized()
         if self._is_own:
-            ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+            ray.init(address=address or "local", log_to_driver=False, include_dashboard=False if address is None else None)
         resources = {"num_cpus": cpus, "num_gpus": gpus}
         # A process of its own for every run: nothing of an earlier one can be left in it
         environment = {"env_vars": {"OMP_NUM_THREADS": str(cpus)}}

@@ -1,0 +1,105 @@
+"""What a run is made with: its settings, the versions and the machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sb3_nbsp.benchmark.machine import machine, versions
+from sb3_nbsp.files import atomic_write, read_json_object
+from sb3_nbsp.zoo.algos import read_hyperparams
+
+FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """
+    Settings of one run, plain values only.
+
+    :param algo: the zoo's name of the algorithm
+    :param env_id: id of a task sequence
+    :param seed: seed of the agent and its environment
+    :param env_kwargs: arguments of the environment
+    :param hyperparams: of the agent: the YAML file's and what takes their place
+    :param n_eval_episodes: episodes per task after each phase
+    :param save_freq: steps between two checkpoints
+    """
+
+    algo: str
+    env_id: str
+    seed: int
+    env_kwargs: dict[str, Any]
+    hyperparams: dict[str, Any]
+    n_eval_episodes: int
+    save_freq: int
+
+    @classmethod
+    def resolve(
+        cls,
+        algo: str,
+        env_id: str,
+        seed: int,
+        env_kwargs: dict[str, Any] | None,
+        hyperparams: dict[str, Any] | None,
+        n_eval_episodes: int,
+        save_freq: int,
+    ) -> RunSettings:
+        """
+        Settings as they are after the YAML file was read.
+
+        :param algo: see :class:`RunSettings`
+        :param env_id: see :class:`RunSettings`
+        :param seed: see :class:`RunSettings`
+        :param env_kwargs: None for none
+        :param hyperparams: take the place of those of the YAML file
+        :param n_eval_episodes: see :class:`RunSettings`
+        :param save_freq: see :class:`RunSettings`
+        :return: the settings
+        :raises ValueError: if there is no such algorithm, or a value is not plain
+        """
+        options = plain({**read_hyperparams(algo, env_id), **(hyperparams or {})})
+        if isinstance(options.get("train_freq"), list):  # SB3 wants a tuple, which JSON does not know
+            options["train_freq"] = tuple(options["train_freq"])
+        return cls(algo, env_id, seed, plain(env_kwargs or {}), options, n_eval_episodes, save_freq)
+
+    def differences(self, folder: Path) -> list[str]:
+        """
+        :param folder: a run's folder with a ``config.json``
+        :return: names of the settings in which the run differs from these
+        """
+        earlier = read_json_object(folder / FILE)
+        return [name for name, value in plain(asdict(self)).items() if earlier.get(name) != value]
+
+    def write(self, folder: Path, is_new: bool) -> None:
+        """
+        Write the settings, the versions and the machine into a run's folder.
+
+        :param folder: the run's folder
+        :param is_new: the run begins anew; otherwise the settings must be those of its first start
+        :raises ValueError: if they are not, or if they are not there
+        """
+        if not is_new:
+            if not (folder / FILE).exists():
+                raise ValueError(f"{folder} has lost its {FILE}: delete the folder to begin anew")
+            if changed := self.differences(folder):
+                raise ValueError(
+                    f"{folder} holds a run with other settings ({', '.join(changed)}): delete it, or choose another folder"
+                )
+        content = {**asdict(self), "versions": versions(), "machine": machine()}
+        atomic_write(folder / FILE, json.dumps(content, indent=2) + "\n")
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """
+    :param values: options
+    :return: the same, as they come out of a JSON file: lists for tuples
+    :raises ValueError: if a value is not plain
+    """
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(values))
+    except TypeError as error:
+        raise ValueError(f"Options must be numbers, strings, lists or dictionaries: {error}") from error
+    return found
