@@ -504,7 +504,7 @@ def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch:
         "stable_baselines3.common.save_util.pickle.dump", lambda _obj, file, **_: (file.write(b"half"), fail())
     )
     monkeypatch.setattr(
-        "pathlib.Path.write_text", lambda self, text: self.write_bytes(text.encode()[:1]) if what == "path" else fail()
+        "pathlib.Path.write_text", lambda self, text, **_: self.write_bytes(text.encode()[:1]) if what == "path" else fail()
     )
     with pytest.raises(OSError, match="no space"):
         write()
