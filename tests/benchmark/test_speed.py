@@ -8,6 +8,7 @@ from stable_baselines3 import SAC
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
 from sb3_nbsp.benchmark import speed
+from sb3_nbsp.benchmark.__main__ import main
 from sb3_nbsp.interventions import ExperienceReplay, GradientMasking
 
 
@@ -29,10 +30,9 @@ def test_the_masked_model_has_masks_and_memory():
 
 
 def test_the_script_prints_ratios(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["speed", "--net-arch", "16", "--rounds", "3", "--steps", "1"])
     monkeypatch.setattr(speed.th, "set_num_threads", lambda number: None)
     monkeypatch.setenv("COLUMNS", "200")
-    speed.main()
+    assert main(["speed", "--net-arch", "16", "--rounds", "3", "--steps", "1"]) == 0
     output = capsys.readouterr().out
     for name in ("SB3 SAC", "ContinualSAC", "NBSPSAC with masks"):
         assert re.search(rf"{name}.*\d\.\d\d", output)

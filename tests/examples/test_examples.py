@@ -70,7 +70,7 @@ def test_the_quick_demo_interrupted_and_started_again(tmp_path):
         command(*arguments), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
-        wait_for(lambda: all(latest_checkpoint(folder / algo / "seed_2" / "seed_2") for algo in METHODS), process)
+        wait_for(lambda: all(latest_checkpoint(folder / algo / "seed_2") for algo in METHODS), process)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     finally:
