@@ -36,7 +36,7 @@ class NBSPSAC(ContinualSAC):
     :param mask_networks: "both", "actor" or "critic"
     :param identification: "goal", "activation", "weight" or "random"
     :param identification_steps: T
-    :param identification_data: "training" or "fresh"
+    :param identification_data: "auto", "training" or "fresh"
     :param goal_metric: "auto", "step_success", "episode_success", "episode_return" or a function of (reward, done, info)
     :param exclude_dead: never select dead neurons
     :param replay: use experience replay; the options are those of :class:`~sb3_nbsp.interventions.ExperienceReplay`
@@ -61,7 +61,7 @@ class NBSPSAC(ContinualSAC):
         mask_networks: Literal["both", "actor", "critic"] = "both",
         identification: Literal["goal", "activation", "weight", "random"] = "goal",
         identification_steps: int = 10_000,
-        identification_data: Literal["training", "fresh"] = "training",
+        identification_data: Literal["auto", "training", "fresh"] = "auto",
         goal_metric: GoalMetric = "auto",
         exclude_dead: bool = True,
         replay: bool = True,

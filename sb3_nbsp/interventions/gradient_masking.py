@@ -17,7 +17,7 @@ from torch import nn
 from sb3_nbsp.interventions.base import Intervention, Network, Phase, check_option, check_range, own_seed
 from sb3_nbsp.interventions.goal_window import GOAL_METRICS, GoalMetric, GoalWindow
 from sb3_nbsp.interventions.networks import ScoredNetwork, scored_networks
-from sb3_nbsp.interventions.rollout import fresh_steps
+from sb3_nbsp.interventions.rollout import fresh_steps, has_own_spaces
 from sb3_nbsp.neurons.activations import record_activations
 from sb3_nbsp.neurons.histograms import activation_histogram
 from sb3_nbsp.neurons.layers import count_neurons, split_by_layer
@@ -52,7 +52,8 @@ class GradientMasking(Intervention):
     :param identification: "goal" (the paper's), "activation", "weight" or "random" (its table 3)
     :param identification_steps: T, number of steps to identify on
     :param identification_data: "training" takes the last T steps of the phase, "fresh" lets the trained
-        policy act for T steps in an environment of its own, without learning
+        policy act for T steps in an environment of its own, without learning; "auto" is "fresh" on a task
+        sequence that is not wrapped into another space, and "training" elsewhere
     :param goal_metric: q(t): "step_success", "episode_success", "episode_return", a function of
         (reward, done, info) of a step, or "auto": the step's success where the environment reports
         ``info["success"]`` (or ``"is_success"``), the episode's return elsewhere
@@ -70,7 +71,7 @@ class GradientMasking(Intervention):
         mask_networks: Literal["both", "actor", "critic"] = "both",
         identification: Literal["goal", "activation", "weight", "random"] = "goal",
         identification_steps: int = 10_000,
-        identification_data: Literal["training", "fresh"] = "training",
+        identification_data: Literal["auto", "training", "fresh"] = "auto",
         goal_metric: GoalMetric = "auto",
         exclude_dead: bool = True,
     ) -> None:
@@ -82,7 +83,7 @@ class GradientMasking(Intervention):
         check_option("mask_networks", mask_networks, ("both", "actor", "critic"))
         check_option("identification", identification, ("goal", "activation", "weight", "random"))
         check_range("identification_steps", identification_steps, 1, integer=True)
-        check_option("identification_data", identification_data, ("training", "fresh"))
+        check_option("identification_data", identification_data, ("auto", "training", "fresh"))
         if not callable(goal_metric):
             check_option("goal_metric", goal_metric, GOAL_METRICS)
         check_option("exclude_dead", exclude_dead, (True, False))
@@ -158,17 +159,17 @@ class GradientMasking(Intervention):
             self._window.break_episodes()
         env = self.agent.env
         assert env is not None
-        if self.identification_data == "fresh" and "phase" in env.unwrapped.reset_infos[0]:
-            if not env.has_attr("task_makers"):
-                raise ValueError(
-                    "identification_data='fresh' needs an environment with task_makers, as a TaskSequence has them"
-                )
+        if self.identification_data == "training" or "phase" not in env.unwrapped.reset_infos[0]:
+            return
+        if env.has_attr("task_makers"):
             # A phase also ends when the environment is exchanged for one that may lack its task
             self._task_makers.update(env.get_attr("task_makers", indices=0)[0])
+        elif self.identification_data == "fresh":
+            raise ValueError("identification_data='fresh' needs an environment with task_makers, as a TaskSequence has them")
 
     def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """See :meth:`Intervention.on_transition`."""
-        if self.identification_data == "training":
+        if self.identification_data != "fresh":
             self._window.add(rewards, dones, infos)
 
     def on_phase_start(self, phase: Phase) -> None:
@@ -235,7 +236,7 @@ class GradientMasking(Intervention):
         if self.identification in ("weight", "random"):  # these look at no step
             rows = envs = np.zeros(0, dtype=int)
             return (*self._batch(buffer, rows, envs), np.zeros(0))
-        if self.identification_data == "fresh":
+        if self._wants_fresh_steps(phase):
             if phase.task not in self._task_makers:
                 self._skip(phase, f"the environment's task_makers lack the task {phase.task!r}, which has just ended")
                 return None
@@ -248,6 +249,11 @@ class GradientMasking(Intervention):
             self._skip(phase, "the goal metric is the same at all steps, and so is the return of the episodes")
             return None
         return (*self._batch(buffer, rows, envs), goal_metric)
+
+    def _wants_fresh_steps(self, phase: Phase) -> bool:
+        if self.identification_data != "auto":
+            return self.identification_data == "fresh"
+        return phase.task in self._task_makers and has_own_spaces(self.agent, self._task_makers[phase.task])
 
     def _skip(self, phase: Phase, reason: str) -> None:
         warnings.warn(

@@ -15,6 +15,17 @@ from tqdm.auto import tqdm
 from sb3_nbsp.interventions.goal_window import GoalWindow
 
 
+def has_own_spaces(agent: OffPolicyAlgorithm, make_env: Callable[[], gym.Env]) -> bool:
+    """
+    :param agent: the agent
+    :param make_env: makes an environment
+    :return: whether its spaces are the agent's: wrappers around a whole sequence are not part of its tasks
+    """
+    env = agent._wrap_env(make_env(), monitor_wrapper=True)
+    env.close()
+    return bool(env.observation_space == agent.observation_space and env.action_space == agent.action_space)
+
+
 def fresh_steps(
     agent: OffPolicyAlgorithm,
     make_env: Callable[[], gym.Env],

@@ -207,7 +207,7 @@ def test_fused_can_be_chosen_again(tmp_path: Path, fused: bool) -> None:
 
 def test_interventions_of_the_user(tmp_path: Path) -> None:
     interventions = [
-        GradientMasking(skill_proportion=0.5, mask_alpha=0.1),
+        GradientMasking(skill_proportion=0.5, mask_alpha=0.1, identification_data="training"),
         ExperienceReplay(memory_size=30, replay_interval=3),
     ]
     agent = tiny(ContinualSAC, tagged_sequence(), interventions=interventions)

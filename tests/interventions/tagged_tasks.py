@@ -13,6 +13,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.logger import Logger
 
+from sb3_nbsp import NBSPSAC
 from sb3_nbsp.interventions import Intervention
 from sb3_nbsp.tasks import TaskSequence
 
@@ -134,7 +135,9 @@ TINY: dict[str, Any] = {
 
 
 def tiny(cls: type, env: Any, **kwargs: Any) -> Any:
-    """An agent with small networks."""
+    """An agent with small networks, which identifies skill neurons on its training steps: 10 000 fresh ones take time."""
+    if issubclass(cls, NBSPSAC):
+        kwargs = {"identification_data": "training", **kwargs}
     return cls(env=env, **{**copy.deepcopy(TINY), **kwargs})
 
 

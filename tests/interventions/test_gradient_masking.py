@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tagged_tasks import (
@@ -42,8 +43,12 @@ def forget_what_was_played() -> Iterator[None]:
     yield
 
 
+def on_training_steps(**options: Any) -> GradientMasking:
+    return GradientMasking(**{"identification_data": "training", **options})
+
+
 def masked(env: Any, spy: Spy | None = None, agent: dict[str, Any] | None = None, **options: Any) -> Any:
-    masking = GradientMasking(**options)
+    masking = on_training_steps(**options)
     return tiny(ContinualSAC, env, interventions=[masking] if spy is None else [spy, masking], **(agent or {}))
 
 
@@ -430,6 +435,52 @@ def test_training_with_fresh_identification_is_undisturbed() -> None:
     assert differing(states[0][1], states[1][1]) == []
 
 
+@pytest.mark.parametrize(("is_wrapped", "same_as"), [(False, "fresh"), (True, "training")])
+def test_auto_takes_fresh_steps_where_it_can(is_wrapped: bool, same_as: str) -> None:
+    """Wrappers around the whole sequence are not part of its tasks, whose own environments then have other spaces."""
+    scores = []
+    for data in ("auto", same_as):
+        env = tagged_sequence()
+        agent = masked(FlattenedTwice(env) if is_wrapped else env, identification_data=data, identification_steps=40)
+        agent.learn(60)
+        scores.append(masking_of(agent).scores["red"]["actor"])
+    assert th.equal(*scores) and len(scores[0].unique()) > 3
+
+
+class FlattenedTwice(gym.ObservationWrapper):
+    """Every observation twice."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (8,), np.float32)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        return np.concatenate([observation, observation])
+
+
+def test_auto_without_task_makers_takes_training_steps() -> None:
+    scores = []
+    for data in ("auto", "training"):
+        agent = masked(Announces(tagged_sequence()), identification_data=data, identification_steps=40)
+        agent.learn(60)
+        scores.append(masking_of(agent).scores["red"]["actor"])
+    assert th.equal(*scores)
+
+
+class Announces(gym.Env):
+    """Passes on what a sequence says of its phases, and nothing else of it."""
+
+    def __init__(self, sequence: TaskSequence) -> None:
+        self._sequence = sequence
+        self.observation_space, self.action_space = sequence.observation_space, sequence.action_space
+
+    def reset(self, **kwargs: Any) -> Any:
+        return self._sequence.reset(**kwargs)
+
+    def step(self, action: np.ndarray) -> Any:
+        return self._sequence.step(action)
+
+
 def test_fresh_steps_need_equal_spaces() -> None:
     env = gym.wrappers.TransformObservation(
         tagged_sequence(), lambda observation: observation[:3], gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -539,7 +590,7 @@ def test_equal_returns_say_nothing_either() -> None:
 
 @pytest.mark.parametrize("accumulation", ["minimum", "latest"])
 def test_accumulation(accumulation: str) -> None:
-    masking, after = GradientMasking(mask_accumulation=accumulation, skill_proportion=0.4), []  # type: ignore[arg-type]
+    masking, after = on_training_steps(mask_accumulation=accumulation, skill_proportion=0.4), []  # type: ignore[arg-type]
 
     class Look(Spy):
         def on_phase_end(self, phase: Any) -> None:
@@ -586,7 +637,7 @@ FIRST_MASKED_STEP = 60 + 20 + 1
 def first_step(networks: str, **options: Any) -> tuple[Any, dict[str, th.Tensor], dict[str, th.Tensor], dict[str, th.Tensor]]:
     """Masking, then the parameters before and after the first masked step, and after the same step without masks."""
     results = []
-    for masking in (GradientMasking(mask_networks=networks, **options), None):  # type: ignore[arg-type]
+    for masking in (on_training_steps(mask_networks=networks, **options), None):  # type: ignore[arg-type]
         agent = tiny(ContinualSAC, tagged_sequence(), interventions=[] if masking is None else [masking], fused=False)
         agent.learn(FIRST_MASKED_STEP - 1)
         before = parameters(agent)
@@ -663,7 +714,7 @@ def test_masked_neurons_move_less_over_the_next_phase() -> None:
     ends: dict[str, tuple[float, float]] = {}
     masks: Any = None
     for name in ("masked", "plain"):
-        interventions = [GradientMasking()] if name == "masked" else []
+        interventions = [on_training_steps()] if name == "masked" else []
         agent = tiny(ContinualSAC, tagged_sequence(steps_per_task=100), interventions=interventions)
         agent.learn(100)
         before = parameters(agent)
@@ -697,7 +748,7 @@ class Gradients(Spy):
 def test_gradient_target() -> None:
     """mask_target="gradient" multiplies the gradients and leaves the step to Adam."""
     first, last = Gradients(), Gradients()
-    masking = GradientMasking(mask_target="gradient")
+    masking = on_training_steps(mask_target="gradient")
     agent = tiny(ContinualSAC, tagged_sequence(), interventions=[first, masking, last])
     agent.learn(100)
     assert masking._steps == {}
@@ -717,7 +768,7 @@ def test_gradient_target() -> None:
 
 def test_step_target_leaves_the_gradients_alone() -> None:
     first, last = Gradients(), Gradients()
-    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[first, GradientMasking(), last])
+    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[first, on_training_steps(), last])
     agent.learn(90)
     assert len(first.gradients) == 2 * agent._n_updates > 80
     for (_, raw), (_, given) in zip(first.gradients, last.gradients, strict=True):
@@ -727,7 +778,7 @@ def test_step_target_leaves_the_gradients_alone() -> None:
 @pytest.mark.parametrize("optimizer", [th.optim.SGD, th.optim.AdamW, th.optim.RMSprop, th.optim.Adagrad])
 def test_the_step_is_scaled_whatever_the_optimizer(optimizer: type[th.optim.Optimizer]) -> None:
     results = []
-    for masking in (GradientMasking(mask_networks="critic"), None):
+    for masking in (on_training_steps(mask_networks="critic"), None):
         policy_kwargs = {"net_arch": [8, 8], "optimizer_class": optimizer}
         interventions = [] if masking is None else [masking]
         agent = tiny(ContinualSAC, tagged_sequence(), interventions=interventions, policy_kwargs=policy_kwargs)

@@ -19,6 +19,10 @@ from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, Interventi
 from sb3_nbsp.interventions.base import check_option, check_range, own_seed
 
 
+def masks_of_training(**options: Any) -> GradientMasking:
+    return GradientMasking(identification_data="training", **options)
+
+
 class Diary(Intervention):
     """Writes every call into a list that several of them share."""
 
@@ -174,7 +178,7 @@ def test_hooks_that_do_nothing_change_nothing() -> None:
 
 
 def test_two_of_a_kind_keep_their_states_apart() -> None:
-    first, second = GradientMasking(skill_proportion=0.1), GradientMasking(skill_proportion=0.5, mask_type="hard")
+    first, second = masks_of_training(skill_proportion=0.1), masks_of_training(skill_proportion=0.5, mask_type="hard")
     agent = tiny(ContinualSAC, tagged_sequence(), interventions=[first, ExperienceReplay(50), second])
     agent.learn(100)
     state = agent.hooks.state_dict()
@@ -182,7 +186,7 @@ def test_two_of_a_kind_keep_their_states_apart() -> None:
     counts = [int((th.cat([*masking.masks.values()]) < 1).sum()) for masking in (first, second)]
     assert counts == [3 * round(1.6), 3 * 8]
     expected = copy.deepcopy((first.masks, second.masks))
-    fresh = [GradientMasking(), ExperienceReplay(), GradientMasking()]
+    fresh = [masks_of_training(), ExperienceReplay(), masks_of_training()]
     other = tiny(ContinualSAC, tagged_sequence(), interventions=fresh)
     other.hooks.load_state_dict(state)
     assert differing(fresh[0].masks, expected[0]) == [] == differing(fresh[2].masks, expected[1])  # type: ignore[attr-defined]
