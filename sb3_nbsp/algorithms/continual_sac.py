@@ -17,7 +17,7 @@ from sb3_nbsp.algorithms.gradients import AutogradGradients, SACGradients
 from sb3_nbsp.algorithms.mlp_gradients import MlpGradients, can_use_mlp_gradients
 from sb3_nbsp.algorithms.phases import PhasedAlgorithm, reset_optimizer
 from sb3_nbsp.interventions import Intervention, Interventions
-from sb3_nbsp.interventions.base import check_option, check_range
+from sb3_nbsp.interventions.base import check_interventions, check_option, check_range
 
 SelfContinualSAC = TypeVar("SelfContinualSAC", bound="ContinualSAC")
 
@@ -99,8 +99,7 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         if known_task_threshold is not None:
             check_range("known_task_threshold", known_task_threshold, 0, 1, low_open=True)
         check_range("look_episodes", look_episodes, 1, integer=True)
-        if not isinstance(interventions, Sequence) or not all(isinstance(each, Intervention) for each in interventions):
-            raise ValueError(f"interventions must be a list of Intervention objects, not {interventions!r}")
+        check_interventions(interventions)
         switches = {"clear_replay_buffer": clear_replay_buffer, "reset_optimizers": reset_optimizers}
         for name, value in {**switches, "reset_ent_coef": reset_ent_coef, "fused": fused}.items():
             check_option(name, value, (True, False))
@@ -296,7 +295,7 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 4,
-        tb_log_name: str = "ContinualSAC",
+        tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfContinualSAC:
@@ -306,17 +305,15 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         :param total_timesteps: environment steps
         :param callback: see SB3
         :param log_interval: episodes between two records
-        :param tb_log_name: name of the run for TensorBoard
+        :param tb_log_name: name of the run for TensorBoard; None for that of the class
         :param reset_num_timesteps: see SB3; pass False to continue
         :param progress_bar: show a progress bar
         :return: the agent
         """
-        super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        name = tb_log_name or type(self).__name__
+        super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
         self._last_progress = self._get_progress()
         return self
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_qf_schedule", "_initial_log_ent_coef"]
-
-
-__all__ = ["ContinualSAC"]

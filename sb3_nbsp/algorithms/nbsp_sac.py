@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.sac.policies import SACPolicy
 
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC
 from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, Intervention
 from sb3_nbsp.interventions.base import check_option
 from sb3_nbsp.interventions.goal_window import GoalMetric
-
-SelfNBSPSAC = TypeVar("SelfNBSPSAC", bound="NBSPSAC")
 
 
 class NBSPSAC(ContinualSAC):
@@ -109,15 +107,3 @@ class NBSPSAC(ContinualSAC):
         )
         replay = ExperienceReplay(memory_size=self.memory_size, replay_interval=self.replay_interval)
         return [*([masking] if self.masking else []), *([replay] if self.replay else [])]
-
-    def learn(
-        self: SelfNBSPSAC,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str = "NBSPSAC",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfNBSPSAC:
-        """Train, see :meth:`ContinualSAC.learn`."""
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

@@ -8,6 +8,7 @@ import pickle
 from typing import Any, TypeVar
 
 import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
@@ -20,11 +21,8 @@ Self = TypeVar("Self", bound="PersistentAlgorithm")
 File = str | pathlib.Path | io.BufferedIOBase
 
 
-class PersistentAlgorithm(OffPolicyAlgorithm):
-    """
-    An off-policy algorithm whose interventions travel with its files: their state inside the model's zip, their
-    memory inside the replay buffer's pickle. Files of plain SB3 load too.
-    """
+class PersistentAlgorithm(BaseAlgorithm):
+    """An algorithm whose interventions' state travels inside the model's zip. Files of plain SB3 load too."""
 
     hooks: Interventions
 
@@ -77,6 +75,17 @@ class PersistentAlgorithm(OffPolicyAlgorithm):
         parameters.setdefault("hooks", self.hooks.state_dict())  # type: ignore[arg-type]
         super().set_parameters(parameters, exact_match, device)
 
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "hooks"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts, tensors = super()._get_torch_save_params()
+        return [*state_dicts, "hooks"], tensors
+
+
+class PersistentMemory(PersistentAlgorithm, OffPolicyAlgorithm):
+    """An off-policy algorithm whose interventions' memory travels inside the replay buffer's pickle."""
+
     def save_replay_buffer(self, path: File) -> None:
         """
         Save the replay buffer and, with it, what the interventions remember of earlier tasks.
@@ -115,13 +124,6 @@ class PersistentAlgorithm(OffPolicyAlgorithm):
         except Exception as error:
             self.replay_buffer = own
             raise ValueError(f"{path} does not hold a replay buffer for this agent: {error}") from error
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "hooks"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        state_dicts, tensors = super()._get_torch_save_params()
-        return [*state_dicts, "hooks"], tensors
 
 
 def _with_suffix(path: str | pathlib.Path, suffix: str) -> pathlib.Path:

@@ -12,14 +12,14 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn
 
-from sb3_nbsp.algorithms.persistence import File, PersistentAlgorithm
+from sb3_nbsp.algorithms.persistence import File, PersistentMemory
 from sb3_nbsp.interventions import Phase
 
 # Attributes that are rebuilt when a model is loaded
 _NOT_SAVED = ["_crossed", "_sequence_over", "_keep_counting", "_last_progress", "show_progress"]
 
 
-class PhasedAlgorithm(PersistentAlgorithm):
+class PhasedAlgorithm(PersistentMemory):
     """
     An off-policy algorithm that learns of phases from ``info["boundary"]``, which is True at the last step of a
     phase, and from ``info["task"]`` and ``info["phase"]`` of the reset behind it. On an environment that says
@@ -49,7 +49,7 @@ class PhasedAlgorithm(PersistentAlgorithm):
         self._is_known = False  # is the policy good enough to act in the warm-up?
 
     def save(self, path: File, exclude: Any = None, include: Any = None) -> None:
-        """Save the model and how far its environment is in the task sequence; see :meth:`PersistentAlgorithm.save`."""
+        """Save the model and how far its environment is in the task sequence; see :meth:`PersistentMemory.save`."""
         loaded = self._sequence_progress
         self._sequence_progress = loaded or self._get_progress()
         try:

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 if TYPE_CHECKING:
-    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+    from sb3_nbsp.neurons import NeuronLayer
 
 Network = Literal["actor", "critic"]
+NETWORKS: tuple[Network, ...] = ("actor", "critic")
 AnyIntervention = TypeVar("AnyIntervention", bound="Intervention")
 
 
@@ -39,9 +43,9 @@ class Intervention:
     and :meth:`load_state_dict`.
     """
 
-    agent: OffPolicyAlgorithm
+    agent: BaseAlgorithm
 
-    def attach(self, agent: OffPolicyAlgorithm) -> None:
+    def attach(self, agent: BaseAlgorithm) -> None:
         """
         Called when the agent's networks have been built, also when a saved model is loaded.
 
@@ -116,6 +120,24 @@ class Intervention:
     def after_train(self) -> None:
         """All gradient steps of one call of ``train()`` are done."""
 
+    def extra_epochs(self) -> int:
+        """
+        Epochs that an on-policy agent trains beyond its ``n_epochs`` on the rollout at hand.
+
+        :return: number of epochs
+        """
+        return 0
+
+    def before_renewal(self) -> None:
+        """Another intervention is about to renew neurons of the actor."""
+
+    def after_renewal(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
+        """
+        Another intervention has renewed neurons of the actor.
+
+        :param renewed: pairs of a layer and the indices of its renewed neurons
+        """
+
     def state_dict(self) -> dict[str, Any]:
         """
         State that travels with the saved model.
@@ -152,6 +174,20 @@ class Intervention:
         return {name: value for name, value in vars(self).items() if not name.startswith("_") and name != "agent"}
 
 
+class OffPolicyIntervention(Intervention):
+    """An intervention that works on the replay buffer of an off-policy agent."""
+
+    agent: OffPolicyAlgorithm
+
+    def attach(self, agent: BaseAlgorithm) -> None:
+        """See :meth:`Intervention.attach`."""
+        if not isinstance(agent, OffPolicyAlgorithm):
+            raise ValueError(
+                f"interventions: {type(self).__name__} needs a replay buffer, which {type(agent).__name__} has not"
+            )
+        super().attach(agent)
+
+
 class Interventions:
     """
     The interventions of one agent, called in order; those behind a step in reverse order, so that each
@@ -177,7 +213,7 @@ class Interventions:
                 return intervention
         raise ValueError(f"The agent has no {kind.__name__}; it has {[type(each).__name__ for each in self._all]}")
 
-    def attach(self, agent: OffPolicyAlgorithm) -> None:
+    def attach(self, agent: BaseAlgorithm) -> None:
         """See :meth:`Intervention.attach`."""
         for intervention in self._all:
             intervention.attach(agent)
@@ -231,6 +267,20 @@ class Interventions:
         for intervention in self._all:
             intervention.after_train()
 
+    def extra_epochs(self) -> int:
+        """See :meth:`Intervention.extra_epochs`; the sum over the interventions."""
+        return sum(intervention.extra_epochs() for intervention in self._all)
+
+    def before_renewal(self) -> None:
+        """See :meth:`Intervention.before_renewal`."""
+        for intervention in self._all:
+            intervention.before_renewal()
+
+    def after_renewal(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
+        """See :meth:`Intervention.after_renewal`."""
+        for intervention in self._all:
+            intervention.after_renewal(renewed)
+
     def state_dict(self) -> dict[str, Any]:
         """State of all interventions, by position and class name."""
         return {_key(i, each): each.state_dict() for i, each in enumerate(self._all)}
@@ -271,16 +321,26 @@ def _key(index: int, intervention: Intervention) -> str:
     return f"{index}.{type(intervention).__name__}"
 
 
-def own_seed(agent: OffPolicyAlgorithm, phase: Phase, purpose: int) -> int:
+def own_seed(agent: BaseAlgorithm, phase: Phase | int, purpose: int) -> int:
     """
     Seed for randomness of an intervention's own, so that switching it on leaves the agent's random streams alone.
 
     :param agent: its seed is used; an agent without one counts as seed 0
-    :param phase: the phase that the randomness is for
+    :param phase: the phase that the randomness is for, or another number that tells occasions apart
     :param purpose: a number of the caller's own
     :return: a seed
     """
-    return int(np.random.SeedSequence([agent.seed or 0, phase.index, purpose]).generate_state(1)[0])
+    occasion = phase.index if isinstance(phase, Phase) else phase
+    return int(np.random.SeedSequence([agent.seed or 0, occasion, purpose]).generate_state(1)[0])
+
+
+def check_interventions(interventions: Any) -> None:
+    """
+    :param interventions: what a user gave as ``interventions``
+    :raises ValueError: if it is no list of interventions
+    """
+    if not isinstance(interventions, Sequence) or not all(isinstance(each, Intervention) for each in interventions):
+        raise ValueError(f"interventions must be a list of Intervention objects, not {interventions!r}")
 
 
 def check_option(name: str, value: Any, allowed: Sequence[Any]) -> None:

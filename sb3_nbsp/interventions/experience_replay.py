@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_nbsp.interventions.base import Intervention, Phase, check_range, own_seed
+from sb3_nbsp.interventions.base import OffPolicyIntervention, Phase, check_range, own_seed
 from sb3_nbsp.interventions.task_memory import TaskMemory, stored_transitions
 
 
-class ExperienceReplay(Intervention):
+class ExperienceReplay(OffPolicyIntervention):
     r"""
     Keep a part of the transitions of finished phases in a memory :math:`D_{pre}` and draw every k-th batch from it
     (NBSP, equation 8; Algorithm 2, lines 9 and 21).
@@ -31,9 +32,10 @@ class ExperienceReplay(Intervention):
         self.memory_size = memory_size
         self.replay_interval = replay_interval
 
-    def attach(self, agent: OffPolicyAlgorithm) -> None:
+    def attach(self, agent: BaseAlgorithm) -> None:
         """See :meth:`Intervention.attach`."""
         super().attach(agent)
+        assert isinstance(agent, OffPolicyAlgorithm)
         if agent.n_steps > 1 or isinstance(agent.replay_buffer, NStepReplayBuffer):
             raise ValueError(
                 f"n_steps={agent.n_steps} needs transitions that follow each other, but the memory of ExperienceReplay keeps "

@@ -10,11 +10,12 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
-from sb3_nbsp.interventions.base import Intervention, Network, Phase, check_option, check_range, own_seed
+from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase, check_option, check_range, own_seed
 from sb3_nbsp.interventions.goal_window import GOAL_METRICS, GoalMetric, GoalWindow
 from sb3_nbsp.interventions.networks import ScoredNetwork, scored_networks
 from sb3_nbsp.interventions.rollout import fresh_steps, has_own_spaces
@@ -35,7 +36,7 @@ from sb3_nbsp.neurons.scores import (
 N_HISTOGRAMS = 4
 
 
-class GradientMasking(Intervention):
+class GradientMasking(OffPolicyIntervention):
     """
     At the end of a phase, score the hidden neurons of the actor and of each critic (NBSP, equations 1 to 4),
     select the top ``skill_proportion`` of each network (equation 5) and from then on scale what
@@ -99,9 +100,10 @@ class GradientMasking(Intervention):
         self.goal_metric = goal_metric
         self.exclude_dead = exclude_dead
 
-    def attach(self, agent: OffPolicyAlgorithm) -> None:
+    def attach(self, agent: BaseAlgorithm) -> None:
         """See :meth:`Intervention.attach`."""
         super().attach(agent)
+        assert isinstance(agent, OffPolicyAlgorithm)
         if isinstance(agent.observation_space, spaces.Dict):
             raise ValueError("GradientMasking needs a policy on one observation (MlpPolicy, CnnPolicy), not MultiInputPolicy")
         self._networks = [

@@ -1,16 +1,23 @@
-"""The networks of an agent whose neurons a method looks at: the actor and each critic."""
+"""The networks of an agent whose neurons a method looks at: the actor and each critic; or the actor alone, to renew it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.sac.policies import Actor, ContinuousCritic, SACPolicy
+from torch import nn
+from torch.distributions import Distribution
 
 from sb3_nbsp.interventions.base import Network
 from sb3_nbsp.neurons import NeuronLayer, find_neuron_layers
+from sb3_nbsp.neurons.renewal import Initializer
 
 
 @dataclass
@@ -58,3 +65,83 @@ def _critics(critic: ContinuousCritic) -> list[ScoredNetwork]:
         return ScoredNetwork(f"qf{index}", "critic", find_neuron_layers(chain), forward)
 
     return [network(index) for index in range(critic.n_critics)]
+
+
+@dataclass
+class ActorNetwork:
+    """
+    The policy of an agent, as something whose neurons can be renewed.
+
+    :param layers: the neuron layers to renew, in order
+    :param parameters: the parameters that belong to the actor alone
+    :param optimizer: moves the layers
+    :param initializer: how the layers were initialized
+    :param distribution: of the actions (before a squashing tanh) for a batch of observations as buffers hold them:
+        one distribution, or one for each part of the action; their entries are the states
+    """
+
+    layers: list[NeuronLayer]
+    parameters: list[nn.Parameter]
+    optimizer: th.optim.Optimizer
+    initializer: Initializer
+    distribution: Callable[[th.Tensor], list[Distribution]]
+
+
+def actor_network(agent: BaseAlgorithm, renew_shared: bool = False) -> ActorNetwork:
+    """
+    :param agent: an agent with a policy of PPO or SAC on one observation
+    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :return: the actor
+    :raises ValueError: if the policy is of another kind, or its shared layers cannot be renewed
+    """
+    if isinstance(agent.observation_space, spaces.Dict):
+        raise ValueError("policy: neurons are renewed in policies on one observation (MlpPolicy, CnnPolicy) only")
+    if isinstance(agent.policy, ActorCriticPolicy):
+        return _ppo_actor(agent.policy, renew_shared)
+    if isinstance(agent.policy, SACPolicy):
+        return _sac_actor(agent.policy, renew_shared)
+    raise ValueError(f"policy must be an ActorCriticPolicy or a SACPolicy, not {type(agent.policy).__name__}")
+
+
+def _ppo_actor(policy: ActorCriticPolicy, renew_shared: bool) -> ActorNetwork:
+    extractor, body = policy.pi_features_extractor, policy.mlp_extractor.policy_net
+    is_shared = policy.share_features_extractor
+    front = [] if is_shared and not renew_shared else [("actor.features_extractor", extractor)]
+    layers = find_neuron_layers([*front, ("actor.policy_net", body)], heads=[policy.action_net])
+    if front and is_shared:
+        _add_critic_as_consumer(layers, extractor, nn.Sequential(policy.mlp_extractor.value_net, policy.value_net))
+
+    def distribution(observations: th.Tensor) -> list[Distribution]:
+        found = policy.get_distribution(observations).distribution
+        return found if isinstance(found, list) else [found]
+
+    own = [body, policy.action_net] if is_shared else [extractor, body, policy.action_net]
+    parameters = [parameter for module in own for parameter in module.parameters()]
+    if hasattr(policy, "log_std"):
+        parameters.append(policy.log_std)
+    initializer = Initializer(float(np.sqrt(2)) if policy.ortho_init else None)
+    return ActorNetwork(layers, parameters, policy.optimizer, initializer, distribution)
+
+
+def _add_critic_as_consumer(layers: list[NeuronLayer], extractor: nn.Module, critic: nn.Module) -> None:
+    """The last layer of a shared features extractor is also read by the first layer of the critic."""
+    n_shared = len(find_neuron_layers([("", extractor)]))
+    if n_shared:
+        layers[n_shared - 1].consumers.append(next(leaf for leaf in critic.modules() if isinstance(leaf, nn.Linear)))
+
+
+def _sac_actor(policy: SACPolicy, renew_shared: bool) -> ActorNetwork:
+    actor, is_shared = policy.actor, policy.share_features_extractor
+    if is_shared and renew_shared and find_neuron_layers([("", actor.features_extractor)]):
+        raise ValueError("renew_shared: SAC's critics read a shared features extractor together with the action; use False")
+    front = [] if is_shared else [("actor.features_extractor", actor.features_extractor)]
+    heads = [actor.mu] if isinstance(actor.log_std, nn.Parameter) else [actor.mu, actor.log_std]
+    layers = find_neuron_layers([*front, ("actor.latent_pi", actor.latent_pi)], heads)
+
+    def distribution(observations: th.Tensor) -> list[Distribution]:
+        mean_actions, log_std, kwargs = actor.get_action_dist_params(observations)
+        return [actor.action_dist.proba_distribution(mean_actions, log_std, **kwargs).distribution]
+
+    shared = {id(parameter) for parameter in actor.features_extractor.parameters()} if is_shared else set()
+    parameters = [parameter for parameter in actor.parameters() if id(parameter) not in shared]
+    return ActorNetwork(layers, parameters, actor.optimizer, Initializer(), distribution)

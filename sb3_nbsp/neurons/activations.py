@@ -8,6 +8,37 @@ from torch import nn
 from sb3_nbsp.neurons.layers import NeuronLayer
 
 
+def neuron_activations(layer: NeuronLayer, output: th.Tensor) -> th.Tensor:
+    """
+    One number per neuron and step from what a layer's activation module returns: the average over the positions of a
+    convolution; for CReLU, relu(x) − relu(−x).
+
+    :param layer: the layer
+    :param output: shape (batch, features) or (batch, channels, height, width)
+    :return: shape (batch, neurons)
+    :raises ValueError: if the number of outputs is not that of the layer
+    """
+    check_outputs(layer, output)
+    averaged = output.flatten(2).mean(2) if output.dim() > 2 else output
+    if layer.features_per_neuron == 1:
+        return averaged
+    positive, negative = averaged.split(layer.n_neurons, dim=1)
+    return positive - negative
+
+
+def check_outputs(layer: NeuronLayer, output: th.Tensor) -> None:
+    """
+    :param layer: a layer
+    :param output: what its activation module returned
+    :raises ValueError: if the number of outputs is not that of the layer
+    """
+    if output.shape[1] != layer.features_per_neuron * layer.n_neurons:
+        raise ValueError(
+            f"Layer {layer.name!r} has {layer.n_neurons} neurons but "
+            f"{type(layer.activation).__name__} returns {output.shape[1]} activations"
+        )
+
+
 def record_activations(
     forward: Callable[..., object],
     inputs: Sequence[th.Tensor],
@@ -28,13 +59,7 @@ def record_activations(
 
     def hook(index: int) -> Callable[[nn.Module, object, th.Tensor], None]:
         def record(_module: nn.Module, _inputs: object, output: th.Tensor) -> None:
-            activation = output.flatten(2).mean(2) if output.dim() > 2 else output
-            if activation.shape[1] != layers[index].n_neurons:
-                raise ValueError(
-                    f"Layer {layers[index].name!r} has {layers[index].n_neurons} neurons but "
-                    f"{type(_module).__name__} returns {activation.shape[1]} activations"
-                )
-            recorded[index] = activation
+            recorded[index] = neuron_activations(layers[index], output)
 
         return record
 

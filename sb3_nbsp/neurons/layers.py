@@ -21,12 +21,14 @@ class NeuronLayer:
     :param activation: the module whose output holds the activations, of shape
         (batch, neurons) or (batch, channels, height, width)
     :param norms: normalization layers between the two; their gain and bias belong to the neuron
+    :param consumers: the modules whose weights multiply the layer's activations: the next layer, or the heads
     """
 
     name: str
     linear: nn.Linear | nn.Conv2d
     activation: nn.Module
     norms: list[nn.Module] = field(default_factory=list)
+    consumers: list[nn.Linear | nn.Conv2d] = field(default_factory=list)
 
     @property
     def n_neurons(self) -> int:
@@ -45,6 +47,29 @@ class NeuronLayer:
                 if parameter.shape[0] == self.n_neurons:
                     yield f"{prefix}.{name}", parameter
 
+    @property
+    def features_per_neuron(self) -> int:
+        """Outputs of the activation module for each neuron: 2 for :class:`~sb3_nbsp.neurons.crelu.CReLU`, otherwise 1."""
+        return int(getattr(self.activation, "features_per_neuron", 1))
+
+    def outgoing(self) -> Iterator[tuple[nn.Linear | nn.Conv2d, th.Tensor]]:
+        """
+        The weights that read the layer: column ``c`` of a consumer's weight, ``weight[:, c]``, is an outgoing weight.
+
+        :return: pairs of a consumer and the columns that read each neuron, shape
+            (neurons, features per neuron, positions); positions are those of a convolution in front of a flatten
+        :raises ValueError: if the consumer also reads something else, so that its columns cannot be told apart
+        """
+        for consumer in self.consumers:
+            n_columns, n_features = consumer.weight.shape[1], self.features_per_neuron * self.n_neurons
+            if n_columns % n_features != 0:
+                raise ValueError(
+                    f"Layer {self.name!r} has {n_features} outputs, but the layer behind it reads {n_columns} inputs: "
+                    "which of them belong to which neuron cannot be told"
+                )
+            columns = th.arange(n_columns, device=consumer.weight.device)
+            yield consumer, columns.view(self.features_per_neuron, self.n_neurons, -1).transpose(0, 1)
+
 
 def _leaves(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
     """Leaf modules in the order of their definition, which in SB3's networks is the order of the forward pass."""
@@ -55,7 +80,7 @@ def _leaves(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
         yield from _leaves(child, f"{prefix}.{name}" if prefix else name)
 
 
-def find_neuron_layers(chain: Sequence[tuple[str, nn.Module]]) -> list[NeuronLayer]:
+def find_neuron_layers(chain: Sequence[tuple[str, nn.Module]], heads: Sequence[nn.Module] = ()) -> list[NeuronLayer]:
     """
     Find the hidden layers of a network given as the modules that its input passes through.
 
@@ -63,21 +88,28 @@ def find_neuron_layers(chain: Sequence[tuple[str, nn.Module]]) -> list[NeuronLay
     One that is not is an output layer and has no neurons.
 
     :param chain: (name, module) pairs in the order of the forward pass, e.g. the features
-        extractor, the MLP and the head of an actor
+        extractor and the MLP of an actor
+    :param heads: output layers that read the end of the chain side by side
     :return: the layers, in the order of the forward pass
     :raises ValueError: if layers share an activation module
     """
     layers: list[NeuronLayer] = []
     name, linear, norms = "", None, []  # type: str, nn.Linear | nn.Conv2d | None, list[nn.Module]
+    unread: NeuronLayer | None = None  # the last layer found, as long as nothing has read it
     for leaf_name, leaf in (pair for prefix, module in chain for pair in _leaves(module, prefix)):
         if isinstance(leaf, (nn.Linear, nn.Conv2d)):
-            name, linear, norms = leaf_name, leaf, []
+            if unread is not None:
+                unread.consumers.append(leaf)
+            name, linear, norms, unread = leaf_name, leaf, [], None
         elif isinstance(leaf, _NORM_LAYERS):
             if linear is not None:  # one behind the activation is not incoming
                 norms.append(leaf)
         elif linear is not None and not isinstance(leaf, (nn.Flatten, nn.Dropout, nn.Identity, *_CONTAINERS)):
-            layers.append(NeuronLayer(name, linear, leaf, norms))
+            unread = NeuronLayer(name, linear, leaf, norms)
+            layers.append(unread)
             linear = None
+    if unread is not None:
+        unread.consumers += [leaf for head in heads for leaf in head.modules() if isinstance(leaf, (nn.Linear, nn.Conv2d))]
     if len({id(layer.activation) for layer in layers}) < len(layers):
         raise ValueError(
             "A network uses one activation module for several layers, whose activations cannot be told apart: "

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch as th
 from torch import nn
 
+from sb3_nbsp.neurons.activations import check_outputs
 from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons
 
 
@@ -36,13 +37,10 @@ def zeroed(layers: Sequence[NeuronLayer], neurons: th.Tensor) -> Iterator[None]:
 
 
 def _zero(layer: NeuronLayer, neurons: th.Tensor) -> Callable[[nn.Module, object, th.Tensor], th.Tensor]:
-    def hook(module: nn.Module, _inputs: object, output: th.Tensor) -> th.Tensor:
-        if output.shape[1] != layer.n_neurons:
-            raise ValueError(
-                f"Layer {layer.name!r} has {layer.n_neurons} neurons but "
-                f"{type(module).__name__} returns {output.shape[1]} activations"
-            )
+    def hook(_module: nn.Module, _inputs: object, output: th.Tensor) -> th.Tensor:
+        check_outputs(layer, output)
+        features = neurons.to(output.device).repeat(layer.features_per_neuron)
         # Over the batch, and over the positions of a convolution
-        return output.masked_fill(neurons.to(output.device).view(1, -1, *[1] * (output.dim() - 2)), 0.0)
+        return output.masked_fill(features.view(1, -1, *[1] * (output.dim() - 2)), 0.0)
 
     return hook

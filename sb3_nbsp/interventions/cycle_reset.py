@@ -1,0 +1,50 @@
+"""Cycle reset: renew a few neurons of every layer at a time, in turn, until all have been renewed (SBP)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_nbsp.interventions.neuron_reset import PeriodicReset
+
+
+class CycleReset(PeriodicReset):
+    r"""
+    Every F environment steps, draw the incoming parameters of the neurons
+    :math:`i \in [p \cdot l, (p + \gamma) \cdot l)` of each hidden layer of the actor anew, l being its width; then p
+    advances by γ, and from 1 back to 0 (P3O paper, Algorithms 1 and 2).
+
+    The two ends are rounded, so that every neuron is reset exactly once in a cycle also where :math:`\gamma l` is no
+    whole number. Outgoing weights stay. Without :class:`InnerDistillation` it is the paper's "PPO+Cycle".
+
+    Paper: Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning.
+
+    :param reset_frequency: F, in environment steps
+    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
+    :param clear_moments: also forget the optimizer's moments of what is reset
+    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :raises ValueError: if an option is out of its range
+    """
+
+    def attach(self, agent: BaseAlgorithm) -> None:
+        """See :meth:`Intervention.attach`."""
+        super().attach(agent)
+        self._position = 0  # resets since the cycle began: p is this times γ
+
+    def choose(self) -> list[th.Tensor]:
+        """The neurons whose turn it is; the next call gives those behind them."""
+        low, high = self._position * self.reset_rate, min(1.0, (self._position + 1) * self.reset_rate)
+        self._position = (self._position + 1) % math.ceil(1 / self.reset_rate - 1e-9)
+        return [th.arange(round(low * layer.n_neurons), round(high * layer.n_neurons)) for layer in self._network.layers]
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Intervention.state_dict`."""
+        return {**super().state_dict(), "position": self._position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See :meth:`Intervention.load_state_dict`."""
+        super().load_state_dict(state)
+        self._position = state["position"]

@@ -1,0 +1,137 @@
+"""Inner distillation: after a reset, teach the rest of the policy what it did before (SBP, P3O)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from torch.distributions import Distribution
+
+from sb3_nbsp.interventions.base import Intervention, check_range, own_seed
+from sb3_nbsp.interventions.networks import actor_network
+from sb3_nbsp.interventions.observations import training_observations
+from sb3_nbsp.interventions.policy_divergence import alpha_dkl, at_states, joined
+from sb3_nbsp.neurons.layers import NeuronLayer
+from sb3_nbsp.neurons.masks import mask_gradients
+
+_FORWARD_BATCH = 4096
+
+
+class InnerDistillation(Intervention):
+    r"""
+    Whenever another intervention renews neurons of the actor, distil the policy from before the renewal (the teacher)
+    into the policy after it (the student): P3O paper, Algorithms 1 and 2, equation 4. The incoming
+    parameters of the renewed neurons are frozen meanwhile; all others that belong to the actor alone learn.
+
+    The states are those of the last rollout, or are drawn from the replay buffer. Training goes in epochs
+    until the loss over all of them is at most τ. It has an optimizer of its own (Adam): the agent's moments do not see it.
+
+    Paper: Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning.
+
+    :param distill_alpha: α of equation 4: weight of KL(teacher ‖ student), in [0, 1]
+    :param distill_threshold: τ
+    :param max_distill_epochs: give up after so many epochs; training then goes on, with the record "distillation/at_cap"
+    :param min_distill_epochs: at least so many epochs; the paper's algorithms make one even if the loss is small already
+    :param distill_states: states to draw from a replay buffer
+    :param distill_batch_size: states of a minibatch
+    :param distill_learning_rate: of Adam
+    :raises ValueError: if an option is out of its range
+    """
+
+    def __init__(
+        self,
+        distill_alpha: float = 0.4,
+        distill_threshold: float = 0.01,
+        max_distill_epochs: int = 100,
+        min_distill_epochs: int = 1,
+        distill_states: int = 8192,
+        distill_batch_size: int = 256,
+        distill_learning_rate: float = 3e-4,
+    ) -> None:
+        check_range("distill_alpha", distill_alpha, 0, 1)
+        check_range("distill_threshold", distill_threshold, 0)
+        check_range("max_distill_epochs", max_distill_epochs, 1, integer=True)
+        check_range("min_distill_epochs", min_distill_epochs, 0, max_distill_epochs, integer=True)
+        check_range("distill_states", distill_states, 1, integer=True)
+        check_range("distill_batch_size", distill_batch_size, 1, integer=True)
+        check_range("distill_learning_rate", distill_learning_rate, 0, low_open=True)
+        self.distill_alpha = distill_alpha
+        self.distill_threshold = distill_threshold
+        self.max_distill_epochs = max_distill_epochs
+        self.min_distill_epochs = min_distill_epochs
+        self.distill_states = distill_states
+        self.distill_batch_size = distill_batch_size
+        self.distill_learning_rate = distill_learning_rate
+
+    def attach(self, agent: BaseAlgorithm) -> None:
+        """See :meth:`Intervention.attach`."""
+        super().attach(agent)
+        self._network = actor_network(agent)
+        self._epochs = 0
+        self._distillations = 0
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of distillation so far, over the life of the agent."""
+        return self._epochs
+
+    def before_renewal(self) -> None:
+        """Keep what the teacher does in the states (Algorithm 1: "copy the weights to the temporary model")."""
+        seed = own_seed(self.agent, self._distillations, purpose=300)
+        self._states = training_observations(self.agent, self.distill_states, seed)
+        self.agent.policy.set_training_mode(False)
+        self._teacher = self._act(self._states)
+
+    def after_renewal(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
+        """Distil (Algorithm 1, the inner loop)."""
+        frozen = []
+        for layer, neurons in renewed:
+            mask = th.ones(layer.n_neurons)
+            mask[neurons.cpu()] = 0.0
+            frozen += [(parameter, mask) for _, parameter in layer.incoming()]
+        optimizer = th.optim.Adam(self._network.parameters, lr=self.distill_learning_rate)
+        generator = th.Generator().manual_seed(own_seed(self.agent, self._distillations, purpose=301))
+        loss_before = loss = self._loss()
+        epochs = 0
+        while epochs < self.min_distill_epochs or (loss > self.distill_threshold and epochs < self.max_distill_epochs):
+            for batch in th.randperm(len(self._states), generator=generator).split(self.distill_batch_size):
+                self._step(batch, optimizer, frozen)
+            loss = self._loss()
+            epochs += 1
+        optimizer.zero_grad()
+        del self._states, self._teacher
+        self._epochs += epochs
+        self._distillations += 1
+        self._record(epochs, loss_before, loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Intervention.state_dict`."""
+        return {"epochs": self._epochs, "distillations": self._distillations}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See :meth:`Intervention.load_state_dict`."""
+        self._epochs, self._distillations = state["epochs"], state["distillations"]
+
+    def _step(self, batch: th.Tensor, optimizer: th.optim.Optimizer, frozen: Sequence[tuple[Any, th.Tensor]]) -> None:
+        student = self._network.distribution(self._states[batch])
+        loss = alpha_dkl(at_states(self._teacher, batch), student, self.distill_alpha).mean()
+        optimizer.zero_grad()
+        loss.backward(inputs=self._network.parameters)
+        # Adam leaves alone what has never had a gradient
+        mask_gradients(frozen)
+        optimizer.step()
+
+    @th.no_grad()
+    def _act(self, states: th.Tensor) -> list[Distribution]:
+        return joined([self._network.distribution(batch) for batch in states.split(_FORWARD_BATCH)])
+
+    def _loss(self) -> float:
+        """Of equation 4, averaged over the states."""
+        return alpha_dkl(self._teacher, self._act(self._states), self.distill_alpha).mean().item()
+
+    def _record(self, epochs: int, loss_before: float, loss: float) -> None:
+        records = {"epochs": epochs, "total_epochs": self._epochs, "loss_before": loss_before, "loss": loss}
+        for name, value in {**records, "at_cap": float(loss > self.distill_threshold)}.items():
+            self.agent.logger.record(f"distillation/{name}", value)

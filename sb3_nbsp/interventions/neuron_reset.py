@@ -1,0 +1,162 @@
+"""What the interventions that renew neurons of the actor share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_nbsp.interventions.base import Intervention, check_option, check_range, own_seed
+from sb3_nbsp.interventions.networks import ActorNetwork, actor_network
+from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons
+from sb3_nbsp.neurons.renewal import clear_incoming_moments, clear_outgoing_moments, cut_outgoing, renew_incoming
+
+
+class NeuronReset(Intervention):
+    """
+    Renews neurons of the actor: their incoming parameters are drawn anew with the policy's own initializer.
+
+    :param clear_moments: also forget the optimizer's moments of everything that is reset
+    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :raises ValueError: if an option is out of its range
+    """
+
+    # Whether a renewed neuron starts without outgoing weights
+    cuts_outgoing = False
+
+    def __init__(self, clear_moments: bool = True, renew_shared: bool = False) -> None:
+        check_option("clear_moments", clear_moments, (True, False))
+        check_option("renew_shared", renew_shared, (True, False))
+        self.clear_moments = clear_moments
+        self.renew_shared = renew_shared
+
+    def attach(self, agent: BaseAlgorithm) -> None:
+        """See :meth:`Intervention.attach`."""
+        super().attach(agent)
+        self._network = actor_network(agent, self.renew_shared)
+        if not self._network.layers:
+            raise ValueError(
+                f"policy_kwargs: net_arch gives {type(agent.policy).__name__} no hidden layer that belongs to the actor alone "
+                "and could be renewed; give it one, e.g. net_arch=[64], or renew the shared layers with renew_shared=True"
+            )
+        self._counts = {layer.name: th.zeros(layer.n_neurons, dtype=th.int64) for layer in self._network.layers}
+        self._n_renewals = 0
+
+    @property
+    def network(self) -> ActorNetwork:
+        """The actor."""
+        return self._network
+
+    @property
+    def reset_counts(self) -> dict[str, th.Tensor]:
+        """How often each neuron has been reset: layer name to a vector of shape (neurons,)."""
+        return self._counts
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Intervention.state_dict`."""
+        return {"counts": self._counts, "n_renewals": self._n_renewals}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See :meth:`Intervention.load_state_dict`."""
+        self._counts = {name: counts.cpu() for name, counts in state["counts"].items()}
+        self._n_renewals = state["n_renewals"]
+
+    def renew(self, chosen: Sequence[th.Tensor], mean_features: Sequence[th.Tensor] | None = None) -> None:
+        """
+        Renew neurons, and tell the other interventions.
+
+        :param chosen: for each layer the indices of the neurons to renew, shape (k,)
+        :param mean_features: for each layer what a neuron whose outgoing weights are cut leaves in the next layer's bias:
+            see :func:`~sb3_nbsp.neurons.renewal.cut_outgoing`
+        """
+        renewed = [(layer, neurons.to(self.agent.device)) for layer, neurons in zip(self._network.layers, chosen, strict=True)]
+        if not any(len(neurons) for _, neurons in renewed):
+            return
+        hooks = self.agent.hooks  # type: ignore[attr-defined]
+        hooks.before_renewal()
+        seed = own_seed(self.agent, self._n_renewals, purpose=200)
+        generator = th.Generator().manual_seed(seed)
+        for index, (layer, neurons) in enumerate(renewed):
+            renew_incoming(layer, neurons, self._network.initializer, generator)
+            if self.cuts_outgoing:
+                cut_outgoing(layer, neurons, None if mean_features is None else mean_features[index])
+            self._counts[layer.name][neurons.cpu()] += 1
+        self._clear_moments(renewed)
+        self._n_renewals += 1
+        self._record()
+        hooks.after_renewal(renewed)
+
+    def _clear_moments(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
+        if not self.clear_moments:
+            return
+        for layer, neurons in renewed:
+            clear_incoming_moments(self._network.optimizer, layer, neurons)
+            if self.cuts_outgoing:
+                clear_outgoing_moments(self._network.optimizer, layer, neurons)
+
+    def _record(self) -> None:
+        total = sum(int(counts.sum()) for counts in self._counts.values())
+        ever = sum(int((counts > 0).sum()) for counts in self._counts.values())
+        self.agent.logger.record("resets/total", total)
+        self.agent.logger.record("resets/share_ever_reset", ever / count_neurons(self._network.layers))
+
+
+class PeriodicReset(NeuronReset):
+    """
+    Renews neurons every ``reset_frequency`` environment steps, checked after each call of ``train()``.
+
+    :param reset_frequency: F, in environment steps
+    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
+    :param clear_moments: see :class:`NeuronReset`
+    :param renew_shared: see :class:`NeuronReset`
+    :raises ValueError: if an option is out of its range
+    """
+
+    def __init__(
+        self,
+        reset_frequency: int = 50_000,
+        reset_rate: float = 0.01,
+        clear_moments: bool = True,
+        renew_shared: bool = False,
+    ) -> None:
+        super().__init__(clear_moments, renew_shared)
+        check_range("reset_frequency", reset_frequency, 1, integer=True)
+        check_range("reset_rate", reset_rate, 0, 1, low_open=True)
+        self.reset_frequency = reset_frequency
+        self.reset_rate = reset_rate
+
+    def attach(self, agent: BaseAlgorithm) -> None:
+        """See :meth:`Intervention.attach`."""
+        super().attach(agent)
+        self._periods = 0  # whole periods of reset_frequency steps when it was last checked
+
+    @abstractmethod
+    def choose(self) -> list[th.Tensor]:
+        """
+        Which neurons to renew now.
+
+        :return: for each layer their indices, shape (k,)
+        """
+
+    def on_learn_start(self, reset: bool) -> None:
+        """See :meth:`Intervention.on_learn_start`. The agent's count of steps may have begun anew."""
+        self._periods = min(self._periods, self.agent.num_timesteps // self.reset_frequency)
+
+    def after_train(self) -> None:
+        """Reset if a multiple of ``reset_frequency`` steps has been passed since the last call."""
+        periods = self.agent.num_timesteps // self.reset_frequency
+        if periods > self._periods:
+            self.renew(self.choose())
+        self._periods = periods
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Intervention.state_dict`."""
+        return {**super().state_dict(), "periods": self._periods}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See :meth:`Intervention.load_state_dict`."""
+        super().load_state_dict(state)
+        self._periods = state["periods"]

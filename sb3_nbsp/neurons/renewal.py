@@ -1,0 +1,113 @@
+"""Renew neurons: draw their incoming parameters anew, cut their outgoing weights, forget the optimizer's moments of both."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch as th
+from torch import nn
+
+from sb3_nbsp.neurons.layers import NeuronLayer
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """
+    How a network's hidden layers were initialized.
+
+    :param orthogonal_gain: gain of an orthogonal initialization with biases of zero (SB3's ``ortho_init``); None for PyTorch's
+        own initialization: uniform in ±1/√(number of inputs), biases too
+    """
+
+    orthogonal_gain: float | None = None
+
+    def draw(self, linear: nn.Linear | nn.Conv2d, generator: th.Generator) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Fresh parameters for a whole layer.
+
+        :param linear: the layer, which is left alone
+        :param generator: source of randomness, on the CPU
+        :return: weight and bias, on the CPU
+        """
+        weight = th.empty(linear.weight.shape, dtype=linear.weight.dtype)
+        bias = th.zeros(len(weight), dtype=weight.dtype)
+        if self.orthogonal_gain is not None:
+            nn.init.orthogonal_(weight, self.orthogonal_gain, generator)
+            return weight, bias
+        bound = 1 / math.sqrt(weight[0].numel())
+        return weight.uniform_(-bound, bound, generator=generator), bias.uniform_(-bound, bound, generator=generator)
+
+
+@th.no_grad()
+def renew_incoming(layer: NeuronLayer, neurons: th.Tensor, initializer: Initializer, generator: th.Generator) -> None:
+    """
+    Draw the incoming parameters of neurons anew; those of all others stay as they are, bit for bit. Norm layers
+    between the weights and the activation get their gain of 1 and bias of 0 back.
+
+    :param layer: the layer
+    :param neurons: indices of the neurons, shape (k,)
+    :param initializer: of the network
+    :param generator: source of randomness, on the CPU
+    """
+    weight, bias = initializer.draw(layer.linear, generator)
+    rows = neurons.cpu()
+    layer.linear.weight[neurons] = weight[rows].to(layer.linear.weight.device)
+    if layer.linear.bias is not None:
+        layer.linear.bias[neurons] = bias[rows].to(layer.linear.bias.device)
+    for norm in layer.norms:
+        for name, parameter in norm.named_parameters(recurse=False):
+            if len(parameter) == layer.n_neurons:
+                parameter[neurons] = 1.0 if name == "weight" else 0.0
+
+
+@th.no_grad()
+def cut_outgoing(layer: NeuronLayer, neurons: th.Tensor, mean_features: th.Tensor | None = None) -> None:
+    """
+    Set the outgoing weights of neurons to zero. With ``mean_features``, what the neurons contributed on average moves into
+    the bias of the layer behind, whose output then stays the same on the mean activation.
+
+    :param layer: the layer
+    :param neurons: indices of the neurons, shape (k,)
+    :param mean_features: mean output of the layer's activation module for each neuron (over steps and positions), shape
+        (neurons, features per neuron)
+    """
+    for consumer, columns in layer.outgoing():
+        chosen = columns[neurons].flatten(1)  # (k, features per neuron * positions)
+        if mean_features is not None and consumer.bias is not None:
+            means = mean_features[neurons].unsqueeze(2).expand(*columns[neurons].shape).flatten()
+            # Over the positions of a kernel, if the consumer is a convolution
+            weights = consumer.weight[:, chosen.flatten()].flatten(2).sum(2) if consumer.weight.dim() > 2 else None
+            consumer.bias += (consumer.weight[:, chosen.flatten()] if weights is None else weights) @ means.to(consumer.bias)
+        consumer.weight[:, chosen.flatten()] = 0.0
+
+
+def clear_incoming_moments(optimizer: th.optim.Optimizer, layer: NeuronLayer, neurons: th.Tensor) -> None:
+    """
+    Forget the optimizer's moments of the neurons' incoming parameters.
+
+    :param optimizer: Adam or any other whose state has the parameter's shape
+    :param layer: the layer
+    :param neurons: indices of the neurons, shape (k,)
+    """
+    for _, parameter in layer.incoming():
+        for moment in _moments(optimizer, parameter):
+            moment[neurons] = 0
+
+
+def clear_outgoing_moments(optimizer: th.optim.Optimizer, layer: NeuronLayer, neurons: th.Tensor) -> None:
+    """
+    Forget the optimizer's moments of the neurons' outgoing weights.
+
+    :param optimizer: see :func:`clear_incoming_moments`
+    :param layer: the layer
+    :param neurons: indices of the neurons, shape (k,)
+    """
+    for consumer, columns in layer.outgoing():
+        for moment in _moments(optimizer, consumer.weight):
+            moment[:, columns[neurons].flatten()] = 0
+
+
+def _moments(optimizer: th.optim.Optimizer, parameter: th.Tensor) -> list[th.Tensor]:
+    state = optimizer.state.get(parameter, {})
+    return [value for value in state.values() if isinstance(value, th.Tensor) and value.shape == parameter.shape]
