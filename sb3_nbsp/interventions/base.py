@@ -169,6 +169,16 @@ class Intervention:
         :raises ValueError: if it does not fit the agent
         """
 
+    def record(self, name: str, value: float) -> None:
+        """
+        Write a value to the agent's logger, if there is one: an agent gets it when it begins to learn.
+
+        :param name: of the record
+        :param value: what to record
+        """
+        if hasattr(self.agent, "_logger"):
+            self.agent.logger.record(name, value)
+
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the options only: the public attributes apart from the agent."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_") and name != "agent"}

@@ -134,4 +134,4 @@ class InnerDistillation(Intervention):
     def _record(self, epochs: int, loss_before: float, loss: float) -> None:
         records = {"epochs": epochs, "total_epochs": self._epochs, "loss_before": loss_before, "loss": loss}
         for name, value in {**records, "at_cap": float(loss > self.distill_threshold)}.items():
-            self.agent.logger.record(f"distillation/{name}", value)
+            self.record(f"distillation/{name}", value)

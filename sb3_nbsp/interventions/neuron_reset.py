@@ -100,8 +100,8 @@ class NeuronReset(Intervention):
     def _record(self) -> None:
         total = sum(int(counts.sum()) for counts in self._counts.values())
         ever = sum(int((counts > 0).sum()) for counts in self._counts.values())
-        self.agent.logger.record("resets/total", total)
-        self.agent.logger.record("resets/share_ever_reset", ever / count_neurons(self._network.layers))
+        self.record("resets/total", total)
+        self.record("resets/share_ever_reset", ever / count_neurons(self._network.layers))
 
 
 class PeriodicReset(NeuronReset):

@@ -225,7 +225,7 @@ def random_states() -> tuple[bytes, bytes]:
 def parameters(agent: Any) -> dict[str, th.Tensor]:
     """All parameters of an agent: policy, target critics, entropy coefficient."""
     state = {name: tensor.detach().clone() for name, tensor in agent.policy.state_dict().items()}
-    if agent.log_ent_coef is not None:
+    if getattr(agent, "log_ent_coef", None) is not None:
         state["log_ent_coef"] = agent.log_ent_coef.detach().clone()
     return state
 
