@@ -858,7 +858,8 @@ def test_the_window_is_aligned_with_the_buffer_it_reads() -> None:
             looked_up.append(buffer.observations[rows, envs].copy())
             return super()._batch(buffer, rows, envs)
 
-    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[Looking(identification_steps=15)], buffer_size=17)
+    looking = Looking(identification_steps=15, identification_data="training")
+    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[looking], buffer_size=17)
     agent.learn(10_000)
     assert [rows.shape for rows in looked_up] == [(15, 4)] * 4
     for phase, rows in enumerate(looked_up):
@@ -874,7 +875,8 @@ def test_an_episode_that_a_reset_breaks_off_is_left_out() -> None:
             looked_up.append(buffer.observations[rows, envs].copy())
             return super()._batch(buffer, rows, envs)
 
-    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[Looking(goal_metric="episode_return")])
+    looking = Looking(goal_metric="episode_return", identification_data="training")
+    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[looking])
     agent.learn(45)
     agent.learn(25)  # resets the environment five steps into an episode
     assert agent.phase.index == 1

@@ -234,7 +234,7 @@ def test_sac(use_sde: bool) -> None:
     random, ent_coef = random_states(), agent.log_ent_coef.item()
     with th.no_grad():
         (agent.actor.mu[0] if use_sde else agent.actor.mu).weight.mul_(8 if not use_sde else 2)
-    before, between, after = renew(agent).pictures
+    _, between, after = renew(agent).pictures
     assert random_states() == random
     assert agent.log_ent_coef.item() == ent_coef
     moved = {name for name, value in after["parameters"].items() if not th.equal(value, between["parameters"][name])}
@@ -280,5 +280,5 @@ def test_policies_it_cannot_distil() -> None:
     class Dictionary(DrawTask):
         observation_space = spaces.Dict({"x": spaces.Box(-1, 1, (3,))})  # type: ignore[assignment]
 
-    with pytest.raises(ValueError, match="policy: .* one observation"):
+    with pytest.raises(ValueError, match=r"policy: .* one observation"):
         P3O("MultiInputPolicy", Dictionary(ACTIONS["discrete"]))
