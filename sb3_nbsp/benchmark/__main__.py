@@ -12,6 +12,7 @@ COMMANDS = {
     "table": ("table", "ASR, FM and FWT of each method, with intervals"),
     "plot": ("plot_command", "draw the figures, as PNG and SVG"),
     "report": ("report_command", "write tables, figures and configuration as one HTML page"),
+    "plasticity": ("plasticity_command", "compare methods on single environments, and how plastic their networks stay"),
     "zero": ("zero_neurons", "zero the skill neurons of a trained model and see what it can still do"),
     "speed": ("speed", "time the gradient step against SB3's"),
 }
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "Interrupted." + " The same command goes on from the last checkpoints." * (args.command == "run"), file=sys.stderr
+            "Interrupted." + " The same command goes on from the last checkpoints." * (args.command in ("run", "plasticity")), file=sys.stderr
         )
         return 130
     return status or 0

@@ -22,8 +22,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_nbsp.algorithms import ContinualSAC
 from sb3_nbsp.benchmark.neuron_recorder import NeuronFile
-from sb3_nbsp.benchmark.progress_file import ProgressFile
+from sb3_nbsp.benchmark.progress_file import SequenceProgress
 from sb3_nbsp.benchmark.resume import SequencePosition, StartAfresh, sequence_position
+from sb3_nbsp.benchmark.one_task import run_on_one_task
 from sb3_nbsp.benchmark.run_settings import RunSettings
 from sb3_nbsp.files import atomic_write, read_json_object
 from sb3_nbsp.tasks import SequenceEvaluation, SuccessMatrix, latest_checkpoint
@@ -44,10 +45,11 @@ def run_cell(
     save_freq: int = 5_000,
 ) -> dict[str, float]:
     """
-    Train a method on a task sequence. A run that was cut off continues from its last checkpoint, to the same end as
+    Train a method on a task sequence, or on any other environment. A run that was cut off continues from its last checkpoint, to the same end as
     if it had not been; one that is done is not run again. The folder holds the run's configuration, the
     success matrix after every phase, the training success of every episode, the skill neurons, the last
-    checkpoint and, at the end, ``result.json``. If the run fails, ``error.txt`` says why.
+    checkpoint and, at the end, ``result.json``; on an environment that is no sequence, the plasticity of the policy in
+    place of the first three. If the run fails, ``error.txt`` says why.
 
     :param algo: "nbsp_sac", "continual_sac" or "sac"
     :param env_id: id of a task sequence
@@ -70,7 +72,8 @@ def run_cell(
         try:
             settings = RunSettings.resolve(algo, env_id, seed, env_kwargs, hyperparams, n_eval_episodes, save_freq)
             settings.write(folder, is_new=latest_checkpoint(folder) is None)
-            return _run(settings, folder)
+            run = _run if is_sequence(settings.env_id) else run_on_one_task
+            return run(settings, folder)
         except Exception:
             atomic_write(folder / "error.txt", traceback.format_exc())
             raise
@@ -88,7 +91,7 @@ def _run(settings: RunSettings, folder: Path) -> dict[str, float]:
     model = _continue_or_start(settings, env, folder)
     evaluation = SequenceEvaluation(folder, settings.n_eval_episodes, progress_bar=False, verbose=1)
     checkpoints = StartAfresh(settings.seed, settings.save_freq, folder)
-    files = [NeuronFile(folder / "neurons.json"), ProgressFile(folder / "progress.json")]
+    files = [NeuronFile(folder / "neurons.json"), SequenceProgress(folder / "progress.json")]
     callbacks: list[BaseCallback] = [evaluation, *files, checkpoints]
     if not isinstance(model, ContinualSAC):
         callbacks.insert(0, SequencePosition())

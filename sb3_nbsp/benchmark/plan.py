@@ -6,9 +6,10 @@ import difflib
 import json
 import os
 import shlex
-from dataclasses import asdict, dataclass, field
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock
 
@@ -16,6 +17,8 @@ from sb3_nbsp.benchmark.methods import METHODS, Method, find_methods
 from sb3_nbsp.benchmark.run_settings import RunSettings, plain
 from sb3_nbsp.files import atomic_write, read_json_object
 from sb3_nbsp.tasks.registration import sequences
+
+AnyPlan = TypeVar("AnyPlan", bound="StoredPlan")
 
 FILE = "benchmark.json"
 # A preset is a size: of the network, the episodes and the phases. Its sequences have ids of their own.
@@ -70,10 +73,84 @@ class Cell:
         return f"{self.method}, seed {self.seed}"
 
 
+class StoredPlan(ABC):
+    """What a comparison consists of, as it is kept in the comparison's folder. Subclasses are dataclasses of plain values."""
+
+    methods: list[str]
+    seeds: list[int]
+
+    @abstractmethod
+    def cells(self, folder: str | os.PathLike[str]) -> list[Cell]:
+        """
+        All runs, in the order in which they are computed.
+
+        :param folder: the comparison's folder
+        :return: the runs
+        """
+
+    @abstractmethod
+    def settings_of(self, cell: Cell) -> dict[str, Any]:
+        """
+        :param cell: one of the runs
+        :return: the arguments of :func:`~sb3_nbsp.benchmark.cell.run_cell`
+        """
+
+    def resolved(self, cell: Cell) -> RunSettings:
+        """
+        :param cell: one of the runs
+        :return: its settings, with the hyper-parameters of the YAML file
+        """
+        return RunSettings.resolve(**{name: value for name, value in self.settings_of(cell).items() if name != "folder"})
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """
+        Write the plan into its folder. Methods and seeds that an earlier plan has there stay in it.
+
+        :param folder: the comparison's folder
+        :raises ValueError: if the folder holds a comparison with other settings
+        """
+        path = Path(folder) / FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / ".lock"):
+            self._save(path)
+
+    def _save(self, path: Path) -> None:
+        written = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
+        # As long as no run has got anywhere, everything may change
+        if path.exists() and any(list(path.parent.rglob(name)) for name in ("checkpoint_*", "result.json")):
+            earlier = vars(type(self).load(path.parent))
+            for name in ("methods", "seeds"):
+                written[name] = list(dict.fromkeys([*earlier[name], *written[name]]))
+            changed = [name for name in written if name not in ("methods", "seeds") and written[name] != earlier[name]]
+            if changed:
+                was = {name: earlier[name] for name in changed}
+                now = {name: written[name] for name in changed}
+                raise ValueError(f"{path} is of a comparison with other settings: {was}, not {now}. Choose another folder")
+        atomic_write(path, json.dumps(written, indent=2) + "\n")
+
+    @classmethod
+    def load(cls: type[AnyPlan], folder: str | os.PathLike[str]) -> AnyPlan:
+        """
+        Read what :meth:`save` wrote.
+
+        :param folder: the comparison's folder
+        :return: the plan
+        :raises ValueError: if there is none
+        """
+        path = Path(folder) / FILE
+        if not path.exists():
+            raise ValueError(f"{folder} holds no comparison: {FILE} is missing. Make one with: benchmark run --out {folder}")
+        content = read_json_object(path)
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+
+
 @dataclass
-class Plan:
+class Plan(StoredPlan):
     """
-    A comparison.
+    A comparison on a task sequence.
 
     :param sequence: name of the task sequence
     :param preset: its size
@@ -115,19 +192,11 @@ class Plan:
         return len(arguments["tasks"]) * int(arguments["cycles"])
 
     def cells(self, folder: str | os.PathLike[str]) -> list[Cell]:
-        """
-        All runs, seed by seed, so that all methods have results early.
-
-        :param folder: the comparison's folder
-        :return: the runs
-        """
+        """All runs, seed by seed, so that all methods have results early: see :meth:`StoredPlan.cells`."""
         return [Cell(method, seed, Path(folder) / method / f"seed_{seed}") for seed in self.seeds for method in self.methods]
 
     def settings_of(self, cell: Cell) -> dict[str, Any]:
-        """
-        :param cell: one of the runs
-        :return: the arguments of :func:`~sb3_nbsp.benchmark.cell.run_cell`
-        """
+        """See :meth:`StoredPlan.settings_of`."""
         method: Method = METHODS[cell.method]
         return {
             "algo": method.algo,
@@ -152,54 +221,3 @@ class Plan:
         words += ["--n-eval-episodes", self.n_eval_episodes] if self.n_eval_episodes != Plan.n_eval_episodes else []
         words += ["--save-freq", self.save_freq] if self.save_freq != Plan.save_freq else []
         return " ".join(map(str, [*words, "--out", folder]))
-
-    def resolved(self, cell: Cell) -> RunSettings:
-        """
-        :param cell: one of the runs
-        :return: its settings, with the hyper-parameters of the YAML file
-        """
-        return RunSettings.resolve(**{name: value for name, value in self.settings_of(cell).items() if name != "folder"})
-
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """
-        Write the plan into its folder. Methods and seeds that an earlier plan has there stay in it.
-
-        :param folder: the comparison's folder
-        :raises ValueError: if the folder holds a comparison with other settings
-        """
-        path = Path(folder) / FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.parent / ".lock"):
-            self._save(path)
-
-    def _save(self, path: Path) -> None:
-        written = asdict(self)
-        # As long as no run has got anywhere, everything may change
-        if path.exists() and (list(path.parent.glob("*/*/checkpoint_*")) or list(path.parent.glob("*/*/result.json"))):
-            earlier = asdict(Plan.load(path.parent))
-            for name in ("methods", "seeds"):
-                written[name] = list(dict.fromkeys([*earlier[name], *written[name]]))
-            changed = [name for name in written if name not in ("methods", "seeds") and written[name] != earlier[name]]
-            if changed:
-                was = {name: earlier[name] for name in changed}
-                now = {name: written[name] for name in changed}
-                raise ValueError(f"{path} is of a comparison with other settings: {was}, not {now}. Choose another folder")
-        atomic_write(path, json.dumps(written, indent=2) + "\n")
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Plan:
-        """
-        Read what :meth:`save` wrote.
-
-        :param folder: the comparison's folder
-        :return: the plan
-        :raises ValueError: if there is none
-        """
-        path = Path(folder) / FILE
-        if not path.exists():
-            raise ValueError(f"{folder} holds no comparison: {FILE} is missing. Make one with: benchmark run --out {folder}")
-        content = read_json_object(path)
-        try:
-            return cls(**content)
-        except TypeError as error:
-            raise ValueError(f"{path} is damaged: {error}") from error

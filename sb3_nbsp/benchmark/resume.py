@@ -31,13 +31,15 @@ class StartAfresh(SequenceCheckpoint):
     killed and started again ends as one that was not.
 
     :param seed: the run's seed
-    :param save_freq: environment steps between two checkpoints; they wait for the end of an episode
+    :param save_freq: environment steps between two checkpoints
     :param folder: where to write
+    :param waits: checkpoints wait for the end of an episode; otherwise they break it off
     """
 
-    def __init__(self, seed: int, save_freq: int, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, seed: int, save_freq: int, folder: str | os.PathLike[str], waits: bool = True) -> None:
         super().__init__(save_freq, folder)
         self.seed = seed
+        self.waits = waits
         self._episode_over = False
 
     def _on_training_start(self) -> None:
@@ -46,7 +48,7 @@ class StartAfresh(SequenceCheckpoint):
 
     def _on_rollout_start(self) -> None:
         last = self._last
-        if self._episode_over and not self._is_resumed:
+        if (self._episode_over or not self.waits) and not self._is_resumed:
             super()._on_rollout_start()
         # Here in both cases, because with gSDE SB3 has just drawn random numbers
         if self._is_resumed or self._last != last:
@@ -61,6 +63,7 @@ class StartAfresh(SequenceCheckpoint):
         assert self.model.env is not None
         self.model.set_random_seed(int(np.random.SeedSequence([self.seed, self.num_timesteps]).generate_state(1)[0]))
         self.model._last_obs = self.model.env.reset()  # type: ignore[assignment]
+        self.model._last_episode_starts = np.ones(self.model.n_envs, dtype=bool)
         if isinstance(self.model, SAC) and self.model.use_sde:
             self.model.actor.reset_noise()
 

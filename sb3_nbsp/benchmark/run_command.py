@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from rich.console import Console
 
 from sb3_nbsp.benchmark.key_value import key_value
-from sb3_nbsp.benchmark.launchers import Launcher, LocalLauncher, RayLauncher
+from sb3_nbsp.benchmark.launcher_options import add_launcher_arguments, launcher
 from sb3_nbsp.benchmark.methods import ABLATIONS, METHODS
 from sb3_nbsp.benchmark.plan import PRESETS, Plan, sequence_names
 from sb3_nbsp.benchmark.runner import run_plan
@@ -32,15 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="seeds of every method")
     parser.add_argument("--preset", default="laptop", help=f"size: {' or '.join(PRESETS)}")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the comparison")
-    parser.add_argument("--launcher", choices=["local", "ray"], default="local", help="where the runs are computed")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="local: runs at a time")
-    parser.add_argument("--address", help="ray: a running cluster; without it Ray is started on this machine")
-    parser.add_argument("--cpus-per-run", type=int, default=1, help="ray: cores of a run")
-    parser.add_argument("--gpus-per-run", type=float, default=0.0, help="ray: share of a GPU of a run")
     parser.add_argument("--n-eval-episodes", type=int, default=20, help="episodes per task after each phase")
     parser.add_argument("--save-freq", type=int, default=5_000, help="environment steps between two checkpoints of a run")
     for option, what in (("--env-kwargs", "arguments of the environment"), ("--hyperparams", "in place of the YAML file's")):
         parser.add_argument(option, type=key_value, nargs="+", default=[], metavar="KEY:VALUE", help=what)
+    add_launcher_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -59,15 +54,9 @@ def main(args: argparse.Namespace) -> int:
         args.save_freq,
     )
     console = Console()
-    failed = run_plan(plan, args.out, _launcher(args), console)
+    failed = run_plan(plan, args.out, launcher(args), console)
     if failed:
         console.print(f"{len(failed)} of {len(plan.cells(args.out))} runs failed; the same command tries them again")
         return 1
     console.print(f"All runs are done. Next: python -m sb3_nbsp.benchmark table {args.out}", soft_wrap=True)
     return 0
-
-
-def _launcher(args: argparse.Namespace) -> Launcher:
-    if args.launcher == "ray":
-        return RayLauncher(args.address, args.cpus_per_run, args.gpus_per_run)
-    return LocalLauncher(args.jobs)

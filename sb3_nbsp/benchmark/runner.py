@@ -14,14 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from sb3_nbsp.benchmark.cell import LOCK
 from sb3_nbsp.benchmark.launchers import Launcher, Outcome
-from sb3_nbsp.benchmark.plan import Cell, Plan
+from sb3_nbsp.benchmark.plan import Cell, StoredPlan
 from sb3_nbsp.files import read_json_object
 
 POLL = 0.5  # seconds
 N_LINES, N_CHARACTERS = 12, 2_000  # of a traceback
 
 
-def run_plan(plan: Plan, folder: Path, launcher: Launcher, console: Console | None = None) -> list[Outcome]:
+def run_plan(plan: StoredPlan, folder: Path, launcher: Launcher, console: Console | None = None) -> list[Outcome]:
     """
     Compute the runs of a comparison that are not done yet. Those that were cut off continue; one that fails is
     reported and the others go on; one that another process computes meanwhile is waited for.
@@ -59,7 +59,7 @@ def run_plan(plan: Plan, folder: Path, launcher: Launcher, console: Console | No
     return failed
 
 
-def _check_done(plan: Plan, done: list[Cell]) -> None:
+def _check_done(plan: StoredPlan, done: list[Cell]) -> None:
     """Runs with other hyper-parameters, of a YAML file that has changed since, must not get into one row of a table."""
     for cell in done:
         if changed := plan.resolved(cell).differences(cell.folder):
@@ -95,7 +95,7 @@ class _Display:
         )
         self._all = self._progress.add_task("all runs", total=total, completed=done, state="")
         self._bars: dict[Cell, TaskID] = {}
-        self._phases: dict[Cell, str] = {}
+        self._milestones: dict[Cell, str] = {}
         self._ended: set[Cell] = set()
         self._start = time.time()
 
@@ -114,20 +114,15 @@ class _Display:
                 continue
             if cell not in self._bars:
                 self._bars[cell] = self._progress.add_task(escape(cell.name), total=1, state="")
-            n_phases = len(progress["tasks"]) * progress["cycles"]
-            phases_done = progress["phase"] + int(progress["sequence_over"])
-            task = progress["tasks"][progress["phase"] % len(progress["tasks"])]
-            recent = progress["successes"]
-            success = f", success {sum(recent) / len(recent):.1f}" if recent else ""
-            state = "evaluation" if phases_done == n_phases else f"{task}, step {progress['step']:,}{success}"
-            self._progress.update(self._bars[cell], completed=phases_done, total=n_phases, state=escape(state))
-            self._tell_phase(cell, f"phase {min(phases_done + 1, n_phases)} of {n_phases} ({task})")
+            state = {"completed": progress["completed"], "total": progress["total"], "state": escape(progress["state"])}
+            self._progress.update(self._bars[cell], **state)
+            self._tell_milestone(cell, progress["milestone"])
 
-    def _tell_phase(self, cell: Cell, phase: str) -> None:
+    def _tell_milestone(self, cell: Cell, milestone: str) -> None:
         """Where there is no terminal, a line for every new phase."""
-        if not self._progress.console.is_terminal and self._phases.get(cell) != phase:
-            self.say(cell, phase)
-        self._phases[cell] = phase
+        if not self._progress.console.is_terminal and self._milestones.get(cell) != milestone:
+            self.say(cell, milestone)
+        self._milestones[cell] = milestone
 
     def ended(self, outcome: Outcome) -> None:
         """A run has ended."""
@@ -157,5 +152,5 @@ def _read_progress(cell: Cell, since: float) -> dict[str, Any] | None:
 
 def _summary(cell: Cell) -> str:
     result = json.loads((cell.folder / "result.json").read_text())
-    values = ", ".join(f"{name} {result[name]:.2f}" for name in ("ASR", "FM", "FWT"))
-    return f"{values}, {result['steps']:,} steps"
+    known = [f"{name} {value:,.2f}" for name, value in result.items() if isinstance(value, float) and "minutes" not in name]
+    return ", ".join([*known, f"{result['steps']:,} steps"])

@@ -29,7 +29,7 @@ STYLE: Any = {
     "svg.hashsalt": "sb3_nbsp",
 }
 # Okabe and Ito's colours, which people with any colour vision tell apart; grey in place of their yellow, too light for lines
-_METHOD_COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F"]
+METHOD_COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F"]
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p"]
 # Paul Tol's muted colours, in an order in which neighbours are far apart
 _TASK_COLORS = [
@@ -63,7 +63,7 @@ def method_style(results: Results, method: str) -> dict[str, Any]:
     :return: colour and marker of the method, which depend on its place in the plan alone
     """
     place = results.plan.methods.index(method)
-    return {"color": _METHOD_COLORS[place % len(_METHOD_COLORS)], "marker": _MARKERS[place % len(_MARKERS)]}
+    return {"color": METHOD_COLORS[place % len(METHOD_COLORS)], "marker": _MARKERS[place % len(_MARKERS)]}
 
 
 def task_color(tasks: list[str], task: str) -> str:

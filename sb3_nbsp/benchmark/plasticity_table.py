@@ -1,0 +1,66 @@
+"""Table of a comparison of plasticity: return and signs of plasticity of every method on every environment."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sb3_nbsp.benchmark.figures.statistics import mean_and_error
+from sb3_nbsp.benchmark.plasticity_results import PlasticityResults, TaskRun
+from sb3_nbsp.benchmark.rendering import Number, Table
+
+UNKNOWN = "–"
+# Name in the files, heading, decimals
+COLUMNS = [
+    ("return", "return ↑", 0),
+    ("training_return", "training return ↑", 0),
+    ("distillation_epochs", "distillation epochs", 1),
+    ("share_ever_reset", "share ever reset", 2),
+    ("weight_norm", "weight norm", 2),
+    ("dormant_ratio", "dormant ratio", 3),
+    ("gradient_norm", "gradient norm", 1),
+]
+
+
+def plasticity_table(results: PlasticityResults) -> Table:
+    """
+    Mean ± standard error over seeds, at the end of the runs.
+
+    :param results: a comparison's results
+    :return: the table, a row per environment and method
+    """
+    plan = results.plan
+    table = Table(
+        f"Return and plasticity after {plan.n_timesteps:,} steps",
+        ["environment", "method", "seeds", *(heading for _, heading, _ in COLUMNS)],
+        notes=[f"{cell.name} is left out: {reason}." for cell, reason in results.left_out],
+    )
+    for env_id in plan.env_ids:
+        rows = {method: runs for method in plan.methods if (runs := results.of(env_id, method))}
+        returns = {method: float(np.mean([run.last("return") for run in runs])) for method, runs in rows.items()}
+        for method, runs in rows.items():
+            if returns[method] == max(returns.values()):
+                table.best.add((len(table.rows), 3))
+            cells = [_cell(runs, name, decimals) for name, _, decimals in COLUMNS]
+            table.rows.append([env_id, method, str(len(runs)), *cells])
+            table.numbers += [_number(env_id, method, runs, name) for name, _, _ in COLUMNS]
+    return table
+
+
+def _statistics(runs: list[TaskRun], name: str) -> tuple[float, float]:
+    mean, error = mean_and_error(np.array([run.last(name) for run in runs]))
+    return float(mean), float(error)
+
+
+def _cell(runs: list[TaskRun], name: str, decimals: int) -> str:
+    mean, error = _statistics(runs, name)
+    if math.isnan(mean):
+        return UNKNOWN
+    return f"{mean:,.{decimals}f}" + ("" if math.isnan(error) else f" ± {error:,.{decimals}f}")
+
+
+def _number(env_id: str, method: str, runs: list[TaskRun], name: str) -> Number:
+    mean, error = _statistics(runs, name)
+    nan, steps = float("nan"), float(np.mean([run.last("steps") for run in runs]))
+    return Number(method, env_id, name, mean, error, nan, nan, nan, len(runs), steps)
