@@ -5,6 +5,7 @@ as in the paper, every neuron is renewed 2.5 times, if training is long enough f
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,14 @@ def main() -> None:
     th.set_num_threads(1)  # fastest for networks of this size
 
     n_steps = max(1, min(32, args.steps // 50 // 256)) * 256
-    common = settings(n_steps, args.seed)
-    agents: dict[str, PPO] = {
-        "PPO": PPO("MlpPolicy", args.env, **common),
-        "P3O": P3O("MlpPolicy", args.env, reset_frequency=max(n_steps, args.steps // 50), reset_rate=0.05, **common),
+    agents: dict[str, partial[PPO]] = {
+        "PPO": partial(PPO),
+        "P3O": partial(P3O, reset_frequency=max(n_steps, args.steps // 50), reset_rate=0.05),
     }
     folders = {name: args.out / name for name in agents}
-    for name, agent in agents.items():
+    for name, make in agents.items():
         print(f"{name}, {args.steps:,} steps:")
+        agent = make("MlpPolicy", args.env, **settings(n_steps, args.seed))
         agent.learn(args.steps, PlasticityCallback(n_steps, folders[name]), progress_bar=True)
         agent.save(folders[name] / "model")
 

@@ -55,9 +55,7 @@ def main() -> None:
     parser.add_argument("--env", default="HalfCheetah-v5", help="id of the environment")
     parser.add_argument("--algo", choices=ALGOS, default="ppo", help="the algorithm")
     parser.add_argument("--steps", type=int, default=20_000, help="environment steps to train")
-    parser.add_argument(
-        "--model", default="none", help="zip of a trained agent of --algo, to be measured instead of training one"
-    )
+    parser.add_argument("--model", default="none", help="zip of a trained agent: measure it, train nothing")
     parser.add_argument("--seed", type=int, default=1, help="seed of the run")
     parser.add_argument("--out", type=Path, default=Path("results/plasticity"), help="folder of the results")
     args = parser.parse_args()

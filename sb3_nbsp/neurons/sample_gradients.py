@@ -56,7 +56,7 @@ def gradient_covariance(gradients: th.Tensor) -> th.Tensor:
 
 def gradient_correlation(covariance: th.Tensor) -> float:
     """
-    Mean \\|C_ij\\| over pairs of two different samples: 0 if all gradients are orthogonal, 1 if they share one line.
+    Mean absolute cosine over pairs of two different samples: 0 if all gradients are orthogonal, 1 if they share one line.
 
     :param covariance: of :func:`gradient_covariance`, shape (samples, samples)
     :return: in [0, 1]; not a number for a single sample

@@ -24,14 +24,14 @@ from sb3_nbsp.plasticity.measure import diagnostics, spread
 
 class PlasticityCallback(BaseCallback):
     """
-    Every ``record_freq`` environment steps, measure how plastic the actor is (:func:`~sb3_nbsp.plasticity.diagnostics`), on states
-    of the last rollout (PPO) or drawn from the replay buffer (SAC); and once more when training ends. Training is not touched:
-    with the callback and without it, the same seed gives the same parameters, bit for bit.
+    Every ``record_freq`` environment steps, measure how plastic the actor is (:func:`~sb3_nbsp.plasticity.diagnostics`),
+    on states of the last rollout (PPO) or drawn from the replay buffer (SAC); and once more when training ends. Training
+    is not touched: with the callback and without it, the same seed gives the same parameters, bit for bit.
 
-    The measures go to the logger as ``plasticity/<name>`` and into the rows of ``plasticity.csv``, beside the mean return of the
-    last episodes and, for agents with interventions, the neurons that were reset (total, per neuron, share that was ever reset: P3O
-    paper, table 4) and the epochs of distillation so far. ``gradient_covariance.csv`` holds the matrix of the last record. At the
-    end of training all of it is drawn in ``plasticity.png``.
+    The measures go to the logger as ``plasticity/<name>`` and into the rows of ``plasticity.csv``, beside the mean
+    return of the last episodes and, for agents with interventions, the neurons that were reset (total, per neuron,
+    share that was ever reset: P3O paper, table 4) and the epochs of distillation so far. ``gradient_covariance.csv``
+    holds the matrix of the last record. At the end of training all of it is drawn in ``plasticity.png``.
 
     A measurement is due when a rollout ends and a multiple of ``record_freq`` has been passed: PPO's come every
     ``n_steps * n_envs`` steps at most. It shows the policy that has collected the rollout, before it is trained on it.
@@ -145,10 +145,10 @@ def _interventions_so_far(model: BaseAlgorithm) -> dict[str, float | None]:
         if isinstance(each, NeuronReset):
             for layer, resets in each.reset_counts.items():
                 counts[layer] = counts[layer] + resets if layer in counts else resets
-    resets = th.cat(list(counts.values())) if counts else None
+    of_neurons = th.cat(list(counts.values())).double() if counts else None
     return {
-        "resets": None if resets is None else float(resets.sum()),
-        "resets_per_neuron": None if resets is None else resets.double().mean().item(),
-        "share_ever_reset": None if resets is None else (resets > 0).double().mean().item(),
+        "resets": None if of_neurons is None else of_neurons.sum().item(),
+        "resets_per_neuron": None if of_neurons is None else of_neurons.mean().item(),
+        "share_ever_reset": None if of_neurons is None else (of_neurons > 0).double().mean().item(),
         "distillation_epochs": float(sum(epochs)) if epochs else None,
     }

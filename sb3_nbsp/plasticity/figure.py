@@ -28,8 +28,10 @@ TITLES = {
     "share_ever_reset": "Share of neurons ever reset",
     "distillation_epochs": "Epochs of distillation",
 }
+# Their height counts; of the others, the change
+_FROM_ZERO = ["dormant_ratio", "gradient_correlation", "resets_per_neuron", "share_ever_reset", "distillation_epochs"]
 _FEW = 25  # points that are marked one by one
-_COLUMNS = 4
+_MAX_COLUMNS = 4
 
 
 def plot_plasticity(
@@ -70,8 +72,8 @@ def plot_plasticity(
 
 
 def _grid(n_panels: int) -> tuple[Figure, list[Axes]]:
-    columns = max(1, min(_COLUMNS, n_panels))
-    rows = max(1, -(-n_panels // columns))
+    rows = max(1, -(-n_panels // _MAX_COLUMNS))
+    columns = max(1, -(-n_panels // rows))
     figure = Figure(figsize=(3.1 * columns, 2.3 * rows + 0.5))
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in panels[n_panels:]:
@@ -87,8 +89,9 @@ def _draw_curves(panel: Axes, histories: Mapping[str, Mapping[str, np.ndarray]],
         panel.plot(history["step"][present], history[name][present], color=color, marker=marker, ms=3, lw=1.5, label=run)
     panel.set_title(TITLES[name])
     panel.set_xlim(left=0)
-    if name != "ep_rew_mean":  # no measure is negative: heights can be compared
-        panel.set_ylim(bottom=0)
+    if name in _FROM_ZERO:
+        top = max(panel.get_ylim()[1], 0.1)
+        panel.set_ylim(-0.03 * top, top)  # a line at zero is seen, too
     panel.xaxis.set_major_locator(MaxNLocator(4))
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     panel.set_xlabel("environment steps", fontsize=8)
@@ -99,4 +102,5 @@ def _draw_covariance(panel: Axes, covariance: np.ndarray, title: str) -> None:
     panel.set_title(title)
     panel.set(xticks=[], yticks=[], xlabel=f"{len(covariance)} states")
     panel.spines[:].set_visible(False)
+    panel.set_anchor("W")
     panel.figure.colorbar(image, ax=panel, ticks=[-1, 0, 1], shrink=0.9)

@@ -21,8 +21,8 @@ COLUMNS = ["step", *MEASURES, "ep_rew_mean", "resets", "resets_per_neuron", "sha
 
 def open_history(folder: Path, step: int = 0) -> None:
     """
-    Continue the ``plasticity.csv`` of a run, without the rows behind ``step`` and without what a killed run has left of half a row. At step 0
-    it begins anew.
+    Continue the ``plasticity.csv`` of a run, without the rows behind ``step`` and without what a killed run has left
+    of half a row. At step 0 it begins anew.
 
     :param folder: of the run
     :param step: where training continues

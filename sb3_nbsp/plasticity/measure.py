@@ -95,7 +95,8 @@ def diagnostics(
 ) -> Diagnostics:
     r"""
     How plastic the actor of an agent is. Works on every agent with a policy of PPO or SAC on one observation, those of
-    plain SB3 and loaded ones included; neither its parameters nor their gradients, its training mode or any random stream change.
+    plain SB3 and loaded ones included. Its parameters, their gradients, its training mode and all random streams stay
+    as they are.
 
     Dormant ratio, norms and ranks are those of the layers that the observation passes through on its way to the action, a
     features extractor that the critic shares included. The gradients need no rewards: for a state s they are those of
@@ -155,8 +156,10 @@ def spread(states: th.Tensor, n_states: int) -> th.Tensor:
 
 def _hidden_layers(model: BaseAlgorithm) -> list[NeuronLayer]:
     """All hidden layers that the actor's input passes through, whether the critic shares them or not."""
-    off_policy = isinstance(model, OffPolicyAlgorithm)
-    layers = scored_networks(model)[0].layers if off_policy else actor_network(model, renew_shared=True).layers
+    if isinstance(model, OffPolicyAlgorithm):
+        layers = scored_networks(model)[0].layers
+    else:
+        layers = actor_network(model, renew_shared=True).layers
     if not layers:
         raise ValueError(f"policy_kwargs: {type(model.policy).__name__} has no hidden layer whose neurons could be measured")
     return layers
