@@ -5,6 +5,7 @@ as in the paper, every neuron is renewed 2.5 times, if training is long enough f
 """
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ def main() -> None:
     th.set_num_threads(1)  # fastest for networks of this size
 
     n_steps = max(1, min(32, args.steps // 50 // 256)) * 256
-    agents: dict[str, partial[PPO]] = {
-        "PPO": partial(PPO),
+    agents: dict[str, Callable[..., PPO]] = {
+        "PPO": PPO,
         "P3O": partial(P3O, reset_frequency=max(n_steps, args.steps // 50), reset_rate=0.05),
     }
     folders = {name: args.out / name for name in agents}
