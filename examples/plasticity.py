@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from rich.console import Console
@@ -66,7 +67,7 @@ def main() -> None:
         model = algo("MlpPolicy", args.env, n_steps=1024, policy_kwargs={"net_arch": [256, 256]}, seed=args.seed)
         model.learn(args.steps, PlasticityCallback(record_freq=1024, folder=args.out), progress_bar=True)
     else:
-        model = algo.load(args.model, args.env)
+        model = algo.load(args.model, gym.make(args.env))
 
     found = diagnostics(model, play(model, n_states=2048))
     report(found, f"{args.algo.upper()} on {args.env}: {found.n_neurons} hidden neurons, {found.n_states} states")
