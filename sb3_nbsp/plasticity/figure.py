@@ -28,7 +28,7 @@ TITLES = {
     "share_ever_reset": "Share of neurons ever reset",
     "distillation_epochs": "Epochs of distillation",
 }
-# Their height counts; of the others, the change
+# Their height counts; of the others, the change, but none of less than a tenth is to look like one
 _FROM_ZERO = ["dormant_ratio", "gradient_correlation", "resets_per_neuron", "share_ever_reset", "distillation_epochs"]
 _FEW = 25  # points that are marked one by one
 _MAX_COLUMNS = 4
@@ -92,15 +92,18 @@ def _draw_curves(panel: Axes, histories: Mapping[str, Mapping[str, np.ndarray]],
     if name in _FROM_ZERO:
         top = max(panel.get_ylim()[1], 0.1)
         panel.set_ylim(-0.03 * top, top)  # a line at zero is seen, too
+    else:
+        low, high = panel.get_ylim()
+        missing = max(0.0, 0.1 * abs(low + high) / 2 - (high - low))
+        panel.set_ylim(low - missing / 2, high + missing / 2)
     panel.xaxis.set_major_locator(MaxNLocator(4))
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     panel.set_xlabel("environment steps", fontsize=8)
 
 
 def _draw_covariance(panel: Axes, covariance: np.ndarray, title: str) -> None:
-    image = panel.imshow(covariance, vmin=-1, vmax=1, cmap="RdBu", interpolation="nearest")
+    image = panel.imshow(covariance, vmin=-1, vmax=1, cmap="RdBu", interpolation="nearest", aspect="auto")
     panel.set_title(title)
     panel.set(xticks=[], yticks=[], xlabel=f"{len(covariance)} states")
     panel.spines[:].set_visible(False)
-    panel.set_anchor("W")
-    panel.figure.colorbar(image, ax=panel, ticks=[-1, 0, 1], shrink=0.9)
+    panel.figure.colorbar(image, ax=panel, ticks=[-1, 0, 1])

@@ -141,6 +141,22 @@ def test_the_states_of_sac_are_normalized_draws_from_the_buffer(tmp_path):
     assert {name: float(row[name]) for name in MEASURES} == expected
 
 
+def test_an_empty_buffer_is_waited_for(tmp_path):
+    class Emptied(BaseCallback):
+        """Empties the buffer, as the start of a phase does."""
+
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            if self.num_timesteps in (50, 51, 100):
+                self.model.replay_buffer.reset()
+
+    # It learns nothing, or an empty buffer would be sampled
+    sac(learning_starts=1_000).learn(100, [Emptied(), callback(tmp_path, 50)])
+    assert steps(tmp_path) == [52]
+
+
 def test_resets_and_distillation(tmp_path):
     model = ppo(P3O, reset_frequency=200, reset_rate=0.1, distill_threshold=0.0, max_distill_epochs=3)
     model.learn(1_000, callback(tmp_path, 200))
