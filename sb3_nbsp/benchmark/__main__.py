@@ -46,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "Interrupted." + " The same command goes on from the last checkpoints." * (args.command in ("run", "plasticity")), file=sys.stderr
+            "Interrupted." + " The same command goes on from the last checkpoints." * (args.command in ("run", "plasticity")),
+            file=sys.stderr,
         )
         return 130
     return status or 0

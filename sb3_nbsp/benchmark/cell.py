@@ -22,9 +22,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_nbsp.algorithms import ContinualSAC
 from sb3_nbsp.benchmark.neuron_recorder import NeuronFile
+from sb3_nbsp.benchmark.one_task import run_on_one_task
 from sb3_nbsp.benchmark.progress_file import SequenceProgress
 from sb3_nbsp.benchmark.resume import SequencePosition, StartAfresh, sequence_position
-from sb3_nbsp.benchmark.one_task import run_on_one_task
 from sb3_nbsp.benchmark.run_settings import RunSettings
 from sb3_nbsp.files import atomic_write, read_json_object
 from sb3_nbsp.tasks import SequenceEvaluation, SuccessMatrix, latest_checkpoint

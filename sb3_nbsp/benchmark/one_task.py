@@ -15,11 +15,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_nbsp.plasticity import PlasticityCallback
 from sb3_nbsp.benchmark.progress_file import StepProgress
 from sb3_nbsp.benchmark.resume import StartAfresh
 from sb3_nbsp.benchmark.run_settings import RunSettings
 from sb3_nbsp.files import atomic_write
+from sb3_nbsp.plasticity import PlasticityCallback
 from sb3_nbsp.tasks import latest_checkpoint
 from sb3_nbsp.zoo.algos import algorithm
 

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY:VALUE",
-        help="in place of the YAML file's, where a method has them"
+        help="in place of the YAML file's, where a method has them",
     )
     add_launcher_arguments(parser)
 
@@ -81,4 +81,3 @@ def _write(folder: Path, console: Console) -> None:
         figure.savefig(temporary, dpi=DPI, format="png")
     atomic_write(folder / "plasticity.svg", svg_of(figure))
     console.print(f"Written: {', '.join(str(folder / f'plasticity.{kind}') for kind in ('md', 'csv', 'png', 'svg'))}")
-

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sb3_nbsp.benchmark.needs_plots import needs_plots
 from sb3_nbsp.benchmark.results import load_results
+from sb3_nbsp.needs_plots import needs_plots
 
 DESCRIPTION = "Write a comparison's tables and figures as one HTML page."
 

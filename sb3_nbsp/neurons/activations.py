@@ -44,6 +44,7 @@ def record_activations(
     inputs: Sequence[th.Tensor],
     layers: Sequence[NeuronLayer],
     batch_size: int = 4096,
+    read: Callable[[NeuronLayer, th.Tensor], th.Tensor] = neuron_activations,
 ) -> th.Tensor:
     """
     Activations a(N, t) of all neurons of a network, in a few large forward passes
@@ -53,13 +54,14 @@ def record_activations(
     :param inputs: tensors whose first dimension is the T steps
     :param layers: the layers to record, in order
     :param batch_size: steps per forward pass
+    :param read: what to record of a layer and the output of its activation module, shape (batch, numbers)
     :return: tensor of shape (T, total number of neurons)
     """
     recorded: dict[int, th.Tensor] = {}
 
     def hook(index: int) -> Callable[[nn.Module, object, th.Tensor], None]:
         def record(_module: nn.Module, _inputs: object, output: th.Tensor) -> None:
-            recorded[index] = neuron_activations(layers[index], output)
+            recorded[index] = read(layers[index], output)
 
         return record
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
+from stable_baselines3 import PPO
 
+from sb3_nbsp import P3O
 from sb3_nbsp.tasks import SuccessMatrix, latest_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +131,7 @@ def test_the_demo_says_why_a_run_failed(tmp_path):
     assert not processes_of(tmp_path)
 
 
-@pytest.mark.parametrize("example", ["demo", "skill_neurons"])
+@pytest.mark.parametrize("example", ["demo", "p3o_halfcheetah", "plasticity", "skill_neurons"])
 def test_help_shows_the_defaults(example, tmp_path):
     output = run(example, "--help", cwd=tmp_path)
     options = re.findall(r"^  (--[a-z-]+)", output, re.MULTILINE)
@@ -144,6 +146,8 @@ def test_help_shows_the_defaults(example, tmp_path):
     [
         ("demo", ["--seed", "one"], "argument --seed: invalid int value: 'one'"),
         ("demo", ["--quik"], "unrecognized arguments: --quik"),
+        ("plasticity", ["--algo", "sac"], "argument --algo: invalid choice: 'sac'"),
+        ("p3o_halfcheetah", ["--steps", "many"], "argument --steps: invalid int value: 'many'"),
         ("skill_neurons", ["--tasks", "drawer-close"], "argument --tasks: expected 2 arguments"),
     ],
 )
@@ -175,3 +179,33 @@ def test_skill_neurons_prints_what_it_found(tmp_path):
     assert set(networks) == {"actor", "qf0", "qf1"}
     for first, second, shared in networks.values():
         assert 0 < first <= 102 and 0 < second <= 102 and 0 <= shared <= min(first, second)
+
+
+@pytest.mark.slow
+def test_plasticity_of_a_trained_and_of_a_loaded_agent(tmp_path):
+    output = run("plasticity", "--env", "Pendulum-v1", "--steps", "1000", "--out", "out", cwd=tmp_path)
+    assert "PPO on Pendulum-v1: 512 hidden neurons, 2048 states" in output
+    assert re.search(r"│ dormant_ratio\s+│ 0", output) and re.search(r"│ gradient_norm\s+│ \d", output)
+    assert "Picture: out/plasticity.png" in output
+    imread(tmp_path / "out" / "plasticity.png")
+
+    p3o = P3O("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [7, 5]})
+    p3o.save(tmp_path / "agent")
+    arguments = ("--env", "Pendulum-v1", "--algo", "p3o", "--model", "agent.zip", "--out", "loaded")
+    output = run("plasticity", *arguments, cwd=tmp_path)
+    assert "P3O on Pendulum-v1: 12 hidden neurons, 2048 states" in output
+    imread(tmp_path / "loaded" / "plasticity.png")
+
+
+@pytest.mark.slow
+def test_p3o_against_ppo(tmp_path):
+    output = run("p3o_halfcheetah", "--steps", "600", "--out", "out", cwd=tmp_path)
+    assert "HalfCheetah-v5 after 600 steps, one seed" in output
+    # Three rollouts of 256, a reset of 5 % of each layer after each but the last one's row
+    assert re.search(r"│ PPO │ .* │ 0\.00\s+│", output) and re.search(r"│ P3O │ .* │ 0\.10\s+│", output)
+    imread(tmp_path / "out" / "p3o_halfcheetah.png")
+    for name, kind in (("PPO", PPO), ("P3O", P3O)):
+        assert kind.load(tmp_path / "out" / name / "model").num_timesteps == 768
+    # The same start, and the same first rollout
+    rows = [(tmp_path / "out" / name / "plasticity.csv").read_text().splitlines()[1] for name in ("PPO", "P3O")]
+    assert rows[0].split(",")[:8] == rows[1].split(",")[:8]

@@ -17,10 +17,10 @@ from sb3_nbsp.benchmark.figures.metrics import metrics_figure
 from sb3_nbsp.benchmark.figures.no_data import NoDataError
 from sb3_nbsp.benchmark.figures.overlap import overlap_figure
 from sb3_nbsp.benchmark.figures.skill_neurons import skill_neurons_figure
-from sb3_nbsp.benchmark.figures.style import STYLE
 from sb3_nbsp.benchmark.figures.success_matrix import success_matrix_figure
 from sb3_nbsp.benchmark.figures.training import training_figure
 from sb3_nbsp.benchmark.results import Results
+from sb3_nbsp.figure_style import STYLE
 from sb3_nbsp.files import atomic_path
 
 DPI = 150

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from sb3_nbsp.benchmark.figures.statistics import mean_and_error
-from sb3_nbsp.benchmark.figures.style import METHOD_COLORS, STYLE, panels
+from sb3_nbsp.benchmark.figures.style import panels
 from sb3_nbsp.benchmark.plasticity_results import PlasticityResults, TaskRun
+from sb3_nbsp.figure_style import COLORS, STYLE
 
 MEASURES = {
     "ep_rew_mean": "training return",
@@ -39,7 +40,7 @@ def plasticity_figure(results: PlasticityResults) -> Figure:
             for column, (name, title) in enumerate(MEASURES.items()):
                 panel = grid[row * len(MEASURES) + column]
                 for place, method in enumerate(plan.methods):
-                    _draw(panel, results.of(env_id, method), name, METHOD_COLORS[place % len(METHOD_COLORS)], method)
+                    _draw(panel, results.of(env_id, method), name, COLORS[place % len(COLORS)], method)
                 panel.set_title(f"{env_id}: {title}" if column == 0 else title)
                 panel.set_xlim(0, plan.n_timesteps)
                 panel.xaxis.set_major_locator(MaxNLocator(4))

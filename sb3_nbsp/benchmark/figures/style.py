@@ -1,4 +1,4 @@
-"""How all figures look: sizes, and a colour per method and per task that is the same in all of them."""
+"""How the figures of a comparison look: sizes, and a colour per method and per task that is the same in all of them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sb3_nbsp.benchmark.results import Results
+from sb3_nbsp.figure_style import COLORS, STYLE
 
-# Any: matplotlib's own types know the settings of one version only
-STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.w_pad": 0.1,
-    "legend.frameon": False,
-    # A name from a file is no formula
-    "text.parse_math": False,
-    # Else ids are drawn by chance, and the same figure is another file each time
-    "svg.hashsalt": "sb3_nbsp",
-}
-# Okabe and Ito's colours, which people with any colour vision tell apart; grey in place of their yellow, too light for lines
-METHOD_COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F"]
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p"]
 # Paul Tol's muted colours, in an order in which neighbours are far apart
 _TASK_COLORS = [
@@ -63,7 +46,7 @@ def method_style(results: Results, method: str) -> dict[str, Any]:
     :return: colour and marker of the method, which depend on its place in the plan alone
     """
     place = results.plan.methods.index(method)
-    return {"color": METHOD_COLORS[place % len(METHOD_COLORS)], "marker": _MARKERS[place % len(_MARKERS)]}
+    return {"color": COLORS[place % len(COLORS)], "marker": _MARKERS[place % len(_MARKERS)]}
 
 
 def task_color(tasks: list[str], task: str) -> str:

@@ -1,0 +1,154 @@
+"""Record during training how plastic the actor is."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_nbsp.interventions.base import Intervention, check_option, check_range, own_seed
+from sb3_nbsp.interventions.inner_distillation import InnerDistillation
+from sb3_nbsp.interventions.networks import actor_network
+from sb3_nbsp.interventions.neuron_reset import NeuronReset
+from sb3_nbsp.interventions.observations import training_observations
+from sb3_nbsp.needs_plots import needs_plots
+from sb3_nbsp.plasticity.history import PICTURE, add_record, open_history
+from sb3_nbsp.plasticity.measure import diagnostics, spread
+
+
+class PlasticityCallback(BaseCallback):
+    """
+    Every ``record_freq`` environment steps, measure how plastic the actor is (:func:`~sb3_nbsp.plasticity.diagnostics`),
+    on states of the last rollout (PPO) or drawn from the replay buffer (SAC); and once more when training ends. Training
+    is not touched: with the callback and without it, the same seed gives the same parameters, bit for bit.
+
+    The measures go to the logger as ``plasticity/<name>`` and into the rows of ``plasticity.csv``, beside the mean
+    return of the last episodes and, for agents with interventions, the neurons that were reset (total, per neuron,
+    share that was ever reset: P3O paper, table 4) and the epochs of distillation so far. ``gradient_covariance.csv``
+    holds the matrix of the last record. At the end of training all of it is drawn in ``plasticity.png``.
+
+    A measurement is due when a rollout ends and a multiple of ``record_freq`` has been passed: PPO's come every
+    ``n_steps * n_envs`` steps at most. It shows the policy that has collected the rollout, before it is trained on it.
+
+    :param record_freq: environment steps between records
+    :param folder: for the files. A call of ``learn()`` that continues the count of steps continues them, one that
+        begins at 0 begins them anew; None writes nothing
+    :param n_states: states to measure on
+    :param dormant_threshold: τ of the dormant ratio
+    :param n_gradient_states: states to take gradients in
+    :param plot: draw ``plasticity.png``, which needs matplotlib (the extra ``plots``)
+    :param verbose: 1 prints every record
+    :raises ValueError: if an option is out of its range, or ``plot`` is asked for without matplotlib
+    """
+
+    def __init__(
+        self,
+        record_freq: int = 10_000,
+        folder: str | os.PathLike[str] | None = None,
+        n_states: int = 2048,
+        dormant_threshold: float = 0.1,
+        n_gradient_states: int = 64,
+        plot: bool = True,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(verbose)
+        check_range("record_freq", record_freq, 1, integer=True)
+        check_range("n_states", n_states, 1, integer=True)
+        check_range("dormant_threshold", dormant_threshold, 0)
+        check_range("n_gradient_states", n_gradient_states, 1, integer=True)
+        check_option("plot", plot, (True, False))
+        self.record_freq = record_freq
+        self.folder = None if folder is None else Path(folder)
+        self.n_states = n_states
+        self.dormant_threshold = dormant_threshold
+        self.n_gradient_states = n_gradient_states
+        self.plot = plot and folder is not None
+        if self.plot:
+            # Now rather than after hours of training
+            with needs_plots("PlasticityCallback(plot=True)"):
+                import_module("matplotlib")
+
+    def _init_callback(self) -> None:
+        actor_network(self.model)  # complain of an unfit policy before training
+
+    def _on_training_start(self) -> None:
+        self._recorded = self.num_timesteps
+        if self.folder is not None:
+            open_history(self.folder, self.num_timesteps)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        """Only now are the transitions of the rollout stored."""
+        if self.num_timesteps // self.record_freq > self._recorded // self.record_freq:
+            self._record()
+
+    def _on_training_end(self) -> None:
+        if self.num_timesteps > self._recorded:
+            self._record()
+        if self.plot and self.folder is not None:
+            from sb3_nbsp.plasticity.figure import plot_plasticity
+
+            plot_plasticity({type(self.model).__name__: self.folder}, self.folder / PICTURE)
+
+    def _record(self) -> None:
+        if not _has_states(self.model):
+            return  # a phase has just begun, its buffer is empty
+        states = training_observations(self.model, self.n_states, own_seed(self.model, self.num_timesteps, purpose=400))
+        found = diagnostics(
+            self.model,
+            spread(states, self.n_states),
+            self.dormant_threshold,
+            self.n_gradient_states,
+            seed=own_seed(self.model, self.num_timesteps, purpose=401),
+        )
+        self._recorded = self.num_timesteps
+        row = {**found.scalars(), "ep_rew_mean": _mean_return(self.model), **_interventions_so_far(self.model)}
+        self._log(row)
+        if self.folder is not None:
+            add_record(self.folder, self.num_timesteps, row, found.gradient_covariance.numpy())
+
+    def _log(self, row: dict[str, float | None]) -> None:
+        present = {name: value for name, value in row.items() if value is not None}
+        for name, value in present.items():
+            self.logger.record(f"plasticity/{name}", value)
+        # Else records between two of the agent's own dumps would be lost
+        self.logger.dump(self.num_timesteps)
+        if self.verbose:
+            print(f"Step {self.num_timesteps}: " + ", ".join(f"{name} {value:.4g}" for name, value in present.items()))
+
+
+def _has_states(model: BaseAlgorithm) -> bool:
+    if not isinstance(model, OffPolicyAlgorithm):
+        return True
+    return model.replay_buffer is not None and model.replay_buffer.size() > 0
+
+
+def _mean_return(model: BaseAlgorithm) -> float | None:
+    returns = [episode["r"] for episode in model.ep_info_buffer or ()]
+    return float(np.mean(returns)) if returns else None
+
+
+def _interventions_so_far(model: BaseAlgorithm) -> dict[str, float | None]:
+    """Resets (P3O paper, table 4) and distillation; None for what the agent does not do."""
+    interventions: list[Intervention] = list(getattr(model, "hooks", ()))
+    epochs = [each.epochs for each in interventions if isinstance(each, InnerDistillation)]
+    counts: dict[str, th.Tensor] = {}
+    for each in interventions:
+        if isinstance(each, NeuronReset):
+            for layer, resets in each.reset_counts.items():
+                counts[layer] = counts[layer] + resets if layer in counts else resets
+    of_neurons = th.cat(list(counts.values())).double() if counts else None
+    return {
+        "resets": None if of_neurons is None else of_neurons.sum().item(),
+        "resets_per_neuron": None if of_neurons is None else of_neurons.mean().item(),
+        "share_ever_reset": None if of_neurons is None else (of_neurons > 0).double().mean().item(),
+        "distillation_epochs": float(sum(epochs)) if epochs else None,
+    }

@@ -1,0 +1,210 @@
+"""How plastic the actor of an agent is, on a batch of states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.preprocessing import get_obs_shape
+from torch import nn
+from torch.distributions import Bernoulli, Categorical, Distribution, Normal
+
+from sb3_nbsp.interventions.base import check_range
+from sb3_nbsp.interventions.networks import ActorNetwork, actor_network, scored_networks
+from sb3_nbsp.neurons.activations import record_activations
+from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons
+from sb3_nbsp.neurons.plasticity import (
+    activation_norm,
+    dormant_ratio,
+    effective_rank,
+    layer_features,
+    neuron_magnitudes,
+    stable_rank,
+    weight_norm,
+)
+from sb3_nbsp.neurons.sample_gradients import (
+    gradient_correlation,
+    gradient_covariance,
+    mean_gradient_norm,
+    sample_gradients,
+)
+
+MEASURES = [
+    "dormant_ratio",
+    "weight_norm",
+    "activation_norm",
+    "effective_rank",
+    "stable_rank",
+    "gradient_norm",
+    "gradient_correlation",
+]
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """
+    What :func:`diagnostics` found. Lower weight norms and gradient correlations and higher gradient norms went with
+    plasticity in the P3O paper; of the activation norm neither extreme did.
+
+    :param dormant_ratio: share of dormant hidden neurons, see :func:`~sb3_nbsp.neurons.plasticity.dormant_ratio`
+    :param weight_norm: see :func:`~sb3_nbsp.neurons.plasticity.weight_norm`
+    :param activation_norm: see :func:`~sb3_nbsp.neurons.plasticity.activation_norm`
+    :param effective_rank: of the last hidden layer's activations, see :func:`~sb3_nbsp.neurons.plasticity.effective_rank`
+    :param stable_rank: of the same, see :func:`~sb3_nbsp.neurons.plasticity.stable_rank`
+    :param gradient_norm: see :func:`~sb3_nbsp.neurons.sample_gradients.mean_gradient_norm`
+    :param gradient_correlation: see :func:`~sb3_nbsp.neurons.sample_gradients.gradient_correlation`
+    :param gradient_covariance: see :func:`~sb3_nbsp.neurons.sample_gradients.gradient_covariance`, on the CPU,
+        shape (gradient states, gradient states)
+    :param n_neurons: hidden neurons of the actor
+    :param n_states: states that the measures of weights and activations saw
+    """
+
+    dormant_ratio: float
+    weight_norm: float
+    activation_norm: float
+    effective_rank: float
+    stable_rank: float
+    gradient_norm: float
+    gradient_correlation: float
+    gradient_covariance: th.Tensor
+    n_neurons: int
+    n_states: int
+
+    def scalars(self) -> dict[str, float]:
+        """Every measure that is one number, by name."""
+        return {name: getattr(self, name) for name in MEASURES}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain numbers and lists, as JSON takes it."""
+        counts = {"n_neurons": self.n_neurons, "n_states": self.n_states}
+        return {**self.scalars(), **counts, "gradient_covariance": self.gradient_covariance.tolist()}
+
+
+def diagnostics(
+    model: BaseAlgorithm,
+    observations: np.ndarray | th.Tensor,
+    dormant_threshold: float = 0.1,
+    n_gradient_states: int = 64,
+    seed: int = 0,
+) -> Diagnostics:
+    r"""
+    How plastic the actor of an agent is. Works on every agent with a policy of PPO or SAC on one observation, those of
+    plain SB3 and loaded ones included. Its parameters, their gradients, its training mode and all random streams stay
+    as they are.
+
+    Dormant ratio, norms and ranks are those of the layers that the observation passes through on its way to the action, a
+    features extractor that the critic shares included. The gradients need no rewards: for a state s they are those of
+
+    .. math:: \nabla_\theta \log \pi_\theta(a | s), \quad a \sim \pi_\theta(\cdot | s)
+
+    with respect to the parameters that belong to the actor alone, for one drawn action per state. (With a tanh that squashes
+    the action, the gradient is the same before and after it.)
+
+    :param model: the agent
+    :param observations: states as the agent's buffers hold them, shape (states, \*observation shape): images channels
+        first and not scaled; normalized, if the agent learns on a ``VecNormalize``:
+        ``model.get_vec_normalize_env().normalize_obs(observations)``
+    :param dormant_threshold: τ of the dormant ratio
+    :param n_gradient_states: number of states, evenly spread over the batch, for the gradients: all that there are, if fewer
+    :param seed: of the drawn actions
+    :return: the measures
+    :raises ValueError: if there is no state or they have another shape than the agent's observations, if an option is out
+        of its range, or if the policy is of another kind or has no hidden layer
+    """
+    check_range("dormant_threshold", dormant_threshold, 0)
+    check_range("n_gradient_states", n_gradient_states, 1, integer=True)
+    check_range("seed", seed, 0, integer=True)
+    actor, layers = actor_network(model), _hidden_layers(model)
+    states = _as_states(model, observations)
+    with _evaluating(model.policy):
+        # The gradients first: distribution objects that live in the policy then end up without a graph
+        gradients = _gradients(actor, spread(states, n_gradient_states), seed)
+        magnitudes = record_activations(actor.distribution, [states], layers, read=neuron_magnitudes)
+        features = record_activations(actor.distribution, [states], layers[-1:], read=layer_features)
+    by_layer = magnitudes.split([layer.n_neurons for layer in layers], dim=1)
+    covariance = gradient_covariance(gradients).cpu()
+    return Diagnostics(
+        dormant_ratio=dormant_ratio(by_layer, dormant_threshold),
+        weight_norm=weight_norm(layers),
+        activation_norm=activation_norm(by_layer),
+        effective_rank=effective_rank(features),
+        stable_rank=stable_rank(features),
+        gradient_norm=mean_gradient_norm(gradients),
+        gradient_correlation=gradient_correlation(covariance),
+        gradient_covariance=covariance,
+        n_neurons=count_neurons(layers),
+        n_states=len(states),
+    )
+
+
+def spread(states: th.Tensor, n_states: int) -> th.Tensor:
+    """
+    :param states: shape (states, ...)
+    :param n_states: how many to pick
+    :return: so many of them, evenly spread over the batch from the first to the last; all, if there are fewer
+    """
+    if len(states) <= n_states:
+        return states
+    return states[th.linspace(0, len(states) - 1, n_states).round().long().to(states.device)]
+
+
+def _hidden_layers(model: BaseAlgorithm) -> list[NeuronLayer]:
+    """All hidden layers that the actor's input passes through, whether the critic shares them or not."""
+    if isinstance(model, OffPolicyAlgorithm):
+        layers = scored_networks(model)[0].layers
+    else:
+        layers = actor_network(model, renew_shared=True).layers
+    if not layers:
+        raise ValueError(f"policy_kwargs: {type(model.policy).__name__} has no hidden layer whose neurons could be measured")
+    return layers
+
+
+def _as_states(model: BaseAlgorithm, observations: np.ndarray | th.Tensor) -> th.Tensor:
+    states = th.as_tensor(observations, device=model.device)
+    shape = get_obs_shape(model.observation_space)
+    if len(states.shape) == 0 or len(states) == 0 or tuple(states.shape[1:]) != shape:
+        wanted = ", ".join(["states", *map(str, shape)])
+        raise ValueError(f"observations must have the shape ({wanted}) with at least one state, not {tuple(states.shape)}")
+    # NumPy's default; networks have single precision
+    return states.float() if states.dtype == th.float64 else states
+
+
+@contextmanager
+def _evaluating(policy: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in policy.modules()]
+    policy.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _gradients(actor: ActorNetwork, states: th.Tensor, seed: int) -> th.Tensor:
+    """Of log π(a | s), shape (states, parameters)."""
+    generator = th.Generator().manual_seed(seed)
+
+    def log_probability(index: int) -> th.Tensor:
+        parts: Sequence[Distribution] = actor.distribution(states[index : index + 1])
+        return th.stack([part.log_prob(_draw(part, generator)).sum() for part in parts]).sum()
+
+    return sample_gradients(log_probability, len(states), actor.parameters)
+
+
+@th.no_grad()
+def _draw(distribution: Distribution, generator: th.Generator) -> th.Tensor:
+    """Draw from a distribution; its own ``sample`` would move the global random stream."""
+    if isinstance(distribution, Normal):
+        noise = th.randn(distribution.loc.shape, generator=generator)
+        return distribution.loc + distribution.scale * noise.to(distribution.loc)
+    if isinstance(distribution, Categorical):
+        return th.multinomial(distribution.probs.cpu(), 1, generator=generator).squeeze(1).to(distribution.probs.device)
+    if isinstance(distribution, Bernoulli):
+        return th.bernoulli(distribution.probs.cpu(), generator=generator).to(distribution.probs)
+    raise ValueError(f"action_space: gradients of actions that follow {type(distribution).__name__} are not known")
