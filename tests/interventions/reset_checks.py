@@ -79,7 +79,9 @@ class Case:
                 signal = F.conv2d(signal, weight, bias, layer.stride)
             else:
                 signal = signal.flatten(1)
-                columns = [sum(weight[j, i] * signal[:, i] for i in range(weight.shape[1])) + bias[j] for j in range(len(weight))]
+                columns = [
+                    sum(weight[j, i] * signal[:, i] for i in range(weight.shape[1])) + bias[j] for j in range(len(weight))
+                ]
                 signal = th.stack(columns, 1)
             signal = self.function(signal)
             outputs.append(signal)

@@ -68,9 +68,7 @@ class SlowCBP:
         self.neurons = [[SlowNeuron(layer, j) for j in range(layer.n_neurons)] for layer in case.layers]
         self.owed = [0.0] * len(case.layers)
 
-    def step(
-        self, observations: th.Tensor, before: Picture, after: Picture
-    ) -> tuple[list[list[int]], list[dict[int, float]]]:
+    def step(self, observations: th.Tensor, before: Picture, after: Picture) -> tuple[list[list[int]], list[dict[int, float]]]:
         """Neurons to replace in each layer, and the mean activation of their features."""
         outputs = self.case.features(before.parameters, observations)
         chosen, means = [], []

@@ -98,8 +98,9 @@ def test_equality_with_the_threshold_counts() -> None:
     with th.no_grad():
         net[0].bias[2] = -1e6  # dead: its score is exactly 0
     redo = agent.hooks.find(ReDo)
-    assert redo.choose()[0].tolist() == [2]
-    score = redo.scores()[1]
+    dead, score = redo.scores()
+    assert dead[2] == 0
+    assert redo.choose()[0].tolist() == th.nonzero(dead == 0).flatten().tolist()
     for neuron in range(6):
         redo.dormant_threshold = score[neuron].item()
         assert redo.choose()[1].tolist() == th.nonzero(score <= score[neuron]).flatten().tolist()
