@@ -11,7 +11,7 @@ import torch as th
 from stable_baselines3 import PPO, SAC
 from tagged_tasks import differing
 
-from sb3_nbsp import CBPPPO, CBPSAC, ContinualPPO, ReDoPPO, ReDoSAC
+from sb3_nbsp import CBPPPO, CBPSAC, ContinualPPO, ContinualSAC, ReDoPPO, ReDoSAC
 from sb3_nbsp.interventions import (
     ContinualBackprop,
     CycleReset,
@@ -61,11 +61,11 @@ def resets() -> dict[str, list[Intervention]]:
     }
 
 
-@pytest.mark.parametrize("name", resets())
-@pytest.mark.parametrize("env_id", ["Pendulum-v1", "Hopper-v5"])
+@pytest.mark.parametrize(
+    ("name", "env_id"),
+    [*[(name, "Pendulum-v1") for name in resets()], ("cbp and distillation", "Hopper-v5"), ("all", "Hopper-v5")],
+)
 def test_saved_and_continued_it_is_one_run(name: str, env_id: str, tmp_path: Any) -> None:
-    if env_id == "Hopper-v5" and name not in ("cbp and distillation", "all"):
-        return
     arch = {"net_arch": [12, 10], "activation_fn": CReLU} if "redo" in name else {"net_arch": [12, 10]}
     options = {**SMALL, **ROLLOUT, "policy_kwargs": arch}
 
@@ -101,12 +101,8 @@ class _Unseeded:
         return env
 
 
-@pytest.mark.parametrize("name", resets())
+@pytest.mark.parametrize("name", [name for name in resets() if name != "recovery"])
 def test_methods_run_on_sac(name: str) -> None:
-    if name == "recovery":
-        return
-    from sb3_nbsp import ContinualSAC
-
     interventions = resets()[name]
     for each in interventions:
         if isinstance(each, InnerDistillation):

@@ -174,38 +174,44 @@ def check_renewal(
     :param cuts: outgoing weights become zero
     :param means: for each layer the mean of every feature of a chosen neuron, which moves into the readers' biases
     """
-    expected = {name: tensor.clone() for name, tensor in before.parameters.items()}
-    moments = copy.deepcopy(before.moments)
-    moved: set[str] = set()
+    expected, moved = copy.deepcopy(before), set()
     for index, layer in enumerate(layers):
         for neuron in chosen[index]:
-            for part in ("weight", "bias"):
-                name = f"{layer.name}.{part}"
-                fresh = after.parameters[name][neuron]
-                assert part == "bias" or not th.equal(fresh, before.parameters[name][neuron])
-                expected[name][neuron] = fresh  # random: taken as it is
-                for moment in moments[name].values():
-                    moment[neuron] = 0
+            _draw_anew(layer, neuron, expected, before, after)
         for neuron in chosen[index] if cuts else []:
             for reader in layer.readers:
-                weight, bias = expected[f"{reader}.weight"], expected[f"{reader}.bias"]
-                for feature in owned_features(layer, neuron):
-                    for column in columns_of(layer, feature, weight):
-                        if means is not None:
-                            moved.add(f"{reader}.bias")
-                            for unit in range(len(weight)):
-                                bias[unit] += weight[unit, column].sum() * means[index][feature]
-                        weight[:, column] = 0
-                        for moment in moments[f"{reader}.weight"].values():
-                            moment[:, column] = 0
-    for name, tensor in expected.items():
+                if means is not None:
+                    moved.add(f"{reader}.bias")
+                _cut(layer, neuron, reader, expected, None if means is None else means[index])
+    for name, tensor in expected.parameters.items():
         if name in moved:
             th.testing.assert_close(after.parameters[name], tensor, rtol=1e-4, atol=1e-6)
         else:
             assert th.equal(after.parameters[name], tensor), name
-    for name, state in moments.items():
+    for name, state in expected.moments.items():
         for key, moment in state.items():
             assert th.equal(after.moments[name][key], moment), (name, key)
+
+
+def _draw_anew(layer: SlowLayer, neuron: int, expected: Picture, before: Picture, after: Picture) -> None:
+    for part in ("weight", "bias"):
+        name = f"{layer.name}.{part}"
+        fresh = after.parameters[name][neuron]
+        assert part == "bias" or not th.equal(fresh, before.parameters[name][neuron])
+        expected.parameters[name][neuron] = fresh  # random: taken as it is
+        for moment in expected.moments[name].values():
+            moment[neuron] = 0
+
+
+def _cut(layer: SlowLayer, neuron: int, reader: str, expected: Picture, means: dict[int, float] | None) -> None:
+    weight, bias = expected.parameters[f"{reader}.weight"], expected.parameters[f"{reader}.bias"]
+    for feature in owned_features(layer, neuron):
+        for column in columns_of(layer, feature, weight):
+            for unit in range(len(weight)) if means is not None else []:
+                bias[unit] += weight[unit, column].sum() * means[feature]
+            weight[:, column] = 0
+            for moment in expected.moments[f"{reader}.weight"].values():
+                moment[:, column] = 0
 
 
 class Probe(Intervention):

@@ -203,6 +203,26 @@ def test_distillation_is_no_training_step(first: bool, monkeypatch: pytest.Monke
     assert not agent.policy.training or cbp._batch == {}
 
 
+@pytest.mark.parametrize("name", ["ppo-tanh", "sac-relu"])
+def test_passes_of_penalties_are_no_training_steps(name: str) -> None:
+    class Elsewhere(Intervention):
+        """A penalty on what the actor does in other states, of no weight."""
+
+        def penalty(self, network: Any) -> th.Tensor | None:
+            states = th.full((3, 4), 5.0)
+            policy = self.agent.policy
+            if name == "ppo-tanh":
+                return 0 * policy.get_distribution(states).distribution.mean.sum()
+            return 0 * policy.actor.get_action_dist_params(states)[0].sum() if network == "actor" else None
+
+    utilities = []
+    for others in ([], [Elsewhere()]):
+        cbp = ContinualBackprop()
+        CASES[name].agent([cbp, *others], **({"fused": False} if name == "sac-relu" else {})).learn(64)
+        utilities.append(cbp.utilities)
+    th.testing.assert_close(utilities[0], utilities[1], rtol=0, atol=0)
+
+
 def test_training_goes_on_in_training_mode_after_a_distillation() -> None:
     modes = []
 
