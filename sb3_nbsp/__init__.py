@@ -1,11 +1,25 @@
 """Deep RL agents that keep learning: NBSP, SBP and P3O, as a plugin of Stable-Baselines3."""
 
-from sb3_nbsp.algorithms import NBSPSAC, P3O, SBPSAC, ContinualPPO, ContinualSAC, CyclePPO, CycleSAC
+from sb3_nbsp.algorithms import (
+    CBPPPO,
+    CBPSAC,
+    NBSPSAC,
+    P3O,
+    SBPSAC,
+    ContinualPPO,
+    ContinualSAC,
+    CyclePPO,
+    CycleSAC,
+    ReDoPPO,
+    ReDoSAC,
+)
 from sb3_nbsp.plasticity import Diagnostics, PlasticityCallback, diagnostics
 from sb3_nbsp.tasks.registration import register_sequences
 
 __version__ = "0.1.0"
 __all__ = [
+    "CBPPPO",
+    "CBPSAC",
     "NBSPSAC",
     "P3O",
     "SBPSAC",
@@ -15,6 +29,8 @@ __all__ = [
     "CycleSAC",
     "Diagnostics",
     "PlasticityCallback",
+    "ReDoPPO",
+    "ReDoSAC",
     "__version__",
     "diagnostics",
 ]
