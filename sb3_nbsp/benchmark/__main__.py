@@ -45,10 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{parser.prog} {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "Interrupted." + " The same command goes on from the last checkpoints." * (args.command in ("run", "plasticity")),
-            file=sys.stderr,
-        )
+        goes_on = " The same command goes on from the last checkpoints." if args.command in ("run", "plasticity") else ""
+        print(f"Interrupted.{goes_on}", file=sys.stderr)
         return 130
     return status or 0
 

@@ -45,11 +45,11 @@ def run_cell(
     save_freq: int = 5_000,
 ) -> dict[str, float]:
     """
-    Train a method on a task sequence, or on any other environment. A run that was cut off continues from its last checkpoint, to the same end as
-    if it had not been; one that is done is not run again. The folder holds the run's configuration, the
-    success matrix after every phase, the training success of every episode, the skill neurons, the last
-    checkpoint and, at the end, ``result.json``; on an environment that is no sequence, the plasticity of the policy in
-    place of the first three. If the run fails, ``error.txt`` says why.
+    Train a method on a task sequence, or on any other environment. A run that was cut off continues from its last
+    checkpoint, to the same end as if it had not been; one that is done is not run again. The folder holds the run's
+    configuration, the success matrix after every phase, the training success of every episode, the skill neurons (on an
+    environment that is no sequence: the plasticity of the policy instead), the last checkpoint and, at the end,
+    ``result.json``. If the run fails, ``error.txt`` says why.
 
     :param algo: "nbsp_sac", "continual_sac" or "sac"
     :param env_id: id of a task sequence

@@ -9,20 +9,19 @@ from rich.console import Console
 
 from sb3_nbsp.benchmark.key_value import key_value
 from sb3_nbsp.benchmark.launcher_options import add_launcher_arguments, launcher
-from sb3_nbsp.benchmark.plasticity_plan import PlasticityPlan
+from sb3_nbsp.benchmark.plasticity_plan import METHODS, PlasticityPlan
 from sb3_nbsp.benchmark.plasticity_results import load_plasticity_results
 from sb3_nbsp.benchmark.plasticity_table import plasticity_table
 from sb3_nbsp.benchmark.runner import run_plan
 from sb3_nbsp.files import atomic_path, atomic_write
 from sb3_nbsp.needs_plots import needs_plots
-from sb3_nbsp.zoo.algos import algorithm_names
 
 
 def epilog() -> str:
     """The names that there are, and what the command leaves behind."""
     return (
-        f"methods:\n  {', '.join(algorithm_names())}\n\nWrites plasticity.md, plasticity.csv, plasticity.png and plasticity.svg "
-        "into DIR. The same command goes on where it was cut off."
+        f"methods:\n  {', '.join(METHODS)}\n\nWrites plasticity.md, .csv, .png and .svg into DIR. The same command goes on where "
+        "it was cut off."
     )
 
 

@@ -14,7 +14,9 @@ import gymnasium as gym
 
 from sb3_nbsp.benchmark.plan import Cell, StoredPlan
 from sb3_nbsp.benchmark.run_settings import plain
-from sb3_nbsp.zoo.algos import algorithm, algorithm_names
+from sb3_nbsp.zoo.algos import ALGOS, PLAIN, algorithm
+
+METHODS = [*ALGOS, *PLAIN]
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,10 @@ class PlasticityPlan(StoredPlan):
         self.env_ids, self.methods = list(dict.fromkeys(self.env_ids)), list(dict.fromkeys(self.methods))
         self.seeds, self.hyperparams = list(dict.fromkeys(self.seeds)), plain(self.hyperparams)
         for method in self.methods:
-            if method not in algorithm_names():
-                close = difflib.get_close_matches(method, algorithm_names())
+            if method not in METHODS:
+                close = difflib.get_close_matches(method, METHODS)
                 hint = f"; did you mean {' or '.join(close)}?" if close else ""
-                raise ValueError(f"There is no method {method!r}{hint}\nMethods: {', '.join(algorithm_names())}")
+                raise ValueError(f"There is no method {method!r}{hint}\nMethods: {', '.join(METHODS)}")
         for env_id in self.env_ids:
             _check_environment(env_id)
         for name in self.hyperparams:

@@ -10,7 +10,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from sb3_nbsp.interventions.base import check_range, own_seed
 from sb3_nbsp.interventions.neuron_reset import PeriodicReset
 from sb3_nbsp.interventions.observations import training_observations
-from sb3_nbsp.neurons.utility import mean_magnitudes, redo_score
+from sb3_nbsp.neurons.activations import record_activations
+from sb3_nbsp.neurons.utility import neuron_magnitudes, redo_score
 
 
 class ReDo(PeriodicReset):
@@ -79,9 +80,11 @@ class ReDo(PeriodicReset):
         policy = self.agent.policy
         was_training = policy.training
         policy.set_training_mode(False)
-        magnitudes = mean_magnitudes(self._network.distribution, [states], self._network.layers)
+        layers = self._network.layers
+        magnitudes = record_activations(self._network.distribution, [states], layers, read=neuron_magnitudes)
         policy.set_training_mode(was_training)
-        return [redo_score(each).cpu() for each in magnitudes]
+        means = magnitudes.mean(dim=0, dtype=th.float64).split([layer.n_neurons for layer in layers])
+        return [redo_score(each).cpu() for each in means]
 
     def choose(self) -> list[th.Tensor]:
         """The neurons with the lowest scores, or those with a score of at most ``dormant_threshold``."""

@@ -6,23 +6,8 @@ from collections.abc import Sequence
 
 import torch as th
 
-from sb3_nbsp.neurons.activations import check_outputs
 from sb3_nbsp.neurons.layers import NeuronLayer
-
-
-def neuron_magnitudes(layer: NeuronLayer, output: th.Tensor) -> th.Tensor:
-    """
-    |a| of each neuron and step from what a layer's activation module returns: the average of |a| over the positions
-    of a convolution; for CReLU, |relu(x) − relu(−x)| = relu(x) + relu(−x).
-
-    :param layer: the layer
-    :param output: shape (batch, features) or (batch, channels, height, width)
-    :return: shape (batch, neurons)
-    :raises ValueError: if the number of outputs is not that of the layer
-    """
-    check_outputs(layer, output)
-    magnitudes = output.abs().flatten(2).mean(2) if output.dim() > 2 else output.abs()
-    return magnitudes.view(len(output), layer.features_per_neuron, layer.n_neurons).sum(1)
+from sb3_nbsp.neurons.utility import redo_score
 
 
 def layer_features(layer: NeuronLayer, output: th.Tensor) -> th.Tensor:
@@ -49,9 +34,7 @@ def dormant_neurons(magnitudes: th.Tensor, threshold: float = 0.1) -> th.Tensor:
     :param threshold: τ; the P3O paper has 0.1
     :return: boolean, shape (H,)
     """
-    means = magnitudes.mean(dim=0, dtype=th.float64)
-    # Multiplied out: no division by the mean of a layer of zeros
-    return means <= threshold * means.mean()
+    return redo_score(magnitudes.mean(dim=0, dtype=th.float64)) <= threshold
 
 
 def dormant_ratio(magnitudes: Sequence[th.Tensor], threshold: float = 0.1) -> float:

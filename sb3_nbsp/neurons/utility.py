@@ -1,10 +1,8 @@
 """How much use a neuron is on a batch: the score of ReDo, and the contribution utility of continual backpropagation."""
 
-from collections.abc import Callable, Sequence
-
 import torch as th
 
-from sb3_nbsp.neurons.activations import check_outputs, observed
+from sb3_nbsp.neurons.activations import check_outputs
 from sb3_nbsp.neurons.layers import NeuronLayer
 
 
@@ -24,27 +22,19 @@ def feature_means(layer: NeuronLayer, output: th.Tensor) -> tuple[th.Tensor, th.
     return output.abs().mean(steps).view(shape).t(), output.mean(steps).view(shape).t()
 
 
-def mean_magnitudes(
-    forward: Callable[..., object], inputs: Sequence[th.Tensor], layers: Sequence[NeuronLayer], batch_size: int = 4096
-) -> list[th.Tensor]:
-    r"""
-    Mean of \|h\| over all steps (and positions), summed over the features that a neuron owns.
-
-    :param forward: runs the network on one batch: ``forward(*batch)``; its result is ignored
-    :param inputs: tensors whose first dimension is the steps
-    :param layers: the layers, in order
-    :param batch_size: steps per forward pass
-    :return: for each layer a vector in double precision, shape (neurons,)
+def neuron_magnitudes(layer: NeuronLayer, output: th.Tensor) -> th.Tensor:
     """
-    sums = [th.zeros(layer.n_neurons, dtype=th.float64, device=layer.linear.weight.device) for layer in layers]
+    |a| of each neuron and step from what a layer's activation module returns: the average of |a| over the positions
+    of a convolution; for CReLU, |relu(x) − relu(−x)| = relu(x) + relu(−x).
 
-    def add(index: int, output: th.Tensor) -> None:
-        sums[index] += feature_means(layers[index], output.double())[0].sum(1) * len(output)
-
-    with th.no_grad(), observed(layers, add):
-        for batch in zip(*(tensor.split(batch_size) for tensor in inputs), strict=True):
-            forward(*batch)
-    return [each / len(inputs[0]) for each in sums]
+    :param layer: the layer
+    :param output: shape (batch, features) or (batch, channels, height, width)
+    :return: shape (batch, neurons)
+    :raises ValueError: if the number of outputs is not that of the layer
+    """
+    check_outputs(layer, output)
+    magnitudes = output.abs().flatten(2).mean(2) if output.dim() > 2 else output.abs()
+    return magnitudes.view(len(output), layer.features_per_neuron, layer.n_neurons).sum(1)
 
 
 def redo_score(magnitudes: th.Tensor) -> th.Tensor:

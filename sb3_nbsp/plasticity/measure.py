@@ -24,7 +24,6 @@ from sb3_nbsp.neurons.plasticity import (
     dormant_ratio,
     effective_rank,
     layer_features,
-    neuron_magnitudes,
     stable_rank,
     weight_norm,
 )
@@ -34,6 +33,7 @@ from sb3_nbsp.neurons.sample_gradients import (
     mean_gradient_norm,
     sample_gradients,
 )
+from sb3_nbsp.neurons.utility import neuron_magnitudes
 
 MEASURES = [
     "dormant_ratio",

@@ -15,10 +15,10 @@ from sb3_nbsp.neurons.plasticity import (
     dormant_ratio,
     effective_rank,
     layer_features,
-    neuron_magnitudes,
     stable_rank,
     weight_norm,
 )
+from sb3_nbsp.neurons.utility import neuron_magnitudes
 
 
 def magnitudes_of(network: nn.Module, inputs: th.Tensor) -> list[th.Tensor]:

@@ -7,10 +7,10 @@ import pytest
 import torch as th
 from torch import nn
 
-from sb3_nbsp.neurons import CReLU, contribution_utility, find_neuron_layers, redo_score
+from sb3_nbsp.neurons import CReLU, contribution_utility, find_neuron_layers, record_activations, redo_score
 from sb3_nbsp.neurons.crelu import widen_behind
 from sb3_nbsp.neurons.renewal import cut_outgoing
-from sb3_nbsp.neurons.utility import feature_means, mean_magnitudes
+from sb3_nbsp.neurons.utility import feature_means, neuron_magnitudes
 
 
 def mlp(activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
@@ -61,7 +61,8 @@ def test_against_loops(name: str) -> None:
     x = x.double()
     layers = find_neuron_layers([("net", net)])
     linears = [module for module in net if isinstance(module, (nn.Linear, nn.Conv2d))]
-    magnitudes = mean_magnitudes(net, [x], layers, batch_size=3)
+    recorded = record_activations(net, [x], layers, batch_size=3, read=neuron_magnitudes).mean(0)
+    magnitudes = recorded.split([layer.n_neurons for layer in layers])
     for index, (layer, output) in enumerate(zip(layers, outputs_of(net, x), strict=True)):
         n, factor = layer.n_neurons, 2 if "CReLU" in name else 1
         reader = linears[index + 1].weight.tolist()
