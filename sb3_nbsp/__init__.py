@@ -1,9 +1,9 @@
 """Deep RL agents that keep learning: NBSP, SBP and P3O, as a plugin of Stable-Baselines3."""
 
 from sb3_nbsp.algorithms import NBSPSAC, P3O, SBPSAC, ContinualPPO, ContinualSAC, CyclePPO, CycleSAC
-from sb3_nbsp.tasks.registration import register_sequences
+from sb3_nbsp.tasks.registration import register_environments
 
 __version__ = "0.1.0"
 __all__ = ["NBSPSAC", "P3O", "SBPSAC", "ContinualPPO", "ContinualSAC", "CyclePPO", "CycleSAC", "__version__"]
 
-register_sequences()
+register_environments()
