@@ -115,6 +115,7 @@ def _steps(folder: Path) -> int:
 def _continue_or_start(settings: RunSettings, env: VecEnv, folder: Path) -> OffPolicyAlgorithm:
     checkpoint = latest_checkpoint(folder)
     cls = algorithm(settings.algo)
+    assert issubclass(cls, OffPolicyAlgorithm), "a run is resumed with its replay buffer"
     if checkpoint is None:
         options = copy.deepcopy(settings.hyperparams)  # SB3 writes into policy_kwargs
         options.pop("n_timesteps", None)

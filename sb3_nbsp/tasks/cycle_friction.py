@@ -41,9 +41,7 @@ class CycleFriction(gym.Wrapper, RecordConstructorArgs):
         start_step: int = 0,
     ) -> None:
         _check(frictions, steps_per_friction)
-        RecordConstructorArgs.__init__(
-            self, frictions=frictions, steps_per_friction=steps_per_friction, start_step=start_step
-        )
+        RecordConstructorArgs.__init__(self, frictions=frictions, steps_per_friction=steps_per_friction, start_step=start_step)
         super().__init__(env)
         model = getattr(env.unwrapped, "model", None)
         if not hasattr(model, "geom_friction"):

@@ -7,7 +7,8 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.wrappers import DtypeObservation, FlattenObservation
+from gymnasium import spaces
+from gymnasium.wrappers import FlattenObservation, TransformObservation
 
 # Domain and task. Not there: lqr, whose actions have no bounds and whose episodes have no end, which SB3 cannot use
 TASKS = {
@@ -72,6 +73,13 @@ def make_dm_control(domain: str, task: str, **kwargs: Any) -> gym.Env:
     :raises ImportError: if shimmy or dm_control is missing
     """
     import_dm_control()
-    env = gym.make(f"dm_control/{domain}-{task}-v0", disable_env_checker=True, **kwargs)
+    env = FlattenObservation(gym.make(f"dm_control/{domain}-{task}-v0", disable_env_checker=True, **kwargs))
+    space = env.observation_space
+    assert isinstance(space, spaces.Box)
     # A replay buffer takes half the memory, and the networks compute with float32 in any case
-    return DtypeObservation(FlattenObservation(env), np.float32)
+    smaller = spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
+    return TransformObservation(env, _to_float32, smaller)
+
+
+def _to_float32(observation: np.ndarray) -> np.ndarray:
+    return observation.astype(np.float32)

@@ -51,7 +51,7 @@ def test_the_papers_schedule(million):
         assert used(env) == info["friction"] == expected
         assert env.get_wrapper_attr("elapsed_steps") == step + 1
     # The next step is of the next million, in the same episode
-    assert play(env)["friction"] == used(env) == (MILLIONS + [2])[million + 1]
+    assert play(env)["friction"] == used(env) == [*MILLIONS, 2][million + 1]
 
 
 def test_only_sliding_friction_changes():
@@ -131,7 +131,8 @@ def test_every_id_is_its_task_but_for_the_friction(env_id, task):
     env.unwrapped.model.geom_friction[:] = plain.unwrapped.model.geom_friction
     env.unwrapped.step(np.zeros(env.action_space.shape))
     plain.unwrapped.step(np.zeros(env.action_space.shape))
-    np.testing.assert_array_equal(env.unwrapped.data.qpos, plain.unwrapped.data.qpos)
+    # MuJoCo's solver starts from the forces of the reset
+    np.testing.assert_allclose(env.unwrapped.data.qpos, plain.unwrapped.data.qpos, atol=1e-6)
 
 
 @pytest.mark.parametrize("env_id, task", cycle_friction_ids().items())
@@ -214,6 +215,7 @@ def test_the_papers_schedule_of_a_loaded_agent(make_agent, tmp_path):
 
     def record(locals_, globals_):
         seen.extend(info["friction"] for info in locals_["infos"])
+        return True
 
     env = VecNormalize(make_vec_env(HOPPER))
     loaded = type(model).load(tmp_path / "model", env=env, device="cpu")
