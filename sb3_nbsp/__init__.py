@@ -1,9 +1,34 @@
 """Deep RL agents that keep learning: NBSP, SBP and P3O, as a plugin of Stable-Baselines3."""
 
-from sb3_nbsp.algorithms import NBSPSAC, P3O, SBPSAC, ContinualPPO, ContinualSAC, CyclePPO, CycleSAC
+from sb3_nbsp.algorithms import (
+    CBPPPO,
+    CBPSAC,
+    NBSPSAC,
+    P3O,
+    SBPSAC,
+    ContinualPPO,
+    ContinualSAC,
+    CyclePPO,
+    CycleSAC,
+    ReDoPPO,
+    ReDoSAC,
+)
 from sb3_nbsp.tasks.registration import register_environments
 
 __version__ = "0.1.0"
-__all__ = ["NBSPSAC", "P3O", "SBPSAC", "ContinualPPO", "ContinualSAC", "CyclePPO", "CycleSAC", "__version__"]
+__all__ = [
+    "CBPPPO",
+    "CBPSAC",
+    "NBSPSAC",
+    "P3O",
+    "SBPSAC",
+    "ContinualPPO",
+    "ContinualSAC",
+    "CyclePPO",
+    "CycleSAC",
+    "ReDoPPO",
+    "ReDoSAC",
+    "__version__",
+]
 
 register_environments()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples
 from stable_baselines3.common.utils import explained_variance
 from torch.nn import functional as F
 
 from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
+from sb3_nbsp.algorithms.policies import PPOCnnPolicy, PPOMlpPolicy, PPOMultiInputPolicy
 from sb3_nbsp.interventions import Intervention, Interventions
 from sb3_nbsp.interventions.base import NETWORKS, check_interventions
 
@@ -36,6 +37,12 @@ class ContinualPPO(PersistentAlgorithm, PPO):
     :param kwargs: SB3's arguments by name
     :raises ValueError: if an option is out of its range
     """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": PPOMlpPolicy,
+        "CnnPolicy": PPOCnnPolicy,
+        "MultiInputPolicy": PPOMultiInputPolicy,
+    }
 
     def __init__(
         self,

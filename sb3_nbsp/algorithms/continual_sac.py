@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch as th
 from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
 from stable_baselines3.common.utils import FloatSchedule, polyak_update
 from stable_baselines3.sac.policies import SACPolicy
@@ -16,6 +17,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from sb3_nbsp.algorithms.gradients import AutogradGradients, SACGradients
 from sb3_nbsp.algorithms.mlp_gradients import MlpGradients, can_use_mlp_gradients
 from sb3_nbsp.algorithms.phases import PhasedAlgorithm, reset_optimizer
+from sb3_nbsp.algorithms.policies import SACCnnPolicy, SACMlpPolicy, SACMultiInputPolicy
 from sb3_nbsp.interventions import Intervention, Interventions
 from sb3_nbsp.interventions.base import check_interventions, check_option, check_range
 
@@ -50,6 +52,12 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         False is SB3's SAC bit for bit
     :raises ValueError: if an option is out of its range
     """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": SACMlpPolicy,
+        "CnnPolicy": SACCnnPolicy,
+        "MultiInputPolicy": SACMultiInputPolicy,
+    }
 
     def __init__(
         self,

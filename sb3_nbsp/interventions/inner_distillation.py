@@ -81,6 +81,7 @@ class InnerDistillation(Intervention):
         """Keep what the teacher does in the states (Algorithm 1: "copy the weights to the temporary model")."""
         seed = own_seed(self.agent, self._distillations, purpose=300)
         self._states = training_observations(self.agent, self.distill_states, seed)
+        self._was_training = self.agent.policy.training
         self.agent.policy.set_training_mode(False)
         self._teacher = self._act(self._states)
 
@@ -101,6 +102,7 @@ class InnerDistillation(Intervention):
             loss = self._loss()
             epochs += 1
         optimizer.zero_grad()
+        self.agent.policy.set_training_mode(self._was_training)  # neurons may be renewed in the midst of train()
         del self._states, self._teacher
         self._epochs += epochs
         self._distillations += 1

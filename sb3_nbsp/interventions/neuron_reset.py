@@ -42,6 +42,9 @@ class NeuronReset(Intervention):
                 f"policy_kwargs: net_arch gives {type(agent.policy).__name__} no hidden layer that belongs to the actor alone "
                 "and could be renewed; give it one, e.g. net_arch=[64], or renew the shared layers with renew_shared=True"
             )
+        if self.cuts_outgoing:  # complain now, not at the first reset
+            for layer in self._network.layers:
+                list(layer.outgoing())
         self._counts = {layer.name: th.zeros(layer.n_neurons, dtype=th.int64) for layer in self._network.layers}
         self._n_renewals = 0
 
@@ -61,7 +64,7 @@ class NeuronReset(Intervention):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See :meth:`Intervention.load_state_dict`."""
-        self._counts = {name: counts.cpu() for name, counts in state["counts"].items()}
+        self._counts = {name: counts.cpu().clone() for name, counts in state["counts"].items()}
         self._n_renewals = state["n_renewals"]
 
     def renew(self, chosen: Sequence[th.Tensor], mean_features: Sequence[th.Tensor] | None = None) -> None:

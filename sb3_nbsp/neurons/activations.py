@@ -1,6 +1,7 @@
 """Record what neurons do on a batch of observations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch as th
 from torch import nn
@@ -39,6 +40,26 @@ def check_outputs(layer: NeuronLayer, output: th.Tensor) -> None:
         )
 
 
+@contextmanager
+def observed(layers: Sequence[NeuronLayer], observe: Callable[[int, th.Tensor], None]) -> Iterator[None]:
+    """
+    Look at what layers do in the forward passes inside a ``with`` block.
+
+    :param layers: the layers
+    :param observe: called with the index of a layer and what its activation module returned
+    """
+
+    def hook(index: int) -> Callable[[nn.Module, object, th.Tensor], None]:
+        return lambda _module, _inputs, output: observe(index, output)
+
+    handles = [layer.activation.register_forward_hook(hook(i)) for i, layer in enumerate(layers)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def record_activations(
     forward: Callable[..., object],
     inputs: Sequence[th.Tensor],
@@ -57,20 +78,12 @@ def record_activations(
     """
     recorded: dict[int, th.Tensor] = {}
 
-    def hook(index: int) -> Callable[[nn.Module, object, th.Tensor], None]:
-        def record(_module: nn.Module, _inputs: object, output: th.Tensor) -> None:
-            recorded[index] = neuron_activations(layers[index], output)
+    def record(index: int, output: th.Tensor) -> None:
+        recorded[index] = neuron_activations(layers[index], output)
 
-        return record
-
-    handles = [layer.activation.register_forward_hook(hook(i)) for i, layer in enumerate(layers)]
     rows = []
-    try:
-        with th.no_grad():
-            for batch in zip(*(tensor.split(batch_size) for tensor in inputs), strict=True):
-                forward(*batch)
-                rows.append(th.cat([recorded[i] for i in range(len(layers))], dim=1))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with th.no_grad(), observed(layers, record):
+        for batch in zip(*(tensor.split(batch_size) for tensor in inputs), strict=True):
+            forward(*batch)
+            rows.append(th.cat([recorded[i] for i in range(len(layers))], dim=1))
     return th.cat(rows)

@@ -21,3 +21,33 @@ class CReLU(nn.Module):
         :return: shape (batch, 2 n, ...)
         """
         return th.cat([th.relu(x), th.relu(-x)], dim=1)
+
+
+def widen_behind(net: nn.Sequential) -> int:
+    """
+    Make every linear layer read as many features as the activation function in front of it returns. SB3 builds networks as
+    if a layer's outputs were as many as its neurons, which a :class:`CReLU` doubles. A layer that is too narrow is replaced,
+    in place; without one nothing is touched, and nothing is drawn.
+
+    :param net: linear layers and activation functions, in the order of the forward pass
+    :return: how many times as many features as SB3 assumes the network returns: 2 if a CReLU is its end, otherwise 1
+    """
+    factor = 1
+    for index, module in enumerate(net):
+        if isinstance(module, nn.Linear):
+            if factor > 1:
+                net[index] = widened(module, factor)
+            factor = 1
+        else:
+            factor *= int(getattr(module, "features_per_neuron", 1))
+    return factor
+
+
+def widened(linear: nn.Linear, factor: int) -> nn.Linear:
+    """
+    :param linear: a linear layer
+    :param factor: how many times its inputs the new one has
+    :return: a new linear layer, with PyTorch's own initialization
+    """
+    like = {"device": linear.weight.device, "dtype": linear.weight.dtype}
+    return nn.Linear(factor * linear.in_features, linear.out_features, linear.bias is not None, **like)

@@ -8,15 +8,31 @@ from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
-from sb3_nbsp.algorithms import NBSPSAC, P3O, SBPSAC, ContinualPPO, ContinualSAC, CyclePPO, CycleSAC
+from sb3_nbsp.algorithms import (
+    CBPPPO,
+    CBPSAC,
+    NBSPSAC,
+    P3O,
+    SBPSAC,
+    ContinualPPO,
+    ContinualSAC,
+    CyclePPO,
+    CycleSAC,
+    ReDoPPO,
+    ReDoSAC,
+)
 
 ALGOS: dict[str, type[BaseAlgorithm]] = {
     "nbsp_sac": NBSPSAC,
     "continual_sac": ContinualSAC,
     "sbp_sac": SBPSAC,
     "cycle_sac": CycleSAC,
+    "redo_sac": ReDoSAC,
+    "cbp_sac": CBPSAC,
     "p3o": P3O,
     "cycle_ppo": CyclePPO,
+    "redo_ppo": ReDoPPO,
+    "cbp_ppo": CBPPPO,
     "continual_ppo": ContinualPPO,
 }
 # SB3's own, for which this package has hyperparameters on its environments

@@ -65,7 +65,7 @@ class CheckpointWithBuffer(CheckpointCallback):
 
 
 class FollowTraining(BaseCallback):
-    """Evaluates in an environment that changes with its steps as it is in training at that time; goes ahead of ``EvalCallback``."""
+    """Ahead of ``EvalCallback``: puts its environment, which changes with its steps, where that of training is."""
 
     def __init__(self, evaluation: EvalCallback) -> None:
         super().__init__()

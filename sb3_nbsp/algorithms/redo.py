@@ -1,0 +1,92 @@
+"""ReDo on PPO and SAC, which SBP is compared to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv
+
+from sb3_nbsp.algorithms.continual_ppo import ContinualPPO
+from sb3_nbsp.algorithms.continual_sac import ContinualSAC
+from sb3_nbsp.interventions import Intervention, ReDo
+
+
+class _ReDo:
+    """ReDo, in front of any other interventions."""
+
+    def __init__(
+        self,
+        policy: str | type[BasePolicy],
+        env: GymEnv | str,
+        *args: Any,
+        reset_frequency: int = 50_000,
+        reset_rate: float = 0.01,
+        dormant_threshold: float | None = None,
+        redo_states: int = 8192,
+        clear_moments: bool = True,
+        renew_shared: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.reset_frequency = reset_frequency
+        self.reset_rate = reset_rate
+        self.dormant_threshold = dormant_threshold
+        self.redo_states = redo_states
+        self.clear_moments = clear_moments
+        self.renew_shared = renew_shared
+        self._own_interventions()  # complain of a wrong option before anything is built
+        super().__init__(policy, env, *args, **kwargs)  # type: ignore[call-arg]
+
+    def _make_interventions(self) -> list[Intervention]:
+        return self._own_interventions() + super()._make_interventions()  # type: ignore[misc]
+
+    def _own_interventions(self) -> list[Intervention]:
+        return [
+            ReDo(
+                reset_frequency=self.reset_frequency,
+                reset_rate=self.reset_rate,
+                dormant_threshold=self.dormant_threshold,
+                redo_states=self.redo_states,
+                clear_moments=self.clear_moments,
+                renew_shared=self.renew_shared,
+            )
+        ]
+
+
+class ReDoPPO(_ReDo, ContinualPPO):
+    """
+    PPO that recycles the neurons that do least: "PPO+ReDo" of the P3O paper.
+
+    Papers: The Dormant Neuron Phenomenon in Deep Reinforcement Learning (Sokar et al., 2023), whose own way of choosing is
+    ``dormant_threshold``; Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning (table 3).
+
+    :param policy: see :class:`ContinualPPO`
+    :param env: see :class:`ContinualPPO`
+    :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
+    :param reset_frequency: F, in environment steps; the options are those of :class:`~sb3_nbsp.interventions.ReDo`
+    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
+    :param dormant_threshold: τ: recycle all neurons whose score is at most this; None for the share γ
+    :param redo_states: states to draw from a replay buffer (PPO takes those of its rollout)
+    :param clear_moments: also forget the optimizer's moments of what is reset
+    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param kwargs: everything else: see :class:`ContinualPPO` and :class:`stable_baselines3.PPO`
+    :raises ValueError: if an option is out of its range
+    """
+
+
+class ReDoSAC(_ReDo, ContinualSAC):
+    """
+    SAC with ReDo: see :class:`ReDoPPO`, whose options it has, on a :class:`ContinualSAC`.
+
+    :param policy: see :class:`ContinualSAC`
+    :param env: see :class:`ContinualSAC`
+    :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
+    :param reset_frequency: F, in environment steps
+    :param kwargs: everything else: see :class:`ReDoPPO`, :class:`ContinualSAC` and :class:`stable_baselines3.SAC`
+    :raises ValueError: if an option is out of its range
+    """
+
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any, reset_frequency: int = 10_000, **kwargs: Any
+    ) -> None:
+        super().__init__(policy, env, *args, reset_frequency=reset_frequency, **kwargs)

@@ -1,0 +1,95 @@
+"""Recovery training: after a reset, train longer instead of distilling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from sb3_nbsp.interventions.base import Intervention, check_range
+from sb3_nbsp.neurons.layers import NeuronLayer
+
+
+class RecoveryTraining(Intervention):
+    """
+    After another intervention has renewed neurons, train every rollout for more epochs until the agent is as good
+    as a threshold again: the alternative that the P3O paper compares inner distillation to ("the network was allowed
+    additional training epochs post-reset until reaching a reward threshold of 100", appendix A.4.5).
+
+    The paper says no more. Here the measure is the mean return of the episodes that have finished since the renewal, as the
+    ``Monitor`` wrapper reports them; as long as none has finished, training is longer.
+
+    Paper: Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning.
+
+    :param reward_threshold: mean return of an episode at which the agent has recovered
+    :param recovery_epochs: epochs beyond ``n_epochs``, in every update until then
+    :param max_recovery_updates: give up after so many updates
+    :raises ValueError: if an option is out of its range
+    """
+
+    def __init__(self, reward_threshold: float = 100.0, recovery_epochs: int = 10, max_recovery_updates: int = 10) -> None:
+        check_range("reward_threshold", reward_threshold, -np.inf)
+        check_range("recovery_epochs", recovery_epochs, 1, integer=True)
+        check_range("max_recovery_updates", max_recovery_updates, 1, integer=True)
+        self.reward_threshold = reward_threshold
+        self.recovery_epochs = recovery_epochs
+        self.max_recovery_updates = max_recovery_updates
+
+    def attach(self, agent: BaseAlgorithm) -> None:
+        """
+        See :meth:`Intervention.attach`.
+
+        :raises ValueError: if the agent has no rollouts to train longer on
+        """
+        if not isinstance(agent, OnPolicyAlgorithm):
+            raise ValueError(f"interventions: RecoveryTraining needs an on-policy agent, not a {type(agent).__name__}")
+        super().attach(agent)
+        self._updates_left = 0
+        self._epochs = 0
+        self._last_before: dict[str, Any] | None = None  # the last episode before the renewal
+
+    @property
+    def epochs(self) -> int:
+        """Additional epochs so far, over the life of the agent."""
+        return self._epochs
+
+    def after_renewal(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
+        """See :meth:`Intervention.after_renewal`. Episodes count from here on."""
+        self._updates_left = self.max_recovery_updates
+        self._last_before = self._episodes()[-1] if self._episodes() else None
+
+    def extra_epochs(self) -> int:
+        """See :meth:`Intervention.extra_epochs`; asked once per update."""
+        returns = [episode["r"] for episode in self._episodes_since()]
+        if returns and np.mean(returns) >= self.reward_threshold:
+            self._updates_left = 0
+        epochs = self.recovery_epochs if self._updates_left > 0 else 0
+        self._updates_left = max(0, self._updates_left - 1)
+        self._epochs += epochs
+        self.agent.logger.record("recovery/epochs", self._epochs)
+        return epochs
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Intervention.state_dict`."""
+        return {"updates_left": self._updates_left, "epochs": self._epochs, "episodes_since": len(self._episodes_since())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See :meth:`Intervention.load_state_dict`. The episodes themselves are SB3's to save."""
+        self._updates_left, self._epochs = state["updates_left"], state["epochs"]
+        episodes = self._episodes()
+        n_before = len(episodes) - state["episodes_since"]
+        self._last_before = episodes[n_before - 1] if n_before > 0 else None
+
+    def _episodes(self) -> list[dict[str, Any]]:
+        """The last episodes that have finished, oldest first."""
+        return list(self.agent.ep_info_buffer or [])
+
+    def _episodes_since(self) -> list[dict[str, Any]]:
+        episodes = self._episodes()
+        before = [index for index, episode in enumerate(episodes) if episode is self._last_before]
+        # If the last episode before the renewal is no longer there, all others are newer
+        return episodes[before[0] + 1 :] if before else episodes

@@ -1,0 +1,93 @@
+"""ReDo: recycle the neurons that do least."""
+
+from __future__ import annotations
+
+import math
+
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_nbsp.interventions.base import check_range, own_seed
+from sb3_nbsp.interventions.neuron_reset import PeriodicReset
+from sb3_nbsp.interventions.observations import training_observations
+from sb3_nbsp.neurons.utility import mean_magnitudes, redo_score
+
+
+class ReDo(PeriodicReset):
+    r"""
+    Every F environment steps, recycle dormant neurons of the actor: draw their incoming parameters anew, set their outgoing
+    weights to zero. Between two neurons that are recycled together, the weight is a new one.
+
+    The score of a neuron is its mean \|activation\| over the states of the last rollout (or states drawn from the replay
+    buffer), relative to its layer's mean: :func:`~sb3_nbsp.neurons.utility.redo_score`. There are two ways to choose by it.
+    That of the P3O paper, the default, takes the share γ of each layer with the lowest scores, rounded down (2
+    of 256 neurons; ties broken by position). That of Sokar et al. takes all neurons whose score is at most τ.
+
+    Papers: The Dormant Neuron Phenomenon in Deep Reinforcement Learning (Sokar et al., 2023); Stay Hungry, Keep Learning:
+    Sustainable Plasticity for Deep Reinforcement Learning (appendix A.2, tables 3 and 4).
+
+    :param reset_frequency: F, in environment steps
+    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]; without effect if there is a
+        ``dormant_threshold``
+    :param dormant_threshold: τ; None for the share γ
+    :param redo_states: states to draw from a replay buffer (of a rollout, all are taken)
+    :param clear_moments: also forget the optimizer's moments of what is reset
+    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :raises ValueError: if an option is out of its range
+    """
+
+    cuts_outgoing = True
+
+    def __init__(
+        self,
+        reset_frequency: int = 50_000,
+        reset_rate: float = 0.01,
+        dormant_threshold: float | None = None,
+        redo_states: int = 8192,
+        clear_moments: bool = True,
+        renew_shared: bool = False,
+    ) -> None:
+        super().__init__(reset_frequency, reset_rate, clear_moments, renew_shared)
+        if dormant_threshold is not None:
+            check_range("dormant_threshold", dormant_threshold, 0)
+        check_range("redo_states", redo_states, 1, integer=True)
+        self.dormant_threshold = dormant_threshold
+        self.redo_states = redo_states
+
+    def attach(self, agent: BaseAlgorithm) -> None:
+        """
+        See :meth:`Intervention.attach`.
+
+        :raises ValueError: if ``reset_rate`` is less than one neuron of every layer
+        """
+        super().attach(agent)
+        widths = [layer.n_neurons for layer in self._network.layers]
+        if self.dormant_threshold is None and not any(self._share(width) for width in widths):
+            raise ValueError(
+                f"reset_rate={self.reset_rate} of layers of {widths} neurons, rounded down, is no neuron at all; "
+                f"it must be at least {1 / max(widths):g}"
+            )
+
+    def scores(self) -> list[th.Tensor]:
+        """
+        ReDo's score of all neurons on the states that a reset at this moment would see.
+
+        :return: for each layer a vector of shape (neurons,), on the CPU
+        """
+        seed = own_seed(self.agent, self.agent.num_timesteps, purpose=210)
+        states = training_observations(self.agent, self.redo_states, seed)
+        policy = self.agent.policy
+        was_training = policy.training
+        policy.set_training_mode(False)
+        magnitudes = mean_magnitudes(self._network.distribution, [states], self._network.layers)
+        policy.set_training_mode(was_training)
+        return [redo_score(each).cpu() for each in magnitudes]
+
+    def choose(self) -> list[th.Tensor]:
+        """The neurons with the lowest scores, or those with a score of at most ``dormant_threshold``."""
+        if self.dormant_threshold is not None:
+            return [th.nonzero(score <= self.dormant_threshold).flatten() for score in self.scores()]
+        return [th.sort(score, stable=True).indices[: self._share(len(score))] for score in self.scores()]
+
+    def _share(self, width: int) -> int:
+        return math.floor(self.reset_rate * width + 1e-9)  # 0.29 * 100 is 28.999999999999996
