@@ -92,4 +92,4 @@ class RecoveryTraining(Intervention):
         episodes = self._episodes()
         before = [index for index, episode in enumerate(episodes) if episode is self._last_before]
         # If the last episode before the renewal is no longer there, all others are newer
-        return episodes[before[0] + 1 :] if before else episodes
+        return episodes[before[-1] + 1 :] if before else episodes

@@ -1,0 +1,308 @@
+"""Continual backpropagation against a slow version that goes neuron by neuron."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch as th
+from reset_checks import (
+    CASES,
+    Case,
+    Picture,
+    Probe,
+    SlowLayer,
+    check_renewal,
+    chosen_between,
+    columns_of,
+    mean_of_feature,
+    owned_features,
+    record_batches,
+)
+from tagged_tasks import differing
+
+from sb3_nbsp import CBPPPO, CBPSAC, ContinualPPO
+from sb3_nbsp.algorithms.gradients import AutogradGradients
+from sb3_nbsp.interventions import ContinualBackprop, CycleReset, InnerDistillation, Intervention
+
+RATE, MATURITY, DECAY = 0.04, 3, 0.8
+
+
+class SlowNeuron:
+    """One hidden neuron and what is remembered of it."""
+
+    def __init__(self, layer: SlowLayer, index: int) -> None:
+        self.layer, self.index = layer, index
+        self.features = owned_features(layer, index)
+        self.reset()
+
+    def reset(self) -> None:
+        self.age, self.utility, self.means = 0, 0.0, dict.fromkeys(self.features, 0.0)
+
+    def contribution(self, output: th.Tensor, params: dict[str, th.Tensor]) -> float:
+        contribution = 0.0
+        for feature in self.features:
+            total, units = 0.0, 0
+            for reader in self.layer.readers:
+                weight = params[f"{reader}.weight"]
+                for unit in range(len(weight)):
+                    units += 1
+                    for column in columns_of(self.layer, feature, weight):
+                        total += sum(abs(value) for value in weight[unit, column].flatten().tolist())
+            contribution += mean_of_feature(output, feature, True) * total / units
+        return contribution
+
+    def update(self, output: th.Tensor, params: dict[str, th.Tensor]) -> None:
+        self.age += 1
+        self.utility = DECAY * self.utility + (1 - DECAY) * self.contribution(output, params)
+        for feature in self.features:
+            self.means[feature] = DECAY * self.means[feature] + (1 - DECAY) * mean_of_feature(output, feature, False)
+
+    def corrected(self, value: float) -> float:
+        return value / (1 - DECAY**self.age)
+
+
+class SlowCBP:
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.neurons = [[SlowNeuron(layer, j) for j in range(layer.n_neurons)] for layer in case.layers]
+        self.owed = [0.0] * len(case.layers)
+
+    def step(self, observations: th.Tensor, before: Picture, after: Picture) -> tuple[list[list[int]], list[dict[int, float]]]:
+        """Neurons to replace in each layer, and the mean activation of their features."""
+        outputs = self.case.features(before.parameters, observations)
+        chosen, means = [], []
+        for index, neurons in enumerate(self.neurons):
+            for neuron in neurons:
+                neuron.update(outputs[index], after.parameters)
+            eligible = [neuron for neuron in neurons if neuron.age > MATURITY]
+            self.owed[index] += RATE * len(eligible)
+            number = int(self.owed[index] + 1e-6)
+            self.owed[index] -= number
+            worst = sorted(eligible, key=lambda neuron: neuron.corrected(neuron.utility))[:number]
+            chosen.append(sorted(neuron.index for neuron in worst))
+            means.append({f: neuron.corrected(mean) for neuron in worst for f, mean in neuron.means.items()})
+            for neuron in worst:
+                neuron.reset()
+        return chosen, means
+
+
+class Counts(Intervention):
+    """Copies of CBP's counts of resets and ages at the end of every step."""
+
+    def __init__(self) -> None:
+        self._book: list[dict[str, th.Tensor]] = []
+
+    @property
+    def book(self) -> list[dict[str, th.Tensor]]:
+        return self._book
+
+    def after_step(self, network: Any) -> None:
+        if network == "actor":
+            counts = self.agent.hooks.find(ContinualBackprop).reset_counts
+            self._book.append({name: each.clone() for name, each in counts.items()})
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_a_slow_version(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES[name]
+    batches = record_batches(monkeypatch)
+    cbp = ContinualBackprop(RATE, MATURITY, DECAY, **case.reset_options)
+    counts, last, first = Counts(), Probe(), Probe()
+    # Behind a step, the last of the list acts first
+    agent = case.agent([counts, last, cbp, first])
+    agent.learn(128 if "ppo" in name else 45)
+    n_steps = len(batches)
+    assert n_steps == (16 if "ppo" in name else 25)
+    slow = SlowCBP(case)
+    previous = {key: th.zeros_like(each) for key, each in counts.book[0].items()}
+    replaced = 0
+    for i in range(n_steps):
+        before = first.pictures["after step"][i]
+        chosen, means = slow.step(batches[i], first.pictures["before step"][i], before)
+        assert chosen_between(previous, counts.book[i]) == chosen, i
+        check_renewal(before, last.pictures["after step"][i], case.layers, chosen, cuts=True, means=means)
+        replaced += sum(map(len, chosen))
+        previous = counts.book[i]
+    assert replaced >= 2
+    for neurons, layer in zip(slow.neurons, cbp.network.layers, strict=True):
+        assert [neuron.age for neuron in neurons] == cbp.ages[layer.name].tolist()
+        expected = [neuron.corrected(neuron.utility) if neuron.age else 0.0 for neuron in neurons]
+        th.testing.assert_close(cbp.utilities[layer.name], th.tensor(expected), rtol=1e-3, atol=1e-6)
+
+
+def test_ages_maturity_and_fractions() -> None:
+    """With 5 neurons and a rate of 0.1, half a neuron is owed per step from the first eligible one on."""
+    case = CASES["ppo-tanh"]
+    cbp, counts = ContinualBackprop(0.1, 4, 0.9), Counts()
+    case.agent([counts, cbp], policy_kwargs={"net_arch": {"pi": [5], "vf": [3]}}, n_epochs=3).learn(64)
+    totals = [int(next(iter(each.values())).sum()) for each in counts.book]
+    # Owed: steps 5 and 6, 0.5 each: one replaced. Then 0.4 a step with 4 eligible ones: at step 9 it is 1.2, another
+    # replaced. 0.2, 0.3 with 3 eligible ones, and 0.4 twice with the first one replaced, which has come of age: 1.3
+    assert totals == [0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
+    # Without outgoing weights, it is of the least use, and is replaced again
+    assert sorted(cbp.ages[next(iter(cbp.ages))].tolist()) == [0, 3, 12, 12, 12]
+    assert sorted(next(iter(cbp.reset_counts.values())).tolist()) == [0, 0, 0, 1, 2]
+
+
+def test_beyond_maturity_nothing_happens() -> None:
+    """Inactive, it is the same agent without it, bit for bit; on SAC it takes autograd."""
+    for name in ("ppo-tanh", "sac-relu"):
+        ends = []
+        for interventions in ([], [ContinualBackprop(maturity_threshold=1000)]):
+            kwargs = {} if "ppo" in name else {"fused": False}
+            agent = CASES[name].agent(interventions, **kwargs)
+            agent.learn(130 if "ppo" in name else 60)
+            ends.append({key: tensor.clone() for key, tensor in agent.policy.state_dict().items()})
+        assert differing(*ends) == []
+
+
+def test_gradients_by_hand_step_back() -> None:
+    agent = CASES["sac-relu"].agent([ContinualBackprop()])
+    assert agent.fused
+    assert isinstance(agent._make_gradients(), AutogradGradients)
+    assert not isinstance(CASES["sac-relu"].agent([])._make_gradients(), AutogradGradients)
+
+
+def test_renewals_of_others_begin_a_new_life() -> None:
+    case = CASES["ppo-tanh"]
+    cbp = ContinualBackprop(maturity_threshold=1000)
+    agent = case.agent([CycleReset(64, 0.3), cbp])
+    agent.learn(64)
+    assert [ages.tolist() for ages in cbp.ages.values()] == [[0, 0] + [8] * 5, [0, 0] + [8] * 4]
+    assert [utility[:2].tolist() for utility in cbp.utilities.values()] == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_distillation_is_no_training_step(first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distillation right behind a reset, in whatever order: the next step's activations are the minibatch's."""
+    case = CASES["ppo-tanh"]
+    batches = record_batches(monkeypatch)
+    distillation = InnerDistillation(distill_threshold=0.0, max_distill_epochs=1, distill_batch_size=32)
+    cbp = ContinualBackprop(RATE, MATURITY, DECAY)
+    others = [distillation, CycleReset(64, 0.3)]
+    probe = Probe()
+    seen: list[list[tuple[th.Tensor, th.Tensor]]] = []
+    after_step = cbp.after_step
+
+    def watched(network: Any) -> None:
+        if network == "actor":
+            seen.append([cbp._batch[i] for i in range(2)])
+        after_step(network)
+
+    monkeypatch.setattr(cbp, "after_step", watched)
+    agent = case.agent([cbp, *others, probe] if first else [*others, cbp, probe])
+    agent.learn(192)
+    assert distillation.epochs > 3
+    assert len(seen) == len(batches) == 24
+    for i, (batch, means) in enumerate(zip(batches, seen, strict=True)):
+        outputs = case.features(probe.pictures["before step"][i].parameters, batch)
+        for output, (magnitudes, mean) in zip(outputs, means, strict=True):
+            th.testing.assert_close(magnitudes[:, 0], output.abs().mean(0), rtol=1e-4, atol=1e-6)
+            th.testing.assert_close(mean[:, 0], output.mean(0), rtol=1e-4, atol=1e-6)
+    assert not agent.policy.training or cbp._batch == {}
+
+
+def test_training_goes_on_in_training_mode_after_a_distillation() -> None:
+    modes = []
+
+    class Modes(Intervention):
+        def after_step(self, network: Any) -> None:
+            modes.append(self.agent.policy.training)
+
+    distillation = InnerDistillation(max_distill_epochs=1)
+    agent = CASES["ppo-tanh"].agent([Modes(), ContinualBackprop(0.2, 1), distillation])
+    agent.learn(64)
+    assert distillation.epochs > 1
+    assert all(modes)
+
+
+def test_early_stopping_leaves_nothing_behind() -> None:
+    cbp = ContinualBackprop()
+    agent = CASES["ppo-tanh"].agent([cbp], target_kl=1e-9, n_epochs=5)
+    agent.learn(256)
+    assert cbp._batch == {}
+    (ages, _) = cbp.ages.values()
+    assert 0 < ages[0] < 4 * 5 * 4  # some updates were broken off
+
+
+def test_in_front_of_what_undoes_steps_replacements_stay() -> None:
+    class Standstill(Intervention):
+        def before_step(self, network: Any) -> None:
+            self._old = [parameter.detach().clone() for parameter in self.agent.actor.parameters()]
+
+        @th.no_grad()
+        def after_step(self, network: Any) -> None:
+            for parameter, old in zip(self.agent.actor.parameters(), self._old if network == "actor" else [], strict=False):
+                parameter.copy_(old)
+
+    moved = []
+    for interventions in ([ContinualBackprop(0.1, 1), Standstill()], [Standstill(), ContinualBackprop(0.1, 1)]):
+        agent = CASES["sac-relu"].agent(interventions)
+        start = agent.actor.latent_pi[0].weight.detach().clone()
+        agent.learn(40)
+        (counts, _) = agent.hooks.find(ContinualBackprop).reset_counts.values()
+        assert counts.any()
+        moved.append(th.equal((agent.actor.latent_pi[0].weight != start).any(1), counts > 0))
+    assert moved[0]
+
+
+@pytest.mark.parametrize("cls", [CBPPPO, CBPSAC])
+def test_thin_classes(cls: type) -> None:
+    options: dict[str, Any] = {"replacement_rate": 0.05, "maturity_threshold": 3, "decay_rate": 0.9, "clear_moments": False}
+    base = CASES["ppo-tanh" if issubclass(cls, ContinualPPO) else "sac-relu"]
+    case = Case(cls, base.env, base.layers, base.function, base.policy_kwargs)
+    agent = case.agent([], **options)
+    assert vars(agent.hooks.find(ContinualBackprop)).items() >= {**options, "renew_shared": False}.items()
+    agent.learn(70)
+    assert any(counts.any() for counts in agent.hooks.find(ContinualBackprop).reset_counts.values())
+    default = cls("MlpPolicy", base.env()).hooks.find(ContinualBackprop)
+    assert (default.replacement_rate, default.maturity_threshold, default.decay_rate) == (1e-4, 10_000, 0.99)
+
+
+def test_loading_restores_everything_bit_for_bit(tmp_path: Any) -> None:
+    case = CASES["ppo-crelu"]
+    agent = case.agent([ContinualBackprop(RATE, MATURITY, DECAY)])
+    agent.learn(128)
+    agent.save(tmp_path / "model")
+    loaded = ContinualPPO.load(tmp_path / "model")
+    old, new = agent.hooks.state_dict(), loaded.hooks.state_dict()
+    (old, new) = (state["0.ContinualBackprop"] for state in (old, new))
+    assert old.keys() == new.keys() == {"counts", "n_renewals", "utilities", "means", "ages", "owed"}
+    assert old["owed"] == new["owed"]
+    assert any(0 < owed < 1 for owed in old["owed"])
+    for name in ("utilities", "means", "ages"):
+        assert all(th.equal(*pair) for pair in zip(old[name], new[name], strict=True))
+    assert differing(old["counts"], new["counts"]) == []
+    assert old["n_renewals"] == new["n_renewals"] > 0
+    # And they are no longer the same tensors
+    other = case.agent([ContinualBackprop(RATE, MATURITY, DECAY)])
+    other.set_parameters(agent.get_parameters())
+    before = {name: counts.clone() for name, counts in agent.hooks.find(ContinualBackprop).reset_counts.items()}
+    other.learn(128)
+    assert differing(before, agent.hooks.find(ContinualBackprop).reset_counts) == []
+
+
+def test_attached_twice_it_leaves_the_first_agent_alone() -> None:
+    cbp = ContinualBackprop()
+    case = CASES["ppo-tanh"]
+    first = case.agent([cbp])
+    case.agent([cbp])
+    assert not any(module._forward_hooks for module in first.policy.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("replacement_rate", value) for value in (0, -0.1, 1.1, "1", None, float("nan"), True)],
+        *[("maturity_threshold", value) for value in (-1, 2.5, "1", None, True)],
+        *[("decay_rate", value) for value in (-0.1, 1, 1.0, 1.1, None, float("nan"))],
+        *[("clear_moments", value) for value in ("yes", None, 2)],
+        *[("renew_shared", value) for value in ("yes", None, 2)],
+    ],
+)
+def test_bad_options(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        ContinualBackprop(**{name: value})
+    with pytest.raises(ValueError, match=name):
+        CBPPPO("MlpPolicy", CASES["ppo-tanh"].env(), **{name: value})
