@@ -14,7 +14,7 @@ from sb3_nbsp.algorithms import (
     ReDoSAC,
 )
 from sb3_nbsp.plasticity import Diagnostics, PlasticityCallback, diagnostics
-from sb3_nbsp.tasks.registration import register_sequences
+from sb3_nbsp.tasks.registration import register_environments
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,4 +35,4 @@ __all__ = [
     "diagnostics",
 ]
 
-register_sequences()
+register_environments()

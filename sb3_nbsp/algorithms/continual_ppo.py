@@ -73,6 +73,7 @@ class ContinualPPO(PersistentAlgorithm, PPO):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> Any:
+        reset_num_timesteps = self._begins_anew(reset_num_timesteps)
         reset = reset_num_timesteps or self._last_obs is None
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         self.hooks.on_learn_start(reset)

@@ -12,7 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
-from stable_baselines3.common.type_aliases import TensorDict
+from stable_baselines3.common.type_aliases import MaybeCallback, TensorDict
 
 from sb3_nbsp.files import atomic_path
 from sb3_nbsp.interventions import Interventions
@@ -22,9 +22,51 @@ File = str | pathlib.Path | io.BufferedIOBase
 
 
 class PersistentAlgorithm(BaseAlgorithm):
-    """An algorithm whose interventions' state travels inside the model's zip. Files of plain SB3 load too."""
+    """
+    An algorithm whose interventions' state travels inside the model's zip. Files of plain SB3 load too.
+
+    Where an environment changes with its steps (it has ``elapsed_steps`` and ``set_elapsed_steps()``, as
+    :class:`~sb3_nbsp.tasks.CycleFriction` has), a loaded agent that continues (``learn(reset_num_timesteps=False)``) puts
+    a new one where that of the saved agent was. No environment is ever put back: ``learn(reset_num_timesteps=True)``
+    begins the agent's count anew, but goes on in the environment as it is.
+    """
 
     hooks: Interventions
+    _keep_counting = False
+    _env_lead = 0  # steps by which the environments are older than the agent's count: their start_step, other agents' steps
+
+    def keep_counting(self) -> None:
+        """Make the next call of ``learn()`` continue the count of steps, whatever its ``reset_num_timesteps`` says."""
+        self._keep_counting = True
+
+    def _begins_anew(self, reset_num_timesteps: bool) -> bool:
+        """Whether this call of ``learn()`` begins the count of steps anew; asked once in each."""
+        keep, self._keep_counting = self._keep_counting, False
+        return reset_num_timesteps and not keep
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> Any:
+        assert self.env is not None, "set_env() must be called before learn()"
+        if self.env.has_attr("set_elapsed_steps"):
+            self._age_environments(reset_num_timesteps)  # before they are reset
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def _age_environments(self, begins_anew: bool) -> None:
+        """Put environments that are younger than the agent where those that it learned in were."""
+        assert self.env is not None
+        own_steps = 0 if begins_anew else self.num_timesteps // self.n_envs  # per environment
+        expected = 0 if begins_anew else own_steps + self._env_lead
+        ages = self.env.get_attr("elapsed_steps")
+        for index, age in enumerate(ages):
+            if age < expected:
+                self.env.env_method("set_elapsed_steps", expected, indices=index)
+        self._env_lead = max(expected, *ages) - own_steps
 
     def save(self, path: File, exclude: Any = None, include: Any = None) -> None:
         """
@@ -76,7 +118,7 @@ class PersistentAlgorithm(BaseAlgorithm):
         super().set_parameters(parameters, exact_match, device)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "hooks"]
+        return [*super()._excluded_save_params(), "hooks", "_keep_counting"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, tensors = super()._get_torch_save_params()

@@ -16,7 +16,7 @@ from sb3_nbsp.algorithms.persistence import File, PersistentMemory
 from sb3_nbsp.interventions import Phase
 
 # Attributes that are rebuilt when a model is loaded
-_NOT_SAVED = ["_crossed", "_sequence_over", "_keep_counting", "_last_progress", "show_progress"]
+_NOT_SAVED = ["_crossed", "_sequence_over", "_last_progress", "show_progress"]
 
 
 class PhasedAlgorithm(PersistentMemory):
@@ -41,7 +41,6 @@ class PhasedAlgorithm(PersistentMemory):
         self._last_progress: list[dict[str, Any]] | None = None  # when learn() last returned
         self._sequence_over = False
         self._crossed = np.zeros(0, dtype=bool)  # by environment: has it left the current phase?
-        self._keep_counting = False
         # A phase other than the first begins with a look at what the policy can do already
         self._is_looking = False
         self._look: list[bool] = []  # success of the episodes of the look
@@ -78,10 +77,6 @@ class PhasedAlgorithm(PersistentMemory):
         if self.env is not before:
             self._crossed = np.zeros(self.n_envs, dtype=bool)
 
-    def keep_counting(self) -> None:
-        """Make the next call of ``learn()`` continue the count of steps, whatever its ``reset_num_timesteps`` says."""
-        self._keep_counting = True
-
     def _excluded_save_params(self) -> list[str]:
         return super()._excluded_save_params() + _NOT_SAVED
 
@@ -95,7 +90,7 @@ class PhasedAlgorithm(PersistentMemory):
     ) -> Any:
         assert self.env is not None, "set_env() must be called before learn()"
         self.show_progress = progress_bar
-        reset_num_timesteps, self._keep_counting = reset_num_timesteps and not self._keep_counting, False
+        reset_num_timesteps = self._begins_anew(reset_num_timesteps)
         if self.env.has_attr("sequence_over") and all(self.env.get_attr("sequence_over")):
             self.env.env_method("restart")
             self._last_obs = None

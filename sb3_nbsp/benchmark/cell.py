@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import sys
@@ -28,6 +27,7 @@ from sb3_nbsp.benchmark.resume import SequencePosition, StartAfresh, sequence_po
 from sb3_nbsp.benchmark.run_settings import RunSettings
 from sb3_nbsp.files import atomic_write, read_json_object
 from sb3_nbsp.tasks import SequenceEvaluation, SuccessMatrix, latest_checkpoint
+from sb3_nbsp.tasks.registration import is_sequence
 from sb3_nbsp.zoo.algos import algorithm
 
 LOCK = ".lock"
@@ -118,8 +118,9 @@ def _steps(folder: Path) -> int:
 def _continue_or_start(settings: RunSettings, env: VecEnv, folder: Path) -> OffPolicyAlgorithm:
     checkpoint = latest_checkpoint(folder)
     cls = algorithm(settings.algo)
+    assert issubclass(cls, OffPolicyAlgorithm), "a run is resumed with its replay buffer"
     if checkpoint is None:
-        options = copy.deepcopy(settings.hyperparams)  # SB3 writes into policy_kwargs
+        options = settings.arguments()
         options.pop("n_timesteps", None)
         return cls(env=env, seed=settings.seed, **options)
     model = cls.load(checkpoint / "model.zip", env=env)

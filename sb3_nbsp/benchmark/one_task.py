@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from pathlib import Path
@@ -36,7 +35,7 @@ def run_on_one_task(settings: RunSettings, folder: Path) -> dict[str, float]:
         training episodes ("training_return"), the number of steps and the minutes of the last start
     """
     start = time.monotonic()
-    options = copy.deepcopy(settings.hyperparams)  # SB3 writes into policy_kwargs
+    options = settings.arguments()
     n_timesteps, normalize = int(options.pop("n_timesteps")), options.pop("normalize", False)
     env = make_vec_env(settings.env_id, int(options.pop("n_envs", 1)), settings.seed, env_kwargs=settings.env_kwargs)
     model = _continue_or_start(settings, options, env, bool(normalize), folder)

@@ -20,8 +20,8 @@ from sb3_nbsp.needs_plots import needs_plots
 def epilog() -> str:
     """The names that there are, and what the command leaves behind."""
     return (
-        f"methods:\n  {', '.join(METHODS)}\n\nWrites plasticity.md, .csv, .png and .svg into DIR. The same command goes on where "
-        "it was cut off."
+        f"methods:\n  {', '.join(METHODS)}\n\nWrites plasticity.md, .csv, .png and .svg into DIR. The same command "
+        "goes on where it was cut off."
     )
 
 

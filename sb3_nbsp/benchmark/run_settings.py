@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 from sb3_nbsp.benchmark.machine import machine, versions
@@ -65,6 +67,19 @@ class RunSettings:
             options["train_freq"] = tuple(options["train_freq"])
         return cls(algo, env_id, seed, plain(env_kwargs or {}), options, n_eval_episodes, save_freq)
 
+    def arguments(self) -> dict[str, Any]:
+        """
+        The hyper-parameters as an algorithm takes them.
+
+        :return: a copy, which SB3 may write into, with the classes whose names ``policy_kwargs`` holds
+        """
+        found = copy.deepcopy(self.hyperparams)
+        kwargs = found.get("policy_kwargs", {})
+        for name, value in kwargs.items():
+            if name.endswith(("_fn", "_class")) and isinstance(value, str):
+                kwargs[name] = locate(value)
+        return found
+
     def differences(self, folder: Path) -> list[str]:
         """
         :param folder: a run's folder with a ``config.json``
@@ -95,11 +110,17 @@ class RunSettings:
 def plain(values: dict[str, Any]) -> dict[str, Any]:
     """
     :param values: options
-    :return: the same, as they come out of a JSON file: lists for tuples
+    :return: the same, as they come out of a JSON file: lists for tuples, and the full names of classes
     :raises ValueError: if a value is not plain
     """
     try:
-        found: dict[str, Any] = json.loads(json.dumps(values))
+        found: dict[str, Any] = json.loads(json.dumps(values, default=_class_name))
     except TypeError as error:
         raise ValueError(f"Options must be numbers, strings, lists or dictionaries: {error}") from error
     return found
+
+
+def _class_name(value: Any) -> str:
+    if not isinstance(value, type):
+        raise TypeError(f"{value!r} is a {type(value).__name__}")
+    return f"{value.__module__}.{value.__qualname__}"

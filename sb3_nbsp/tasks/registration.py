@@ -1,8 +1,10 @@
-"""Environment ids of the task sequences."""
+"""Environment ids: task sequences, Cycle Friction and the DeepMind Control Suite."""
 
 from typing import Any
 
-from gymnasium.envs.registration import register
+from gymnasium.envs.registration import register, spec
+
+from sb3_nbsp.tasks.dm_control import TASKS as DM_CONTROL_TASKS
 
 # NBSP, table 1: two cycles each
 PAPER_CYCLES = {
@@ -36,6 +38,9 @@ LAPTOP_CYCLES = {
     "CoffeeButton-HandlePress": ["coffee-button", "handle-press"],
 }
 
+# P3O, section 5.1
+MUJOCO_TASKS = ["Hopper-v5", "HumanoidStandup-v5", "Walker2d-v5", "Ant-v5", "HalfCheetah-v5", "Humanoid-v5"]
+
 _METAWORLD = "sb3_nbsp.tasks.metaworld:metaworld_cycle"
 # A size that one core of a laptop gets through: short episodes, and a tenth of the steps
 LAPTOP: dict[str, Any] = {"horizon": 200, "steps_per_task": 100_000}
@@ -63,3 +68,47 @@ def register_sequences() -> None:
     register("GymCycle-v0", entry_point="sb3_nbsp.tasks.sequence:gymnasium_cycle")
     for env_id, kwargs in sequences().items():
         register(env_id, entry_point=_METAWORLD, kwargs=kwargs)
+
+
+def cycle_friction_ids() -> dict[str, str]:
+    """
+    MuJoCo tasks with Cycle Friction.
+
+    :return: environment id to the id of its task
+    """
+    return {f"CycleFriction-{task}": task for task in MUJOCO_TASKS}
+
+
+def dm_control_ids() -> dict[str, dict[str, str]]:
+    """
+    Tasks of the DeepMind Control Suite.
+
+    :return: environment id to the arguments of :func:`~sb3_nbsp.tasks.dm_control.make_dm_control`
+    """
+    return {
+        f"DMC-{domain}-{task}-v0": {"domain": domain, "task": task}
+        for domain, tasks in DM_CONTROL_TASKS.items()
+        for task in tasks
+    }
+
+
+def register_environments() -> None:
+    """Register everything with Gymnasium; what an environment needs is imported when it is made."""
+    register_sequences()
+    for env_id, task in cycle_friction_ids().items():
+        register(
+            env_id,
+            entry_point="sb3_nbsp.tasks.cycle_friction:make_cycle_friction",
+            max_episode_steps=spec(task).max_episode_steps,
+            kwargs={"task": task},
+        )
+    for env_id, arguments in dm_control_ids().items():
+        register(env_id, entry_point="sb3_nbsp.tasks.dm_control:make_dm_control", kwargs=arguments)
+
+
+def is_sequence(env_id: str) -> bool:
+    """
+    :param env_id: a registered environment id
+    :return: whether it is one of this package's task sequences
+    """
+    return str(spec(env_id).entry_point).startswith(("sb3_nbsp.tasks.metaworld:", "sb3_nbsp.tasks.sequence:"))

@@ -4,12 +4,39 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from stable_baselines3 import SAC
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from torch import nn
 
-from sb3_nbsp.algorithms import NBSPSAC, ContinualSAC
+from sb3_nbsp.algorithms import (
+    CBPPPO,
+    CBPSAC,
+    NBSPSAC,
+    P3O,
+    SBPSAC,
+    ContinualPPO,
+    ContinualSAC,
+    CyclePPO,
+    CycleSAC,
+    ReDoPPO,
+    ReDoSAC,
+)
 
-ALGOS: dict[str, type[OffPolicyAlgorithm]] = {"nbsp_sac": NBSPSAC, "continual_sac": ContinualSAC}
+ALGOS: dict[str, type[BaseAlgorithm]] = {
+    "nbsp_sac": NBSPSAC,
+    "continual_sac": ContinualSAC,
+    "sbp_sac": SBPSAC,
+    "cycle_sac": CycleSAC,
+    "redo_sac": ReDoSAC,
+    "cbp_sac": CBPSAC,
+    "p3o": P3O,
+    "cycle_ppo": CyclePPO,
+    "redo_ppo": ReDoPPO,
+    "cbp_ppo": CBPPPO,
+    "continual_ppo": ContinualPPO,
+}
+# SB3's own, for which this package has hyperparameters on its environments
+PLAIN: dict[str, type[BaseAlgorithm]] = {"sac": SAC, "ppo": PPO}
 
 
 def hyperparams_file(algo: str) -> Path | None:
@@ -28,24 +55,24 @@ def read_hyperparams(algo: str, env_id: str) -> dict[str, Any]:
     """
     Hyperparameters of an algorithm on an environment.
 
-    :param algo: "nbsp_sac", "continual_sac" or "sac"
+    :param algo: one of ``ALGOS`` or ``PLAIN``
     :param env_id: id of the environment; one without an entry gets the "default"
     :return: keyword arguments of the algorithm, with ``n_timesteps``
     :raises ValueError: if there is no such algorithm
     """
     file = hyperparams_file(algo)
     if file is None:
-        raise ValueError(f"algo must be one of {', '.join(map(repr, [*ALGOS, 'sac']))}, not {algo!r}")
+        raise ValueError(f"algo must be one of {', '.join(map(repr, [*ALGOS, *PLAIN]))}, not {algo!r}")
     entries = yaml.safe_load(file.read_text())
     hyperparams = dict(entries.get(env_id, entries["default"]))
     # As the zoo does; the file is this package's own
-    hyperparams["policy_kwargs"] = eval(hyperparams.get("policy_kwargs", "dict()"))
+    hyperparams["policy_kwargs"] = eval(hyperparams.get("policy_kwargs", "dict()"), {"nn": nn})
     return hyperparams
 
 
-def algorithm(algo: str) -> type[OffPolicyAlgorithm]:
+def algorithm(algo: str) -> type[BaseAlgorithm]:
     """
-    :param algo: "nbsp_sac", "continual_sac" or "sac"
+    :param algo: one of ``ALGOS`` or ``PLAIN``
     :return: the class
     """
-    return SAC if algo == "sac" else ALGOS[algo]
+    return {**ALGOS, **PLAIN}[algo]

@@ -7,12 +7,13 @@ import importlib
 import runpy
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 USAGE = """usage: sb3-nbsp COMMAND [options]
 
-RL Zoo's commands with the algorithms nbsp_sac and continual_sac and with task sequences:
+RL Zoo's commands with this package's algorithms (nbsp_sac, p3o, ...: see train --help) and environments:
 
   train         train an agent, or search hyperparameters with -optimize
   enjoy         watch a trained agent; on a sequence it plays the tasks in turn
@@ -38,6 +39,7 @@ def enjoy() -> None:
     """Run rl-zoo3's enjoy with this package registered."""
     _prepare()
     _play_tasks_in_turn()
+    _load_without_replay_buffer()
     _mend_load_from_hub()
     import rl_zoo3.enjoy
 
@@ -48,6 +50,7 @@ def record_video() -> None:
     """Run rl-zoo3's record_video with this package registered."""
     _prepare()
     _play_tasks_in_turn()
+    _load_without_replay_buffer()
     runpy.run_module("rl_zoo3.record_video", run_name="__main__")
 
 
@@ -72,21 +75,47 @@ def _prepare() -> None:
     except ImportError as error:
         raise SystemExit(f"The zoo's commands need rl_zoo3: pip install 'sb3_nbsp[zoo]' ({error})") from error
     register()
+    if _given_env()[0].startswith("dm_control/"):
+        from sb3_nbsp.tasks.dm_control import import_dm_control
+
+        try:
+            import_dm_control()
+        except ImportError as error:
+            raise SystemExit(str(error)) from error
+
+
+def _given_env() -> tuple[str, list[str]]:
+    """Environment and its arguments, as given on the command line."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--env", default="")
+    parser.add_argument("--env-kwargs", nargs="+", default=[])
+    given, _ = parser.parse_known_args()
+    return given.env, given.env_kwargs
 
 
 def _play_tasks_in_turn() -> None:
     """Someone who watches an agent wants to see all tasks of a sequence: unless told otherwise, rotate."""
     import gymnasium as gym
 
-    from sb3_nbsp.zoo.manager import is_sequence
+    from sb3_nbsp.tasks.registration import is_sequence
 
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--env", default="")
-    parser.add_argument("--env-kwargs", nargs="+", default=[])
-    given, _ = parser.parse_known_args()
-    is_known = given.env in gym.registry and is_sequence(given.env)
-    if is_known and not any(argument.startswith("rotate:") for argument in given.env_kwargs):
-        sys.argv += ["--env-kwargs", *given.env_kwargs, "rotate:True"]
+    env, env_kwargs = _given_env()
+    is_known = env in gym.registry and is_sequence(env)
+    if is_known and not any(argument.startswith("rotate:") for argument in env_kwargs):
+        sys.argv += ["--env-kwargs", *env_kwargs, "rotate:True"]
+
+
+def _load_without_replay_buffer() -> None:
+    """rl-zoo3 does so for the names that it knows; for others it would allocate the full size, gigabytes on Humanoid."""
+    import rl_zoo3
+    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+    from sb3_nbsp.zoo.algos import ALGOS
+
+    for name, cls in ALGOS.items():
+        if issubclass(cls, OffPolicyAlgorithm):
+            small = {"load": staticmethod(partial(cls.load, buffer_size=1))}
+            rl_zoo3.ALGOS[name] = type(cls.__name__, (cls,), small)
 
 
 def _mend_push_to_hub() -> None:

@@ -11,23 +11,25 @@ from typing import Any
 import gymnasium as gym
 from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import CheckpointCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_nbsp.algorithms import ContinualSAC
+from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
 from sb3_nbsp.tasks import SequenceEvaluation
-from sb3_nbsp.zoo.algos import hyperparams_file
+from sb3_nbsp.tasks.registration import is_sequence
+from sb3_nbsp.zoo.algos import PLAIN, hyperparams_file
 
 _CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps\.zip")
 
 
-def is_sequence(env_id: str) -> bool:
+def is_own(env_id: str) -> bool:
     """
     :param env_id: a registered environment id
-    :return: whether it is one of this package's task sequences
+    :return: whether RL Zoo has no hyperparameters for it because it is this package's or of shimmy's DeepMind Control Suite
     """
-    return str(gym.spec(env_id).entry_point).startswith("sb3_nbsp.tasks.")
+    return str(gym.spec(env_id).entry_point).startswith("sb3_nbsp.") or env_id.startswith("dm_control/")
 
 
 def _saved_position(model: BaseAlgorithm) -> dict[str, Any] | None:
@@ -55,11 +57,27 @@ class CheckpointWithBuffer(CheckpointCallback):
         return super()._on_step()
 
 
+class FollowTraining(BaseCallback):
+    """Ahead of ``EvalCallback``: puts its environment, which changes with its steps, where that of training is."""
+
+    def __init__(self, evaluation: EvalCallback) -> None:
+        super().__init__()
+        self.evaluation = evaluation
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self.evaluation.eval_freq == 0:
+            age = self.training_env.get_attr("elapsed_steps", indices=0)[0]
+            self.evaluation.eval_env.env_method("set_elapsed_steps", age)
+        return True
+
+
 class SequenceExperimentManager(ExperimentManager):
     """
     What rl-zoo3 does, and:
 
-    - without ``-conf``, hyperparameters of this package's algorithms and sequences come from its own folder;
+    - without ``-conf``, hyperparameters of this package's algorithms and environments come from its own folder;
+    - the dictionaries that shimmy's ``dm_control/...`` observe are flattened;
+    - the zoo's periodic evaluation on Cycle Friction has the friction that training has;
     - on a task sequence, all tasks are evaluated after each phase (``success_matrix.csv``), and the zoo's periodic
       evaluation plays the tasks in turn;
     - ``--save-freq`` with ``--save-replay-buffer`` saves the replay buffer with each checkpoint, in place of the
@@ -71,8 +89,16 @@ class SequenceExperimentManager(ExperimentManager):
         super().__init__(args, algo, env_id, *other, **kwargs)
         own = hyperparams_file(algo)
         self.is_sequence = is_sequence(env_id)
-        if kwargs.get("config") is None and own is not None and (algo != "sac" or self.is_sequence):
+        if kwargs.get("config") is None and own is not None and (algo not in PLAIN or is_own(env_id)):
             self.config = str(own)
+
+    def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read hyperparameters, see rl-zoo3; the wrapper that flattens is saved with them, so that enjoy has it too."""
+        hyperparams, saved = super().read_hyperparameters()
+        if self.env_name.gym_id.startswith("dm_control/") and hyperparams.get("policy") == "MlpPolicy":
+            for each in (hyperparams, saved):
+                each.setdefault("env_wrapper", "gymnasium.wrappers.FlattenObservation")
+        return hyperparams, saved
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """Create environments, see rl-zoo3; those for evaluation play the tasks of a sequence in turn."""
@@ -95,12 +121,16 @@ class SequenceExperimentManager(ExperimentManager):
                 else each
                 for each in self.callbacks
             ]
+        for index, each in enumerate(self.callbacks):
+            if isinstance(each, EvalCallback) and each.eval_env.has_attr("set_elapsed_steps"):
+                self.callbacks.insert(index, FollowTraining(each))
+                break
         if self.is_sequence and not self.optimize_hyperparameters:
             self.callbacks.append(SequenceEvaluation(self.save_path, progress_bar=self.show_progress, verbose=self.verbose))
 
     def learn(self, model: BaseAlgorithm) -> None:
         """Train, see rl-zoo3; a continued agent of this package keeps counting its steps."""
-        if self.continue_training and isinstance(model, ContinualSAC):
+        if self.continue_training and isinstance(model, PersistentAlgorithm):
             model.keep_counting()
         if self.is_sequence:
             self._warn_of_early_end(model)

@@ -2,37 +2,119 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import optuna
 import rl_zoo3
-from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER, convert_offpolicy_params, sample_sac_params
+from rl_zoo3.hyperparams_opt import (
+    HYPERPARAMS_CONVERTER,
+    HYPERPARAMS_SAMPLER,
+    convert_offpolicy_params,
+    convert_onpolicy_params,
+    sample_ppo_params,
+    sample_sac_params,
+)
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_nbsp.zoo.algos import ALGOS
 
+# What a method adds to SAC or PPO
+OwnSampler = Callable[[optuna.Trial], dict[str, Any]]
+Sampler = Callable[[optuna.Trial, int, int, dict[str, Any]], dict[str, Any]]
 
-def sample_nbsp_sac_params(
-    trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
-) -> dict[str, Any]:
+
+def sample_nbsp(trial: optuna.Trial) -> dict[str, Any]:
     """
-    Sampler for NBSPSAC: SAC's hyperparameters and NBSP's own.
-
     :param trial: the Optuna trial
-    :param n_actions: dimensions of the action space
-    :param n_envs: number of parallel environments
-    :param additional_args: see rl-zoo3
     :return: keyword arguments of NBSPSAC
     """
     return {
-        **sample_sac_params(trial, n_actions, n_envs, additional_args),
         "skill_proportion": trial.suggest_float("skill_proportion", 0.05, 0.5),
         "mask_alpha": trial.suggest_float("mask_alpha", 0.0, 1.0),
         "replay_interval": trial.suggest_int("replay_interval", 2, 20),
     }
 
 
+def sample_reset(trial: optuna.Trial, min_rate: float = 0.005) -> dict[str, Any]:
+    """
+    :param trial: the Optuna trial
+    :param min_rate: the smallest share of a layer
+    :return: keyword arguments of the agents that reset neurons every so many steps; the P3O paper tries 20 000 to 100 000
+        (its figure 18) with PPO
+    """
+    return {
+        "reset_frequency": trial.suggest_int("reset_frequency", 5_000, 100_000, log=True),
+        "reset_rate": trial.suggest_float("reset_rate", min_rate, 0.1, log=True),
+    }
+
+
+def sample_redo(trial: optuna.Trial) -> dict[str, Any]:
+    """
+    :param trial: the Optuna trial
+    :return: keyword arguments of ReDoPPO and ReDoSAC, whose share of a layer is rounded down and must not be nothing: rl-zoo3
+        samples layers of 64 units and more
+    """
+    return sample_reset(trial, min_rate=0.02)
+
+
+def sample_sbp(trial: optuna.Trial) -> dict[str, Any]:
+    """
+    :param trial: the Optuna trial
+    :return: keyword arguments of P3O and SBPSAC
+    """
+    return {
+        **sample_reset(trial),
+        "distill_alpha": trial.suggest_float("distill_alpha", 0.0, 1.0),
+        "distill_threshold": trial.suggest_float("distill_threshold", 0.001, 0.1, log=True),
+    }
+
+
+def sample_cbp(trial: optuna.Trial) -> dict[str, Any]:
+    """
+    :param trial: the Optuna trial
+    :return: keyword arguments of CBPPPO and CBPSAC
+    """
+    return {
+        "replacement_rate": trial.suggest_float("replacement_rate", 1e-6, 1e-3, log=True),
+        "maturity_threshold": trial.suggest_int("maturity_threshold", 100, 20_000, log=True),
+    }
+
+
+OWN_SAMPLERS: dict[str, OwnSampler] = {
+    "nbsp": sample_nbsp,
+    "sbp": sample_sbp,
+    "p3o": sample_sbp,
+    "cycle": sample_reset,
+    "redo": sample_redo,
+    "cbp": sample_cbp,
+}
+
+
+def sampler(algo: str) -> Sampler:
+    """
+    Sampler of an algorithm: PPO's or SAC's hyperparameters and the method's own.
+
+    :param algo: one of ``ALGOS``
+    :return: what rl-zoo3 calls to sample keyword arguments of the algorithm
+    """
+    base = sample_ppo_params if _is_on_policy(algo) else sample_sac_params
+    own = OWN_SAMPLERS.get(algo.split("_")[0], lambda trial: {})
+
+    def sample(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
+        return {**base(trial, n_actions, n_envs, additional_args), **own(trial)}
+
+    return sample
+
+
+def _is_on_policy(algo: str) -> bool:
+    return issubclass(ALGOS[algo], OnPolicyAlgorithm)
+
+
 def register() -> None:
     """Add the algorithms, and how to sample their hyperparameters, to rl-zoo3's tables."""
     rl_zoo3.ALGOS.update(ALGOS)
-    HYPERPARAMS_SAMPLER.update({"nbsp_sac": sample_nbsp_sac_params, "continual_sac": sample_sac_params})
-    HYPERPARAMS_CONVERTER.update(dict.fromkeys(ALGOS, convert_offpolicy_params))
+    samplers: dict[str, Any] = HYPERPARAMS_SAMPLER
+    for algo in ALGOS:
+        samplers[algo] = sampler(algo)
+        HYPERPARAMS_CONVERTER[algo] = convert_onpolicy_params if _is_on_policy(algo) else convert_offpolicy_params

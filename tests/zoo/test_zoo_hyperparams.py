@@ -9,15 +9,22 @@ import numpy as np
 import pytest
 import yaml
 from gymnasium import spaces
-from stable_baselines3 import SAC
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from torch import nn
 from zoo_commands import ENV_ID, ROOT, environment, run
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
 from sb3_nbsp.tasks import TaskSequence
-from sb3_nbsp.tasks.registration import sequences
-from sb3_nbsp.zoo.algos import algorithm, hyperparams_file, read_hyperparams
+from sb3_nbsp.tasks.registration import MUJOCO_TASKS, cycle_friction_ids, dm_control_ids, sequences
+from sb3_nbsp.zoo.algos import ALGOS, PLAIN, algorithm, hyperparams_file, read_hyperparams
 
+# Those that have an entry for each sequence
 CLASSES = {"nbsp_sac": NBSPSAC, "continual_sac": ContinualSAC, "sac": SAC}
+ALL_CLASSES = {**ALGOS, **PLAIN}
+ON_POLICY = [algo for algo, cls in ALL_CLASSES.items() if issubclass(cls, PPO)]
+# Those that have an entry for each of the P3O paper's environments
+P3O_PAPER = [algo for algo in ALL_CLASSES if algo != "nbsp_sac"]
 SEQUENCES = sorted(sequences())
 FULL = [env_id for env_id in SEQUENCES if "laptop" not in env_id]
 # NBSP paper, table 6, Meta-World
@@ -40,6 +47,31 @@ NBSP = {
     "replay_interval": 10,
     "memory_size": 100_000,
     "identification_steps": 10_000,
+}
+# P3O paper, table 3
+TABLE_3 = {
+    "policy": "MlpPolicy",
+    "n_timesteps": 1.25e7,
+    "n_steps": 8192,
+    "batch_size": 256,
+    "n_epochs": 10,
+    "learning_rate": 3e-4,
+    "gamma": 0.99,
+    "clip_range": 0.2,
+    "policy_kwargs": {"net_arch": {"pi": [256] * 3, "vf": [256] * 3}, "activation_fn": nn.Tanh},
+}
+# Tables 3 and 6; for CBP its authors' own settings, which table 4 agrees with
+CBP = {"replacement_rate": 1e-4, "maturity_threshold": 10_000, "decay_rate": 0.99}
+REDO = {"dormant_threshold": None}  # the lowest share, see appendix A.1
+METHODS = {
+    "p3o": {"reset_frequency": 50_000, "reset_rate": 0.01, "distill_alpha": 0.4, "distill_threshold": 0.01},
+    "cycle_ppo": {"reset_frequency": 50_000, "reset_rate": 0.01},
+    "redo_ppo": {"reset_frequency": 50_000, "reset_rate": 0.01, **REDO},
+    "cbp_ppo": CBP,
+    "sbp_sac": {"reset_frequency": 10_000, "reset_rate": 0.01, "distill_alpha": 0.8, "distill_states": 8192},
+    "cycle_sac": {"reset_frequency": 10_000, "reset_rate": 0.01},
+    "redo_sac": {"reset_frequency": 10_000, "reset_rate": 0.01, **REDO},
+    "cbp_sac": CBP,
 }
 
 
@@ -66,14 +98,28 @@ def accepted(cls: type) -> set[str]:
 
 @pytest.mark.parametrize("algo", CLASSES)
 def test_every_sequence_has_an_entry(algo):
-    found = set(entries(algo)) - {"meta-world", "laptop", "default"}
+    found = {env_id for env_id in entries(algo) if env_id.startswith("MW-")}
     assert found == {*SEQUENCES, "MW-Cycle-v0"}
-    assert all(env_id in gym.registry for env_id in found)
 
 
-@pytest.mark.parametrize("algo", CLASSES)
+@pytest.mark.parametrize("algo", P3O_PAPER)
+def test_every_environment_of_the_p3o_paper_has_an_entry(algo):
+    found = entries(algo)
+    assert {*MUJOCO_TASKS, *cycle_friction_ids()} <= set(found)
+    dm_control = {env_id for env_id in found if env_id.startswith("DMC-")}
+    assert len(dm_control) == 15 and dm_control <= set(dm_control_ids())
+    assert {"DMC-hopper-hop-v0", "DMC-walker-run-v0", "DMC-humanoid-stand-v0", "DMC-dog-run-v0"} <= dm_control
+
+
+@pytest.mark.parametrize("algo", ALL_CLASSES)
+def test_every_entry_is_of_an_environment(algo):
+    kinds = {"meta-world", "laptop", "paper", "cycle-friction", "default"}
+    assert all(env_id in gym.registry for env_id in set(entries(algo)) - kinds)
+
+
+@pytest.mark.parametrize("algo", ALL_CLASSES)
 def test_every_entry_fits_the_constructor(algo):
-    known = accepted(CLASSES[algo])
+    known = accepted(ALL_CLASSES[algo])
     assert "learning_rate" in known and ("memory_size" in known) == (algo == "nbsp_sac")
     for env_id, entry in entries(algo).items():
         assert set(entry) - {"n_timesteps"} <= known, env_id
@@ -90,6 +136,49 @@ def test_every_kind_of_entry_makes_an_agent(algo, env_id):
     for name, value in hyperparams.items():
         if name not in ("policy", "buffer_size"):
             assert getattr(model, name) == value
+
+
+@pytest.mark.parametrize("algo", ALL_CLASSES)
+def test_every_entry_makes_an_agent(algo):
+    smaller = {"buffer_size": 100} if issubclass(ALL_CLASSES[algo], OffPolicyAlgorithm) else {"n_steps": 512}
+    made = []
+    for env_id in entries(algo):
+        hyperparams = {name: value for name, value in read_hyperparams(algo, env_id).items() if name != "n_timesteps"}
+        if hyperparams in made:
+            continue
+        made.append(hyperparams)
+        model = algorithm(algo)(env=SmallEnv(), device="cpu", **{**hyperparams, **smaller})
+        assert type(model) is ALL_CLASSES[algo]
+        for name in set(hyperparams) - {"policy", "clip_range", *smaller}:
+            assert getattr(model, name) == hyperparams[name]
+    assert made
+
+
+@pytest.mark.parametrize("algo", P3O_PAPER)
+def test_the_p3o_papers_settings(algo):
+    for env_id in [*MUJOCO_TASKS, *cycle_friction_ids(), "DMC-hopper-hop-v0"]:
+        found = read_hyperparams(algo, env_id)
+        expected = {**(TABLE_3 if algo in ON_POLICY else {"buffer_size": 1_000_000}), **METHODS.get(algo, {})}
+        assert {name: found[name] for name in expected} == expected
+        if algo in ON_POLICY:
+            assert set(found) - set(expected) <= {"distill_batch_size"}, "what the paper does not list is SB3's"
+        else:
+            # One cycle
+            assert found["n_timesteps"] == (6e6 if env_id in cycle_friction_ids() else 1e6)
+
+
+def test_what_methods_of_the_p3o_paper_share_is_the_same():
+    for base, family in (("ppo", ON_POLICY), ("sac", [algo for algo in P3O_PAPER if algo not in ON_POLICY])):
+        for env_id in ("Hopper-v5", "DMC-hopper-hop-v0", "CycleFriction-Hopper-v5"):
+            shared = read_hyperparams(base, env_id)
+            for algo in family:
+                found = read_hyperparams(algo, env_id)
+                assert {name: found[name] for name in shared} == shared
+
+
+@pytest.mark.parametrize("algo", ON_POLICY)
+def test_any_other_environment_gets_the_papers_settings(algo):
+    assert read_hyperparams(algo, "Pendulum-v1") == read_hyperparams(algo, "Hopper-v5")
 
 
 def test_an_entry_makes_an_agent_for_its_real_environment():
@@ -130,15 +219,15 @@ def test_an_unknown_environment_gets_the_default():
     assert read_hyperparams("nbsp_sac", "Pendulum-v1") == {**entries("nbsp_sac")["default"], "policy_kwargs": {}}
 
 
-@pytest.mark.parametrize("algo", ["nbsp", "ppo", ""])
+@pytest.mark.parametrize("algo", ["nbsp", "td3", ""])
 def test_an_unknown_algorithm_is_an_error(algo):
-    with pytest.raises(ValueError, match=f"algo must be one of 'nbsp_sac', 'continual_sac', 'sac', not '{algo}'"):
+    with pytest.raises(ValueError, match=f"algo must be one of 'nbsp_sac', 'continual_sac', .*, 'ppo', not '{algo}'"):
         read_hyperparams(algo, ENV_ID)
     assert hyperparams_file(algo) is None
 
 
 def test_a_checkout_has_its_files_at_the_root():
-    for algo in CLASSES:
+    for algo in ALL_CLASSES:
         assert hyperparams_file(algo) == ROOT / "hyperparams" / f"{algo}.yml"
 
 
@@ -150,8 +239,8 @@ def test_an_installed_package_has_its_files_inside(tmp_path):
     for source in wheel["only-include"]:
         target = tmp_path / wheel["sources"].get(source, source)
         shutil.copytree(ROOT / source, target, ignore=shutil.ignore_patterns("__pycache__"))
-    code = "import sb3_nbsp.zoo.algos as a; print(*map(a.hyperparams_file, ['nbsp_sac', 'continual_sac', 'sac']), sep='\\n')"
+    code = "import sb3_nbsp.zoo.algos as a; print(*map(a.hyperparams_file, {**a.ALGOS, **a.PLAIN}), sep='\\n')"
     output = run(["-c", code], cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    expected = [tmp_path / "sb3_nbsp" / "hyperparams" / f"{algo}.yml" for algo in CLASSES]
+    expected = [tmp_path / "sb3_nbsp" / "hyperparams" / f"{algo}.yml" for algo in ALL_CLASSES]
     assert [Path(line) for line in output.split()] == expected
     assert environment()["PYTHONPATH"].startswith(str(ROOT))
