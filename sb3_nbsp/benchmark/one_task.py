@@ -22,7 +22,7 @@ from sb3_nbsp.plasticity import PlasticityCallback
 from sb3_nbsp.tasks import latest_checkpoint
 from sb3_nbsp.zoo.algos import algorithm
 
-RECORD_FREQ = 10_000  # environment steps between two records of the plasticity
+N_RECORDS = 30  # of the plasticity, in a run
 
 
 def run_on_one_task(settings: RunSettings, folder: Path) -> dict[str, float]:
@@ -40,7 +40,7 @@ def run_on_one_task(settings: RunSettings, folder: Path) -> dict[str, float]:
     env = make_vec_env(settings.env_id, int(options.pop("n_envs", 1)), settings.seed, env_kwargs=settings.env_kwargs)
     model = _continue_or_start(settings, options, env, bool(normalize), folder)
     callbacks = [
-        PlasticityCallback(RECORD_FREQ, folder, plot=False),
+        PlasticityCallback(max(1, n_timesteps // N_RECORDS), folder, plot=False),
         StepProgress(folder / "progress.json", n_timesteps),
         StartAfresh(settings.seed, settings.save_freq, folder, waits=False),
     ]

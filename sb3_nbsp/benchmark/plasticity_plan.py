@@ -14,6 +14,7 @@ import gymnasium as gym
 
 from sb3_nbsp.benchmark.plan import Cell, StoredPlan
 from sb3_nbsp.benchmark.run_settings import plain
+from sb3_nbsp.tasks.registration import is_sequence
 from sb3_nbsp.zoo.algos import ALGOS, PLAIN, algorithm
 
 METHODS = [*ALGOS, *PLAIN]
@@ -95,6 +96,7 @@ class PlasticityPlan(StoredPlan):
             "env_id": cell.env_id,
             "seed": cell.seed,
             "folder": str(cell.folder),
+            "env_kwargs": {},
             "hyperparams": {**own, "n_timesteps": self.n_timesteps},
             "n_eval_episodes": self.n_eval_episodes,
             "save_freq": self.save_freq,
@@ -117,6 +119,8 @@ def _check_environment(env_id: str) -> None:
         gym.spec(env_id)
     except gym.error.Error as error:
         raise ValueError(f"There is no environment {env_id!r}: {error}") from error
+    if is_sequence(env_id):
+        raise ValueError(f"{env_id} is a task sequence: compare methods on it with the command run")
 
 
 def _accepts(method: str, name: str) -> bool:

@@ -33,7 +33,7 @@ def plasticity_table(results: PlasticityResults) -> Table:
     plan = results.plan
     table = Table(
         f"Return and plasticity after {plan.n_timesteps:,} steps",
-        ["environment", "method", "seeds", *(heading for _, heading, _ in COLUMNS)],
+        ["environment, method", "seeds", *(heading for _, heading, _ in COLUMNS)],
         notes=[f"{cell.name} is left out: {reason}." for cell, reason in results.left_out],
     )
     for env_id in plan.env_ids:
@@ -41,9 +41,9 @@ def plasticity_table(results: PlasticityResults) -> Table:
         returns = {method: float(np.mean([run.last("return") for run in runs])) for method, runs in rows.items()}
         for method, runs in rows.items():
             if returns[method] == max(returns.values()):
-                table.best.add((len(table.rows), 3))
+                table.best.add((len(table.rows), 2))
             cells = [_cell(runs, name, decimals) for name, _, decimals in COLUMNS]
-            table.rows.append([env_id, method, str(len(runs)), *cells])
+            table.rows.append([f"{env_id}, {method}", str(len(runs)), *cells])
             table.numbers += [_number(env_id, method, runs, name) for name, _, _ in COLUMNS]
     return table
 

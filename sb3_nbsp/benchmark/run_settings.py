@@ -63,6 +63,10 @@ class RunSettings:
         :raises ValueError: if there is no such algorithm, or a value is not plain
         """
         options = plain({**read_hyperparams(algo, env_id), **(hyperparams or {})})
+        if not isinstance(options.get("policy_kwargs", {}), dict):
+            raise ValueError(
+                f"policy_kwargs must be a dictionary such as {{'net_arch': [64]}}, not {options['policy_kwargs']!r}"
+            )
         if isinstance(options.get("train_freq"), list):  # SB3 wants a tuple, which JSON does not know
             options["train_freq"] = tuple(options["train_freq"])
         return cls(algo, env_id, seed, plain(env_kwargs or {}), options, n_eval_episodes, save_freq)

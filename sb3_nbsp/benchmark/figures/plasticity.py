@@ -21,6 +21,8 @@ MEASURES = {
     "dormant_ratio": "dormant ratio",
     "distillation_epochs": "epochs of distillation",
 }
+# Their height counts; of the others, the change
+FROM_ZERO = ("dormant_ratio", "distillation_epochs")
 
 
 def plasticity_figure(results: PlasticityResults) -> Figure:
@@ -43,6 +45,8 @@ def plasticity_figure(results: PlasticityResults) -> Figure:
                     _draw(panel, results.of(env_id, method), name, COLORS[place % len(COLORS)], method)
                 panel.set_title(f"{env_id}: {title}" if column == 0 else title)
                 panel.set_xlim(0, plan.n_timesteps)
+                if name in FROM_ZERO:
+                    panel.set_ylim(0, max(panel.get_ylim()[1], 0.1))
                 panel.xaxis.set_major_locator(MaxNLocator(4))
                 panel.xaxis.set_major_formatter(EngFormatter(sep=""))
         figure.supxlabel("environment steps", fontsize=9)
