@@ -8,7 +8,7 @@ import torch as th
 from torch import nn
 
 from sb3_nbsp.neurons import MaskedStep, skill_mask
-from sb3_nbsp.neurons.masks import mask_gradients
+from sb3_nbsp.neurons.masks import _MaskedRows, _MaskedWhole, mask_gradients
 
 MASK = th.tensor([1.0, 0.06, 0.0, 1.0, 0.1, 0.0], dtype=th.float64)
 Optimizer = Callable[..., th.optim.Optimizer]
@@ -203,3 +203,28 @@ def test_skill_mask_range() -> None:
     assert (mask[~selected] == 1).all()  # exactly: these learn bit for bit as without a mask
     order = scores[selected].argsort()
     assert (mask[selected][order].diff() <= 0).all()  # the higher the score, the less it moves
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 5), (6, 3, 2, 2)])
+def test_few_and_many_masked_rows_are_the_same_to_the_last_bit(shape: tuple[int, ...]) -> None:
+    th.manual_seed(0)
+    mask = th.tensor([1.0, 0.07, 0.0, 1.0, 0.013, 1.0])
+    found = []
+    for kind in (_MaskedRows, _MaskedWhole):
+        parameter = nn.Parameter(th.arange(float(th.Size(shape).numel())).view(shape) / 7)
+        part = kind(parameter, mask)
+        part.keep()
+        before = parameter.detach().clone()
+        parameter.data += th.sin(10 * parameter.data)
+        free = parameter.detach().clone()
+        part.take_back()
+        found.append(parameter.detach())
+        assert th.equal(parameter[mask == 1], free[mask == 1]) and th.equal(parameter[mask == 0], before[mask == 0])
+    assert th.equal(*found)
+
+
+def test_how_a_parameter_is_masked_depends_on_its_share_of_masked_rows() -> None:
+    parameter, few, many = nn.Parameter(th.zeros(10, 2)), th.ones(10), th.ones(10)
+    few[:3], many[:4] = 0.1, 0.1
+    kinds = [type(part) for part in MaskedStep([(parameter, few), (parameter, many)])._parts]
+    assert kinds == [_MaskedRows, _MaskedWhole]
