@@ -9,10 +9,11 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_nbsp.algorithms.continual_ppo import ContinualPPO
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC
+from sb3_nbsp.algorithms.method import Method
 from sb3_nbsp.interventions import ContinualBackprop, Intervention
 
 
-class _CBP:
+class _CBP(Method):
     """Continual backpropagation, in front of any other interventions."""
 
     def __init__(
@@ -35,19 +36,8 @@ class _CBP:
         self._own_interventions()  # complain of a wrong option before anything is built
         super().__init__(policy, env, *args, **kwargs)  # type: ignore[call-arg]
 
-    def _make_interventions(self) -> list[Intervention]:
-        return self._own_interventions() + super()._make_interventions()  # type: ignore[misc]
-
     def _own_interventions(self) -> list[Intervention]:
-        return [
-            ContinualBackprop(
-                replacement_rate=self.replacement_rate,
-                maturity_threshold=self.maturity_threshold,
-                decay_rate=self.decay_rate,
-                clear_moments=self.clear_moments,
-                renew_shared=self.renew_shared,
-            )
-        ]
+        return [self._with_options(ContinualBackprop)]
 
 
 class CBPPPO(_CBP, ContinualPPO):

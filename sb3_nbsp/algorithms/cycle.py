@@ -9,10 +9,11 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_nbsp.algorithms.continual_ppo import ContinualPPO
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC
+from sb3_nbsp.algorithms.method import Method
 from sb3_nbsp.interventions import CycleReset, Intervention
 
 
-class _Cycle:
+class _Cycle(Method):
     """Cycle reset, in front of any other interventions."""
 
     def __init__(
@@ -33,11 +34,8 @@ class _Cycle:
         self._own_interventions()  # complain of a wrong option before anything is built
         super().__init__(policy, env, *args, **kwargs)  # type: ignore[call-arg]
 
-    def _make_interventions(self) -> list[Intervention]:
-        return self._own_interventions() + super()._make_interventions()  # type: ignore[misc]
-
     def _own_interventions(self) -> list[Intervention]:
-        return [CycleReset(self.reset_frequency, self.reset_rate, self.clear_moments, self.renew_shared)]
+        return [self._with_options(CycleReset)]
 
 
 class CyclePPO(_Cycle, ContinualPPO):

@@ -8,12 +8,13 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.sac.policies import SACPolicy
 
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC
+from sb3_nbsp.algorithms.method import Method
 from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, Intervention
 from sb3_nbsp.interventions.base import check_option
 from sb3_nbsp.interventions.goal_window import GoalMetric
 
 
-class NBSPSAC(ContinualSAC):
+class NBSPSAC(Method, ContinualSAC):
     """
     Neuron-level Balance between Stability and Plasticity (NBSP) on Soft Actor-Critic: after each task, the
     neurons whose activation goes with success are found and from then on moved only a little, and
@@ -87,23 +88,7 @@ class NBSPSAC(ContinualSAC):
         self._own_interventions()  # complain of a wrong option before anything is built
         super().__init__(policy, env, *args, **kwargs)
 
-    def _make_interventions(self) -> list[Intervention]:
-        return self._own_interventions() + super()._make_interventions()
-
     def _own_interventions(self) -> list[Intervention]:
         # Built whether or not they are used: a wrong option is an error either way
-        masking = GradientMasking(
-            skill_proportion=self.skill_proportion,
-            mask_alpha=self.mask_alpha,
-            mask_type=self.mask_type,
-            mask_target=self.mask_target,
-            mask_accumulation=self.mask_accumulation,
-            mask_networks=self.mask_networks,
-            identification=self.identification,
-            identification_steps=self.identification_steps,
-            identification_data=self.identification_data,
-            goal_metric=self.goal_metric,
-            exclude_dead=self.exclude_dead,
-        )
-        replay = ExperienceReplay(memory_size=self.memory_size, replay_interval=self.replay_interval)
+        masking, replay = self._with_options(GradientMasking), self._with_options(ExperienceReplay)
         return [*([masking] if self.masking else []), *([replay] if self.replay else [])]

@@ -9,10 +9,11 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_nbsp.algorithms.continual_ppo import ContinualPPO
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC
+from sb3_nbsp.algorithms.method import Method
 from sb3_nbsp.interventions import Intervention, ReDo
 
 
-class _ReDo:
+class _ReDo(Method):
     """ReDo, in front of any other interventions."""
 
     def __init__(
@@ -37,20 +38,8 @@ class _ReDo:
         self._own_interventions()  # complain of a wrong option before anything is built
         super().__init__(policy, env, *args, **kwargs)  # type: ignore[call-arg]
 
-    def _make_interventions(self) -> list[Intervention]:
-        return self._own_interventions() + super()._make_interventions()  # type: ignore[misc]
-
     def _own_interventions(self) -> list[Intervention]:
-        return [
-            ReDo(
-                reset_frequency=self.reset_frequency,
-                reset_rate=self.reset_rate,
-                dormant_threshold=self.dormant_threshold,
-                redo_states=self.redo_states,
-                clear_moments=self.clear_moments,
-                renew_shared=self.renew_shared,
-            )
-        ]
+        return [self._with_options(ReDo)]
 
 
 class ReDoPPO(_ReDo, ContinualPPO):

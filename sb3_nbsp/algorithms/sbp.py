@@ -9,10 +9,11 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_nbsp.algorithms.continual_ppo import ContinualPPO
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC
+from sb3_nbsp.algorithms.method import Method
 from sb3_nbsp.interventions import CycleReset, InnerDistillation, Intervention
 
 
-class _SBP:
+class _SBP(Method):
     """Cycle reset and inner distillation, in front of any other interventions."""
 
     def __init__(
@@ -47,22 +48,8 @@ class _SBP:
         self._own_interventions()  # complain of a wrong option before anything is built
         super().__init__(policy, env, *args, **kwargs)  # type: ignore[call-arg]
 
-    def _make_interventions(self) -> list[Intervention]:
-        return self._own_interventions() + super()._make_interventions()  # type: ignore[misc]
-
     def _own_interventions(self) -> list[Intervention]:
-        return [
-            CycleReset(self.reset_frequency, self.reset_rate, self.clear_moments, self.renew_shared),
-            InnerDistillation(
-                distill_alpha=self.distill_alpha,
-                distill_threshold=self.distill_threshold,
-                max_distill_epochs=self.max_distill_epochs,
-                min_distill_epochs=self.min_distill_epochs,
-                distill_states=self.distill_states,
-                distill_batch_size=self.distill_batch_size,
-                distill_learning_rate=self.distill_learning_rate,
-            ),
-        ]
+        return [self._with_options(CycleReset), self._with_options(InnerDistillation)]
 
 
 class P3O(_SBP, ContinualPPO):
