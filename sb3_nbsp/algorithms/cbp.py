@@ -43,7 +43,7 @@ class _CBP(Method):
 class CBPPPO(_CBP, ContinualPPO):
     """
     PPO that replaces a tiny share of its least useful neurons at every gradient step: "PPO+CBP" of the P3O paper, with
-    the settings of CBP's own authors, which are those that the paper's table 4 agrees with.
+    the settings of CBP's own authors; those of the paper are in the zoo's.
 
     Papers: Loss of plasticity in deep continual learning (Dohare et al., 2024); Stay Hungry, Keep Learning: Sustainable
     Plasticity for Deep Reinforcement Learning (tables 3 and 4).

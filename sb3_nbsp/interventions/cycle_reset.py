@@ -34,17 +34,23 @@ class CycleReset(PeriodicReset):
         super().attach(agent)
         self._position = 0  # resets since the cycle began: p is this times γ
 
+    @property
+    def _n_resets(self) -> int:
+        """Of a cycle."""
+        return math.ceil(1 / self.reset_rate - 1e-9)
+
     def choose(self) -> list[th.Tensor]:
         """The neurons whose turn it is; the next call gives those behind them."""
         low, high = self._position * self.reset_rate, min(1.0, (self._position + 1) * self.reset_rate)
-        self._position = (self._position + 1) % math.ceil(1 / self.reset_rate - 1e-9)
+        self._position = (self._position + 1) % self._n_resets
         return [th.arange(round(low * layer.n_neurons), round(high * layer.n_neurons)) for layer in self._network.layers]
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Intervention.state_dict`."""
-        return {**super().state_dict(), "position": self._position}
+        return {**super().state_dict(), "p": self._position * self.reset_rate}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See :meth:`Intervention.load_state_dict`."""
         super().load_state_dict(state)
-        self._position = state["position"]
+        # The rate may have been changed meanwhile
+        self._position = round(state["p"] / self.reset_rate) % self._n_resets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch as th
@@ -72,8 +72,8 @@ class ActorNetwork:
     """
     The policy of an agent, as something whose neurons can be renewed.
 
-    :param layers: the neuron layers to renew, in order
-    :param parameters: the parameters that belong to the actor alone
+    :param layers: the neuron layers to renew, in order, without frozen ones
+    :param parameters: the parameters that belong to the actor alone, without frozen ones
     :param optimizer: moves the layers
     :param initializer: how the layers were initialized
     :param distribution: of the actions (before a squashing tanh) for a batch of observations as buffers hold them:
@@ -97,10 +97,16 @@ def actor_network(agent: BaseAlgorithm, renew_shared: bool = False) -> ActorNetw
     if isinstance(agent.observation_space, spaces.Dict):
         raise ValueError("policy: neurons are renewed in policies on one observation (MlpPolicy, CnnPolicy) only")
     if isinstance(agent.policy, ActorCriticPolicy):
-        return _ppo_actor(agent.policy, renew_shared)
+        return _without_frozen(_ppo_actor(agent.policy, renew_shared))
     if isinstance(agent.policy, SACPolicy):
-        return _sac_actor(agent.policy, renew_shared)
+        return _without_frozen(_sac_actor(agent.policy, renew_shared))
     raise ValueError(f"policy must be an ActorCriticPolicy or a SACPolicy, not {type(agent.policy).__name__}")
+
+
+def _without_frozen(network: ActorNetwork) -> ActorNetwork:
+    """Who freezes a layer, a pretrained one for instance, wants it to stay as it is."""
+    layers = [layer for layer in network.layers if layer.linear.weight.requires_grad]
+    return replace(network, layers=layers, parameters=[each for each in network.parameters if each.requires_grad])
 
 
 def _ppo_actor(policy: ActorCriticPolicy, renew_shared: bool) -> ActorNetwork:

@@ -60,11 +60,13 @@ class NeuronReset(Intervention):
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Intervention.state_dict`."""
-        return {"counts": self._counts, "n_renewals": self._n_renewals}
+        return {"counts": {name: counts.clone() for name, counts in self._counts.items()}, "n_renewals": self._n_renewals}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See :meth:`Intervention.load_state_dict`."""
-        self._counts = {name: counts.cpu().clone() for name, counts in state["counts"].items()}
+        for name, counts in self._counts.items():
+            if name in state["counts"]:  # not after a change of renew_shared
+                counts.copy_(state["counts"][name])
         self._n_renewals = state["n_renewals"]
 
     def renew(self, chosen: Sequence[th.Tensor], mean_features: Sequence[th.Tensor] | None = None) -> None:
@@ -80,7 +82,8 @@ class NeuronReset(Intervention):
             return
         hooks = self.agent.hooks  # type: ignore[attr-defined]
         hooks.before_renewal()
-        seed = own_seed(self.agent, self._n_renewals, purpose=200)
+        # Each reset of an agent draws from a stream of its own
+        seed = own_seed(self.agent, self._n_renewals, purpose=1000 + list(hooks).index(self))
         generator = th.Generator().manual_seed(seed)
         for index, (layer, neurons) in enumerate(renewed):
             renew_incoming(layer, neurons, self._network.initializer, generator)
@@ -134,7 +137,8 @@ class PeriodicReset(NeuronReset):
     def attach(self, agent: BaseAlgorithm) -> None:
         """See :meth:`Intervention.attach`."""
         super().attach(agent)
-        self._periods = 0  # whole periods of reset_frequency steps when it was last checked
+        # Whole periods of reset_frequency steps when it was last checked; None until training begins
+        self._periods: int | None = None
 
     @abstractmethod
     def choose(self) -> list[th.Tensor]:
@@ -146,20 +150,21 @@ class PeriodicReset(NeuronReset):
 
     def on_learn_start(self, reset: bool) -> None:
         """See :meth:`Intervention.on_learn_start`. The agent's count of steps may have begun anew."""
-        self._periods = min(self._periods, self.agent.num_timesteps // self.reset_frequency)
+        now = self.agent.num_timesteps // self.reset_frequency
+        self._periods = now if self._periods is None else min(self._periods, now)
 
     def after_train(self) -> None:
         """Reset if a multiple of ``reset_frequency`` steps has been passed since the last call."""
         periods = self.agent.num_timesteps // self.reset_frequency
-        if periods > self._periods:
+        if self._periods is not None and periods > self._periods:
             self.renew(self.choose())
         self._periods = periods
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Intervention.state_dict`."""
-        return {**super().state_dict(), "periods": self._periods}
+        return {**super().state_dict(), "periods": self._periods, "reset_frequency": self.reset_frequency}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See :meth:`Intervention.load_state_dict`."""
         super().load_state_dict(state)
-        self._periods = state["periods"]
+        self._periods = state["periods"] if state["reset_frequency"] == self.reset_frequency else None

@@ -43,7 +43,8 @@ class Initializer:
 def renew_incoming(layer: NeuronLayer, neurons: th.Tensor, initializer: Initializer, generator: th.Generator) -> None:
     """
     Draw the incoming parameters of neurons anew; those of all others stay as they are, bit for bit. Norm layers
-    between the weights and the activation get their gain of 1 and bias of 0 back.
+    between the weights and the activation get their gain of 1 and bias of 0 back, and a batch norm its running mean of 0 and
+    variance of 1.
 
     :param layer: the layer
     :param neurons: indices of the neurons, shape (k,)
@@ -59,6 +60,9 @@ def renew_incoming(layer: NeuronLayer, neurons: th.Tensor, initializer: Initiali
         for name, parameter in norm.named_parameters(recurse=False):
             if len(parameter) == layer.n_neurons:
                 parameter[neurons] = 1.0 if name == "weight" else 0.0
+        for name, buffer in norm.named_buffers(recurse=False):
+            if name in ("running_mean", "running_var"):
+                buffer[neurons] = 1.0 if name == "running_var" else 0.0
 
 
 @th.no_grad()

@@ -326,3 +326,20 @@ def test_bad_options(name: str, value: Any) -> None:
         ContinualBackprop(**{name: value})
     with pytest.raises(ValueError, match=name):
         CBPPPO("MlpPolicy", CASES["ppo-tanh"].env(), **{name: value})
+
+
+@pytest.mark.parametrize(("rate", "per_neuron"), [(0.01, 6.0), (1e-4, 3.0)])
+def test_number_of_replacements_in_a_long_run(rate: float, per_neuron: float) -> None:
+    """
+    With a maturity of 10 000, a neuron is replaced about every 10 000 + 1/rate steps: the rate of 0.01 gives the 57.6
+    resets per neuron of the P3O paper's table 4 in its 586 000 steps, 1e-4 about half as many.
+    """
+    cbp = ContinualBackprop(rate, 10_000)
+    ContinualPPO("MlpPolicy", "Pendulum-v1", interventions=[cbp], policy_kwargs={"net_arch": [256]}, device="cpu")
+    replaced = 0
+    for _ in range(61_000):
+        cbp._ages[0] += 1
+        chosen = cbp._choose(0)
+        cbp._ages[0][chosen] = 0
+        replaced += len(chosen)
+    assert replaced / 256 == pytest.approx(per_neuron, abs=0.4)

@@ -12,7 +12,7 @@ import torch as th
 from tagged_tasks import ImageTask, parameters, tiny
 
 from sb3_nbsp import ContinualPPO, ContinualSAC, CyclePPO, CycleSAC
-from sb3_nbsp.interventions import CycleReset, GradientMasking, Intervention
+from sb3_nbsp.interventions import ContinualBackprop, CycleReset, GradientMasking, InnerDistillation, Intervention
 
 SMALL: dict[str, Any] = {"n_steps": 64, "batch_size": 32, "n_epochs": 2, "seed": 0, "device": "cpu"}
 
@@ -203,3 +203,57 @@ def test_saved_and_loaded(tmp_path: Any) -> None:
     }
     ours, theirs = parameters(loaded), parameters(agent)
     assert all(th.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_added_to_an_agent_that_has_been_trained(tmp_path: Any) -> None:
+    """It resets when a multiple of its frequency is passed from then on, not at once."""
+    agent = ppo([])
+    agent.learn(320)
+    agent.save(tmp_path / "model")
+    later = ContinualPPO.load(tmp_path / "model", env=agent.get_env(), interventions=[CycleReset(300, 0.25)])
+    renewals = []
+    for _ in range(5):
+        later.learn(64, reset_num_timesteps=False)
+        renewals.append(cycle_of(later).state_dict()["n_renewals"])
+    assert later.num_timesteps == 640
+    assert renewals == [0, 0, 0, 0, 1]
+
+
+def test_loaded_with_another_rate_the_cycle_goes_on_where_it_was(tmp_path: Any) -> None:
+    agent = CyclePPO("MlpPolicy", "Pendulum-v1", reset_rate=0.1, policy_kwargs={"net_arch": [10]}, **SMALL)
+    agent.learn(64)
+    for _ in range(6):
+        cycle_of(agent).renew(cycle_of(agent).choose())
+    agent.save(tmp_path / "model")
+    for rate, expected in ((0.3, [6, 7, 8]), (0.2, [6, 7]), (0.1, [6])):
+        loaded = CyclePPO.load(tmp_path / "model", env=agent.get_env(), reset_rate=rate)
+        assert cycle_of(loaded).choose()[0].tolist() == expected
+
+
+def test_a_frozen_layer_stays_as_it_is() -> None:
+    agent = ppo([CycleReset(64, 0.5), InnerDistillation(), ContinualBackprop(0.5, 1)], [8, 8])
+    policy_net = agent.policy.mlp_extractor.policy_net
+    for parameter in (*policy_net[0].parameters(), agent.policy.log_std):
+        parameter.requires_grad_(False)
+    agent.hooks.attach(agent)
+    before = {name: value.clone() for name, value in agent.policy.state_dict().items()}
+    agent.learn(192)
+    after = agent.policy.state_dict()
+    assert [layer.name for layer in cycle_of(agent).network.layers] == ["actor.policy_net.2"]
+    for name, value in before.items():
+        is_frozen = name == "log_std" or name.startswith("mlp_extractor.policy_net.0")
+        assert th.equal(after[name], value) == is_frozen, name
+    for parameter in policy_net.parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(ValueError, match="net_arch"):
+        agent.hooks.attach(agent)
+
+
+def test_two_resets_draw_different_weights() -> None:
+    agent = ppo([CycleReset(), CycleReset()])
+    drawn = []
+    for reset in agent.hooks:
+        assert isinstance(reset, CycleReset)
+        reset.renew([th.arange(8), th.arange(8)])
+        drawn.append(agent.policy.mlp_extractor.policy_net[0].weight.detach().clone())
+    assert not th.isclose(drawn[0], drawn[1]).any()

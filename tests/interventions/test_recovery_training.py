@@ -28,16 +28,16 @@ def epochs_per_update(agent: Any, updates: int) -> list[int]:
 def test_until_the_threshold(reset: Any) -> None:
     recovery = RecoveryTraining(-1e6, recovery_epochs=5)  # any episode is good enough
     agent = TASK.agent([reset, recovery])
-    # Resets behind the 2nd and the 4th update: the 3rd already sees new episodes
-    assert epochs_per_update(agent, 5) == [2, 2, 2, 2, 2]
+    # Resets behind the 2nd and the 4th update: the update behind each is longer in any case
+    assert epochs_per_update(agent, 5) == [2, 2, 7, 2, 7]
     recovery.reward_threshold = 1e6
     recovery.max_recovery_updates = 3
-    # Behind the 6th: the 7th to 9th are longer, the reset behind the 8th begins it anew
-    assert epochs_per_update(agent, 4) == [2, 7, 7, 7]
+    # The 6th is still not good enough for the new threshold; behind it and the 8th come the next resets
+    assert epochs_per_update(agent, 4) == [7, 7, 7, 7]
     reset.reset_frequency = 10**6
     agent.hooks.find(type(reset))._periods = 0
     assert epochs_per_update(agent, 4) == [7, 7, 2, 2]
-    assert recovery.epochs == 25
+    assert recovery.epochs == 40
 
 
 def test_without_a_reset_nothing_happens() -> None:
@@ -53,6 +53,7 @@ def test_only_episodes_since_the_renewal_count() -> None:
     agent.ep_info_buffer.clear()
     agent.ep_info_buffer.extend([good, good])
     recovery.after_renewal([])
+    assert recovery.extra_epochs() == 3  # the first update in any case
     assert recovery.extra_epochs() == 3  # no episode yet
     agent.ep_info_buffer.append(bad)
     assert recovery.extra_epochs() == 3
@@ -62,6 +63,7 @@ def test_only_episodes_since_the_renewal_count() -> None:
     assert recovery.extra_epochs() == 0  # once recovered, it stays so until the next renewal
     recovery.after_renewal([])
     agent.ep_info_buffer.extend([{"r": 60.0} for _ in range(100)])  # the last one before is no longer there
+    assert recovery.extra_epochs() == 3
     assert recovery.extra_epochs() == 0
 
 

@@ -60,7 +60,7 @@ TABLE_3 = {
     "clip_range": 0.2,
     "policy_kwargs": {"net_arch": {"pi": [256] * 3, "vf": [256] * 3}, "activation_fn": nn.Tanh},
 }
-# Tables 3 and 6; for CBP its authors' own settings, which table 4 agrees with
+# Tables 3 and 6
 CBP = {"replacement_rate": 1e-4, "maturity_threshold": 10_000, "decay_rate": 0.99}
 REDO = {"dormant_threshold": None}  # the lowest share, see appendix A.1
 METHODS = {
