@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import torch as th
-from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples, TensorDict
 from stable_baselines3.common.utils import explained_variance
-from torch.nn import functional as F
+from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_nbsp.algorithms.actor_rollouts import can_defer_values, deferred_values
+from sb3_nbsp.algorithms.fused_optimizers import set_fused
+from sb3_nbsp.algorithms.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
 from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
 from sb3_nbsp.algorithms.policies import PPOCnnPolicy, PPOMlpPolicy, PPOMultiInputPolicy
+from sb3_nbsp.algorithms.ppo_gradients import AutogradPPOGradients, PPOGradients, PPOObjective
+from sb3_nbsp.algorithms.ppo_mlp_gradients import MlpPPOGradients
 from sb3_nbsp.interventions import Intervention, Interventions
-from sb3_nbsp.interventions.base import NETWORKS, check_interventions
+from sb3_nbsp.interventions.base import NETWORKS, check_interventions, check_option
 
 SelfContinualPPO = TypeVar("SelfContinualPPO", bound="ContinualPPO")
 
 # Attributes that live for one call of train()
-_OF_ONE_TRAINING = ["_clip_range_now", "_clip_range_vf_now", "_records"]
+_OF_ONE_TRAINING = ["_objective", "_records"]
 
 
 class ContinualPPO(PersistentAlgorithm, PPO):
     """
-    Proximal Policy Optimization that takes interventions. Without them it is SB3's PPO, bit for bit.
+    Proximal Policy Optimization that takes interventions. Without them it is SB3's PPO.
 
     Every parameter that is not listed here is SB3's: see :class:`stable_baselines3.PPO`.
 
@@ -34,6 +41,10 @@ class ContinualPPO(PersistentAlgorithm, PPO):
     :param env: the environment
     :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param interventions: changes to how the agent learns, in the order in which they act
+    :param fused: use PyTorch's fused kernel where the optimizer has one and, where the policy is SB3's MlpPolicy with ReLU or
+        tanh and Gaussian or categorical actions, gradients by hand (unless an intervention has a penalty) and
+        rollouts of the actor alone, whose values and log-probabilities follow in one go (during the rollout, callbacks see
+        zeros for them); the same up to rounding. False is SB3's PPO bit for bit
     :param kwargs: SB3's arguments by name
     :raises ValueError: if an option is out of its range
     """
@@ -50,20 +61,31 @@ class ContinualPPO(PersistentAlgorithm, PPO):
         env: GymEnv | str,
         *args: Any,
         interventions: Sequence[Intervention] = (),
+        fused: bool = True,
         **kwargs: Any,
     ) -> None:
         check_interventions(interventions)
+        check_option("fused", fused, (True, False))
         self.interventions = list(interventions)
+        self.fused = fused
         super().__init__(policy, env, *args, **kwargs)
 
     def _setup_model(self) -> None:
         super()._setup_model()
+        set_fused([self.policy.optimizer], self.fused)
         self.hooks = Interventions(self._make_interventions())
         self.hooks.attach(self)
 
     def _make_interventions(self) -> list[Intervention]:
         """The interventions that act on this agent, in order; subclasses add those that make up a method."""
         return list(self.interventions)
+
+    def set_parameters(
+        self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
+    ) -> None:
+        """Load parameters, see :meth:`PersistentAlgorithm.set_parameters`."""
+        super().set_parameters(load_path_or_dict, exact_match, device)
+        set_fused([self.policy.optimizer], self.fused)
 
     def _setup_learn(
         self,
@@ -79,19 +101,29 @@ class ContinualPPO(PersistentAlgorithm, PPO):
         self.hooks.on_learn_start(reset)
         return result
 
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """
+        Fill the rollout buffer, see SB3. Where that is possible, the critic looks at the observations afterwards
+        (:func:`~sb3_nbsp.algorithms.actor_rollouts.deferred_values`).
+        """
+        collect = partial(super().collect_rollouts, env, callback, rollout_buffer, n_rollout_steps)
+        if not (self.fused and can_defer_values(self.policy, rollout_buffer)):
+            return collect()
+        with deferred_values(self.policy, rollout_buffer, env.num_envs):
+            return collect()
+
     def train(self) -> None:
         """Epochs of PPO on the rollout, with the interventions' hooks in them (P3O, Algorithm 2)."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        self._clip_range_now = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
-        self._clip_range_vf_now: float | None = None
-        if self.clip_range_vf is not None:
-            self._clip_range_vf_now = self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
+        gradients = self._make_gradients()
         self._records: dict[str, list[th.Tensor]] = {}
 
         for epoch in range(self.n_epochs + self.hooks.extra_epochs()):
             self._records["approx_kl"] = []  # SB3 records that of the last epoch
-            continue_training = all(self._step(batch, epoch) for batch in self.rollout_buffer.get(self.batch_size))
+            continue_training = all(self._step(gradients, batch, epoch) for batch in self.rollout_buffer.get(self.batch_size))
             self._n_updates += 1
             if not continue_training:
                 break
@@ -99,21 +131,23 @@ class ContinualPPO(PersistentAlgorithm, PPO):
         self.hooks.after_train()
         self._record_training()
 
-    def _step(self, batch: RolloutBufferSamples, epoch: int) -> bool:
+    def _step(self, gradients: PPOGradients, batch: RolloutBufferSamples, epoch: int) -> bool:
         """
         One gradient step.
 
+        :param gradients: of the loss
         :param batch: a minibatch of the rollout
         :param epoch: number of the epoch, from 0
         :return: False if the policy has moved too far (``target_kl``), in which case no step was made
         """
-        loss, approx_kl = self._loss(batch)
-        if self.target_kl is not None and approx_kl > 1.5 * self.target_kl:
+        losses = gradients.losses(batch)
+        for name, value in losses.items():
+            self._records.setdefault(name, []).append(value)
+        if self.target_kl is not None and losses["approx_kl"] > 1.5 * self.target_kl:
             if self.verbose >= 1:
-                print(f"Early stopping at step {epoch} due to reaching max kl: {approx_kl:.2f}")
+                print(f"Early stopping at step {epoch} due to reaching max kl: {losses['approx_kl']:.2f}")
             return False
-        self.policy.optimizer.zero_grad()
-        loss.backward()
+        gradients.backward()
         th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         # One optimizer moves both networks
         for network in NETWORKS:
@@ -123,40 +157,18 @@ class ContinualPPO(PersistentAlgorithm, PPO):
             self.hooks.after_step(network)
         return True
 
-    def _loss(self, batch: RolloutBufferSamples) -> tuple[th.Tensor, th.Tensor]:
-        """The clipped surrogate objective (P3O, equation 1), the value loss, the entropy bonus, and the penalties."""
-        clip_range = self._clip_range_now
-        # Actions of a discrete space are stored as floats
-        actions = batch.actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else batch.actions
-        values, log_prob, entropy = self.policy.evaluate_actions(batch.observations, actions)
-        advantages = batch.advantages
-        if self.normalize_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-
-        log_ratio = log_prob - batch.old_log_prob
-        ratio = th.exp(log_ratio)
-        clipped = advantages * th.clamp(ratio, 1 - clip_range, 1 + clip_range)
-        policy_loss = -th.min(advantages * ratio, clipped).mean()
-        value_loss = F.mse_loss(batch.returns, self._clip_values(values.flatten(), batch.old_values))
-        # Without a closed form of the entropy, an estimate
-        entropy_loss = -th.mean(-log_prob) if entropy is None else -th.mean(entropy)
-        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
-        if self.hooks.have_penalty():
-            loss = loss + self.hooks.penalty("actor") + self.hooks.penalty("critic")
-
-        with th.no_grad():
-            approx_kl = th.mean((th.exp(log_ratio) - 1) - log_ratio)
-            clip_fraction = th.mean((th.abs(ratio - 1) > clip_range).float())
-        losses = {"policy_gradient_loss": policy_loss, "value_loss": value_loss, "entropy_loss": entropy_loss, "loss": loss}
-        for name, value in {**losses, "approx_kl": approx_kl, "clip_fraction": clip_fraction}.items():
-            self._records.setdefault(name, []).append(value.detach())
-        return loss, approx_kl
-
-    def _clip_values(self, values: th.Tensor, old_values: th.Tensor) -> th.Tensor:
-        if self._clip_range_vf_now is None:
-            return values
-        change = th.clamp(values - old_values, -self._clip_range_vf_now, self._clip_range_vf_now)
-        return old_values + change
+    def _make_gradients(self) -> PPOGradients:
+        """By hand where that is possible, otherwise autograd; asked anew by every ``train()``, as networks may change."""
+        self._objective = PPOObjective(
+            clip_range=self.clip_range(self._current_progress_remaining),  # type: ignore[operator]
+            clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(self._current_progress_remaining),  # type: ignore[operator]
+            ent_coef=self.ent_coef,
+            vf_coef=self.vf_coef,
+            normalize_advantage=self.normalize_advantage,
+        )
+        if self.fused and not self.hooks.have_penalty() and is_mlp_actor_critic(self.policy):
+            return MlpPPOGradients(MlpActorCritic(self.policy), self._objective)
+        return AutogradPPOGradients(self.policy, self._objective, self.hooks)
 
     def _record_training(self) -> None:
         record = self.logger.record
@@ -169,9 +181,9 @@ class ContinualPPO(PersistentAlgorithm, PPO):
         if hasattr(self.policy, "log_std"):
             record("train/std", th.exp(self.policy.log_std).mean().item())
         record("train/n_updates", self._n_updates, exclude="tensorboard")
-        record("train/clip_range", self._clip_range_now)
-        if self._clip_range_vf_now is not None:
-            record("train/clip_range_vf", self._clip_range_vf_now)
+        record("train/clip_range", self._objective.clip_range)
+        if self._objective.clip_range_vf is not None:
+            record("train/clip_range_vf", self._objective.clip_range_vf)
 
     def learn(
         self: SelfContinualPPO,

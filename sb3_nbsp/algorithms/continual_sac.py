@@ -14,6 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule, polyak_update
 from stable_baselines3.sac.policies import SACPolicy
 
+from sb3_nbsp.algorithms.fused_optimizers import set_fused
 from sb3_nbsp.algorithms.gradients import AutogradGradients, SACGradients
 from sb3_nbsp.algorithms.mlp_gradients import MlpGradients, can_use_mlp_gradients
 from sb3_nbsp.algorithms.phases import PhasedAlgorithm, reset_optimizer
@@ -156,7 +157,7 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         super()._setup_model()
         self._qf_schedule = None if self.qf_learning_rate is None else FloatSchedule(self.qf_learning_rate)
         self._initial_log_ent_coef = None if self.log_ent_coef is None else self.log_ent_coef.item()
-        self._set_fused()
+        set_fused(self._optimizers(), self.fused)
         self.hooks = Interventions(self._make_interventions())
         self.hooks.attach(self)
 
@@ -168,24 +169,12 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         optimizers = [self.actor.optimizer, self.critic.optimizer]
         return optimizers if self.ent_coef_optimizer is None else [*optimizers, self.ent_coef_optimizer]
 
-    def _set_fused(self) -> None:
-        """Switch the fused kernels on or off, whatever a loaded state dict says."""
-        for optimizer in self._optimizers():
-            if "fused" not in optimizer.defaults:
-                continue
-            own = optimizer.defaults["fused"], optimizer.defaults["foreach"]
-            for group in optimizer.param_groups:
-                group["fused"], group["foreach"] = (True, False) if self.fused else own
-            for parameter, state in optimizer.state.items():
-                if self.fused and "step" in state:  # the fused kernel wants it beside the parameter
-                    state["step"] = state["step"].to(parameter.device, th.float32)
-
     def set_parameters(
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
     ) -> None:
         """Load parameters, see :meth:`PersistentAlgorithm.set_parameters`."""
         super().set_parameters(load_path_or_dict, exact_match, device)
-        self._set_fused()
+        set_fused(self._optimizers(), self.fused)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """

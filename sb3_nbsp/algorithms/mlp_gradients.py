@@ -23,114 +23,12 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor, ContinuousCritic
 from torch import nn
-from torch.nn import functional as F
-from torch.nn.modules.module import _has_any_global_hook
 
 from sb3_nbsp.algorithms.gradients import SACGradients
+from sb3_nbsp.neurons.perceptron import Layer, Perceptron, is_free_to_learn, is_perceptron, is_untouched, layers_of
 
-_ACTIVATIONS = (nn.ReLU, nn.Tanh)
-_DTYPES = (th.float32, th.float64)
 # Methods that the forward pass of SB3's modules goes through
 _FORWARD = ("forward", "extract_features", "get_action_dist_params", "action_log_prob")
-
-
-class Layer:
-    r"""
-    A linear layer with its activation function: :math:`Y = f(Z)`, :math:`Z = X W^T + b`.
-
-    :param linear: holds W, shape (outputs, inputs), and b, shape (outputs,)
-    :param activation: f: ReLU, Tanh, or None for the identity
-    """
-
-    def __init__(self, linear: nn.Linear, activation: nn.Module | None = None) -> None:
-        self.weight, self.bias = linear.weight, linear.bias
-        self._activation = type(activation)
-
-    def forward(self, inputs: th.Tensor) -> th.Tensor:
-        """
-        :param inputs: X, shape (batch, inputs)
-        :return: Y, shape (batch, outputs)
-        """
-        outputs = F.linear(inputs, self.weight, self.bias)
-        if self._activation is nn.ReLU:
-            return outputs.relu_()
-        return outputs.tanh_() if self._activation is nn.Tanh else outputs
-
-    def before_activation(self, gradient: th.Tensor, outputs: th.Tensor) -> th.Tensor:
-        r"""
-        :math:`\bar Z = \bar Y \odot f'(Z)`, where the outputs tell f': for ReLU it is 1 where Y > 0 and 0 elsewhere,
-        for tanh it is :math:`1 - Y^2`.
-
-        :param gradient: :math:`\bar Y`, shape (batch, outputs)
-        :param outputs: Y, shape (batch, outputs)
-        :return: :math:`\bar Z`, shape (batch, outputs)
-        """
-        if self._activation is nn.ReLU:
-            return th.ops.aten.threshold_backward(gradient, outputs, 0)  # one pass, as autograd does it
-        return th.ops.aten.tanh_backward(gradient, outputs) if self._activation is nn.Tanh else gradient
-
-    def set_gradients(self, gradient: th.Tensor, inputs: th.Tensor) -> None:
-        r"""
-        :math:`\bar W = \bar Z^T X` and :math:`\bar b = \sum_i \bar Z_i`, into the parameters' ``grad``.
-
-        :param gradient: :math:`\bar Z`, shape (batch, outputs)
-        :param inputs: X, shape (batch, inputs)
-        """
-        self.weight.grad = gradient.t() @ inputs
-        self.bias.grad = gradient.sum(0)
-
-
-class Perceptron:
-    """
-    Layers one behind the other.
-
-    :param layers: in the order of the forward pass; there may be none
-    """
-
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        self.layers = list(layers)
-
-    def forward(self, inputs: th.Tensor) -> list[th.Tensor]:
-        """
-        :param inputs: shape (batch, inputs)
-        :return: the inputs, then the outputs of each layer, each of shape (batch, outputs)
-        """
-        signals = [inputs]
-        for layer in self.layers:
-            signals.append(layer.forward(signals[-1]))
-        return signals
-
-    def backward(self, gradient: th.Tensor, signals: Sequence[th.Tensor]) -> None:
-        r"""
-        Gradients of all parameters, into their ``grad``: from the last layer to the first,
-        :class:`Layer`'s equations and :math:`\bar X = \bar Z W`.
-
-        :param gradient: with respect to the last outputs, shape (batch, outputs)
-        :param signals: what :meth:`forward` returned
-        """
-        for i in reversed(range(len(self.layers))):
-            layer = self.layers[i]
-            gradient = layer.before_activation(gradient, signals[i + 1])
-            layer.set_gradients(gradient, signals[i])
-            if i > 0:
-                gradient = gradient @ layer.weight
-
-    def input_gradient(self, gradient: th.Tensor, signals: Sequence[th.Tensor], rows: th.Tensor, first: int) -> th.Tensor:
-        r"""
-        Gradient with respect to the last inputs, for some of the samples; those of the parameters are not computed.
-
-        :param gradient: with respect to the last outputs, for the chosen samples, shape (chosen, outputs)
-        :param signals: what :meth:`forward` returned
-        :param rows: indices of the chosen samples, shape (chosen,)
-        :param first: index of the first input that matters
-        :return: shape (chosen, inputs - first)
-        """
-        for i in reversed(range(len(self.layers))):
-            layer = self.layers[i]
-            outputs = signals[i + 1]
-            gradient = layer.before_activation(gradient, outputs.index_select(0, rows))
-            gradient = gradient @ (layer.weight if i > 0 else layer.weight[:, first:])
-        return gradient
 
 
 @dataclass
@@ -170,7 +68,7 @@ class SquashedGaussian:
 
     def __init__(self, actor: Actor) -> None:
         distribution: Any = actor.action_dist
-        self._hidden = Perceptron(_layers(actor.latent_pi))
+        self._hidden = Perceptron(layers_of(actor.latent_pi.children()))
         self._mu, self._log_std = (Layer(cast(nn.Linear, head)) for head in (actor.mu, actor.log_std))
         self._delta: float = distribution.epsilon
 
@@ -227,8 +125,8 @@ class MlpGradients(SACGradients):
 
     def __init__(self, actor: Actor, critic: ContinuousCritic, critic_target: ContinuousCritic) -> None:
         self._actor = SquashedGaussian(actor)
-        self._critics = [Perceptron(_layers(net)) for net in critic.q_networks]
-        self._targets = [Perceptron(_layers(net)) for net in critic_target.q_networks]
+        self._critics = [Perceptron(layers_of(net.children())) for net in critic.q_networks]
+        self._targets = [Perceptron(layers_of(net.children())) for net in critic_target.q_networks]
         self._dtype = next(actor.parameters()).dtype
 
     def _inputs(self, observations: th.Tensor) -> th.Tensor:
@@ -316,10 +214,9 @@ def can_use_mlp_gradients(actor: Actor, critic: ContinuousCritic, critic_target:
         and all(type(net.features_extractor) is FlattenExtractor and _is_vector(net.observation_space) for net in networks)
         and type(distribution) is SquashedDiagGaussianDistribution
         and all(type(head) is nn.Linear for head in (actor.mu, actor.log_std))
-        and _is_perceptron(actor.latent_pi, ends_linear=False)
-        and all(_is_perceptron(net, ends_linear=True) for net in (*critic.q_networks, *critic_target.q_networks))
-        and not _has_any_global_hook()
-        and all(_is_untouched(module) for net in networks for module in net.modules())
+        and is_perceptron(actor.latent_pi, ends_linear=False)
+        and all(is_perceptron(net, ends_linear=True) for net in (*critic.q_networks, *critic_target.q_networks))
+        and is_untouched([module for net in networks for module in net.modules()], _FORWARD)
         and _owns_its_parameters(actor, [*actor.latent_pi, actor.mu, cast(nn.Linear, actor.log_std)])
         and _owns_its_parameters(critic, [module for net in critic.q_networks for module in net.children()])
         and len({next(net.parameters()).dtype for net in networks}) == 1
@@ -330,33 +227,7 @@ def _is_vector(space: spaces.Space) -> bool:
     return isinstance(space, spaces.Box) and len(space.shape) == 1
 
 
-def _is_perceptron(net: nn.Module, ends_linear: bool) -> bool:
-    """Linear layers and activation functions in turn."""
-    if type(net) is not nn.Sequential or len(net) % 2 != ends_linear:
-        return False
-    return all(type(each) is nn.Linear if i % 2 == 0 else type(each) in _ACTIVATIONS for i, each in enumerate(net))
-
-
-def _is_untouched(module: nn.Module) -> bool:
-    """No hooks, and the forward pass is the class's own."""
-    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
-    return not any(hooks) and vars(module).keys().isdisjoint(_FORWARD)
-
-
 def _owns_its_parameters(net: nn.Module, modules: Sequence[nn.Module]) -> bool:
     """Every parameter belongs to one linear layer, and is free to be trained."""
     own = [parameter for module in modules if isinstance(module, nn.Linear) for parameter in (module.weight, module.bias)]
-    return [*map(id, own)] == [*map(id, net.parameters())] and all(
-        parameter.requires_grad
-        and parameter.dtype is own[0].dtype
-        and parameter.dtype in _DTYPES
-        and not parameter._backward_hooks
-        and not parameter._post_accumulate_grad_hooks
-        for parameter in own
-    )
-
-
-def _layers(net: nn.Module) -> list[Layer]:
-    modules = list(net.children())
-    following = [*modules, nn.Identity()][1:]
-    return [Layer(each, next_) for each, next_ in zip(modules, following, strict=True) if isinstance(each, nn.Linear)]
+    return [*map(id, own)] == [*map(id, net.parameters())] and is_free_to_learn(own)

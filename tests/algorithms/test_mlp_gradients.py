@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -31,22 +31,6 @@ class Wide(gym.Env):
 
     observation_space = spaces.Box(-np.inf, np.inf, (5,), np.float32)
     action_space = spaces.Box(-1, 1, (3,), np.float32)
-
-
-@pytest.fixture
-def double_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """SB3 hands observations over in single precision."""
-
-    def forward(self: FlattenExtractor, observations: th.Tensor) -> th.Tensor:
-        return self.flatten(observations).to(th.get_default_dtype())
-
-    before = th.get_default_dtype()
-    th.set_default_dtype(th.float64)
-    monkeypatch.setattr(FlattenExtractor, "forward", forward)
-    try:
-        yield
-    finally:
-        th.set_default_dtype(before)
 
 
 def filled(cls: type, env: Any = None, **kwargs: Any) -> Any:
