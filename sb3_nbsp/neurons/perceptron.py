@@ -123,7 +123,7 @@ class Perceptron:
                 gradient = gradient @ layer.weight
         return found
 
-    def parameters(self) -> list[nn.Parameter]:
+    def parameters(self) -> list[th.Tensor]:
         """
         Weight and bias of each layer.
 
@@ -184,7 +184,7 @@ def by_hand(network: nn.Module) -> Iterator[None]:
     """
     perceptrons = [net for net in network.modules() if _can_run_by_hand(net)]
     for net in perceptrons:
-        net.forward = partial(_forward, net, Perceptron(layers_of(net.children())))  # type: ignore[method-assign]
+        net.forward = partial(_forward, net, Perceptron(layers_of(net.children())))
     try:
         yield
     finally:
@@ -204,8 +204,8 @@ def _can_run_by_hand(net: nn.Module) -> bool:
 
 def _forward(net: nn.Module, perceptron: Perceptron, inputs: th.Tensor) -> th.Tensor:
     if inputs.requires_grad or inputs.dim() != 2:
-        return type(net).forward(net, inputs)  # type: ignore[no-any-return]
-    return _ByHand.apply(perceptron, inputs, *perceptron.parameters())  # type: ignore[no-any-return]
+        return type(net).forward(net, inputs)
+    return _ByHand.apply(perceptron, inputs, *perceptron.parameters())
 
 
 def _tanh_(numbers: th.Tensor) -> th.Tensor:
