@@ -15,8 +15,9 @@ from sb3_nbsp.interventions.observations import training_observations
 from sb3_nbsp.interventions.policy_divergence import alpha_dkl, at_states, joined
 from sb3_nbsp.neurons.layers import NeuronLayer
 from sb3_nbsp.neurons.masks import mask_gradients
+from sb3_nbsp.neurons.perceptron import by_hand
 
-_FORWARD_BATCH = 4096
+_FORWARD_BATCH = 512
 
 
 class InnerDistillation(Intervention):
@@ -83,7 +84,8 @@ class InnerDistillation(Intervention):
         self._states = training_observations(self.agent, self.distill_states, seed)
         self._was_training = self.agent.policy.training
         self.agent.policy.set_training_mode(False)
-        self._teacher = self._act(self._states)
+        with by_hand(self.agent.policy):
+            self._teacher = self._act(self._states)
 
     def after_renewal(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
         """Distil (Algorithm 1, the inner loop)."""
@@ -92,15 +94,10 @@ class InnerDistillation(Intervention):
             mask = th.ones(layer.n_neurons)
             mask[neurons.cpu()] = 0.0
             frozen += [(parameter, mask) for _, parameter in layer.incoming()]
-        optimizer = th.optim.Adam(self._network.parameters, lr=self.distill_learning_rate)
+        optimizer = th.optim.Adam(self._network.parameters, lr=self.distill_learning_rate, fused=True)
         generator = th.Generator().manual_seed(own_seed(self.agent, self._distillations, purpose=301))
-        loss_before = loss = self._loss()
-        epochs = 0
-        while epochs < self.min_distill_epochs or (loss > self.distill_threshold and epochs < self.max_distill_epochs):
-            for batch in th.randperm(len(self._states), generator=generator).split(self.distill_batch_size):
-                self._step(batch, optimizer, frozen)
-            loss = self._loss()
-            epochs += 1
+        with by_hand(self.agent.policy):
+            epochs, loss_before, loss = self._train(optimizer, frozen, generator)
         optimizer.zero_grad()
         self.agent.policy.set_training_mode(self._was_training)  # neurons may be renewed in the midst of train()
         del self._states, self._teacher
@@ -115,6 +112,19 @@ class InnerDistillation(Intervention):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See :meth:`Intervention.load_state_dict`."""
         self._epochs, self._distillations = state["epochs"], state["distillations"]
+
+    def _train(
+        self, optimizer: th.optim.Optimizer, frozen: Sequence[tuple[Any, th.Tensor]], generator: th.Generator
+    ) -> tuple[int, float, float]:
+        """Epochs until the loss is small enough: their number, and the loss before and after."""
+        loss_before = loss = self._loss()
+        epochs = 0
+        while epochs < self.min_distill_epochs or (loss > self.distill_threshold and epochs < self.max_distill_epochs):
+            for batch in th.randperm(len(self._states), generator=generator).split(self.distill_batch_size):
+                self._step(batch, optimizer, frozen)
+            loss = self._loss()
+            epochs += 1
+        return epochs, loss_before, loss
 
     def _step(self, batch: th.Tensor, optimizer: th.optim.Optimizer, frozen: Sequence[tuple[Any, th.Tensor]]) -> None:
         student = self._network.distribution(self._states[batch])

@@ -27,11 +27,30 @@ def alpha_dkl(teacher: Sequence[Distribution], student: Sequence[Distribution], 
     :param alpha: weight of the forward divergence, in [0, 1]
     :return: summed over the dimensions of the action, shape (states,)
     """
-    parts = [
-        alpha * _per_state(kl_divergence(old, new)) + (1 - alpha) * _per_state(kl_divergence(new, old))
-        for old, new in zip(teacher, student, strict=True)
-    ]
-    return th.stack(parts).sum(0)
+    parts = [_divergence(old, new, alpha) for old, new in zip(teacher, student, strict=True)]
+    return parts[0] if len(parts) == 1 else th.stack(parts).sum(0)
+
+
+def _divergence(old: Distribution, new: Distribution, alpha: float) -> th.Tensor:
+    if isinstance(old, Normal) and isinstance(new, Normal):
+        return _normal_divergence(old, new, alpha)
+    return alpha * _per_state(kl_divergence(old, new)) + (1 - alpha) * _per_state(kl_divergence(new, old))
+
+
+def _normal_divergence(old: Normal, new: Normal, alpha: float) -> th.Tensor:
+    r"""
+    Both KLs of Gaussians at once, in fewer operations:
+
+    .. math::
+        (2 \alpha - 1) \ln \frac{\sigma'}{\sigma} - \frac12
+        + \alpha \frac{\sigma^2 + (\mu - \mu')^2}{2 \sigma'^2}
+        + (1 - \alpha) \frac{\sigma'^2 + (\mu - \mu')^2}{2 \sigma^2}
+    """
+    ratio, distance = new.scale / old.scale, (new.loc - old.loc) / old.scale
+    square, distance = ratio.square(), distance.square()
+    forward, backward = (1 + distance) / square, square + distance
+    summands = (2 * alpha - 1) * ratio.log() + (alpha / 2) * forward + ((1 - alpha) / 2) * backward
+    return (summands - 0.5).sum(1)
 
 
 def _per_state(divergence: th.Tensor) -> th.Tensor:

@@ -35,7 +35,7 @@ def ended(agent: Any, steps: int) -> dict[str, th.Tensor]:
 @pytest.mark.parametrize("cls", [CBPPPO, ReDoPPO])
 def test_inactive_it_is_ppo_of_sb3(cls: type) -> None:
     options = {"reset_rate": 0.1} if cls is ReDoPPO else {}
-    ours = ended(cls("MlpPolicy", "Pendulum-v1", **SMALL, **ROLLOUT, **options), 384)
+    ours = ended(cls("MlpPolicy", "Pendulum-v1", fused=False, **SMALL, **ROLLOUT, **options), 384)
     assert differing(ours, ended(PPO("MlpPolicy", "Pendulum-v1", **SMALL, **ROLLOUT), 384)) == []
 
 

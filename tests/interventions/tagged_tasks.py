@@ -136,7 +136,7 @@ TINY: dict[str, Any] = {
 
 def tiny(cls: type, env: Any, **kwargs: Any) -> Any:
     """An agent with small networks, which identifies skill neurons on its training steps: 10 000 fresh ones take time."""
-    if issubclass(cls, NBSPSAC):
+    if isinstance(cls, type) and issubclass(cls, NBSPSAC):
         kwargs = {"identification_data": "training", **kwargs}
     return cls(env=env, **{**copy.deepcopy(TINY), **kwargs})
 

@@ -146,12 +146,11 @@ def test_ages_maturity_and_fractions() -> None:
 
 
 def test_beyond_maturity_nothing_happens() -> None:
-    """Inactive, it is the same agent without it, bit for bit; on SAC it takes autograd."""
+    """Inactive, it is the same agent without it, bit for bit; it takes autograd."""
     for name in ("ppo-tanh", "sac-relu"):
         ends = []
         for interventions in ([], [ContinualBackprop(maturity_threshold=1000)]):
-            kwargs = {} if "ppo" in name else {"fused": False}
-            agent = CASES[name].agent(interventions, **kwargs)
+            agent = CASES[name].agent(interventions, fused=False)
             agent.learn(130 if "ppo" in name else 60)
             ends.append({key: tensor.clone() for key, tensor in agent.policy.state_dict().items()})
         assert differing(*ends) == []
