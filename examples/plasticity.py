@@ -18,7 +18,11 @@ from sb3_nbsp import P3O, Diagnostics, PlasticityCallback, diagnostics
 from sb3_nbsp.plasticity.figure import plot_plasticity
 from sb3_nbsp.plasticity.history import add_record, open_history
 
-ALGOS: dict[str, type[PPO]] = {"ppo": PPO, "p3o": P3O}
+# The paper resets 1 % every 50 000 steps of millions
+ALGOS: dict[str, tuple[type[PPO], dict[str, Any]]] = {
+    "ppo": (PPO, {}),
+    "p3o": (P3O, {"reset_frequency": 1024, "reset_rate": 0.05}),
+}
 MEANING = {
     "dormant_ratio": "share of neurons that do next to nothing",
     "weight_norm": "L1 norm of a neuron's incoming weights",
@@ -56,25 +60,29 @@ def main() -> None:
     parser.add_argument("--env", default="HalfCheetah-v5", help="id of the environment")
     parser.add_argument("--algo", choices=ALGOS, default="ppo", help="the algorithm")
     parser.add_argument("--steps", type=int, default=20_000, help="environment steps to train")
-    parser.add_argument("--model", default="none", help="zip of a trained agent: measure it, train nothing")
+    parser.add_argument("--model", type=Path, help="zip of a trained PPO or P3O: measure it, train nothing")
     parser.add_argument("--seed", type=int, default=1, help="seed of the run")
     parser.add_argument("--out", type=Path, default=Path("results/plasticity"), help="folder of the results")
     args = parser.parse_args()
     th.set_num_threads(1)  # fastest for networks of this size
 
-    algo = ALGOS[args.algo]
-    if args.model == "none":
-        model = algo("MlpPolicy", args.env, n_steps=1024, policy_kwargs={"net_arch": [256, 256]}, seed=args.seed)
+    if args.model is not None and not args.model.is_file():
+        parser.error(f"there is no file {args.model}")
+    name = args.algo.upper() if args.model is None else args.model.stem
+    if args.model is None:
+        algo, resets = ALGOS[args.algo]
+        common = {"n_steps": 1024, "policy_kwargs": {"net_arch": [256, 256]}, "seed": args.seed}
+        model = algo("MlpPolicy", args.env, **common, **resets)
         model.learn(args.steps, PlasticityCallback(record_freq=1024, folder=args.out), progress_bar=True)
     else:
-        model = algo.load(args.model, gym.make(args.env))
+        model = P3O.load(args.model, gym.make(args.env))  # it takes files of PPO, too
 
     found = diagnostics(model, play(model, n_states=2048))
-    report(found, f"{args.algo.upper()} on {args.env}: {found.n_neurons} hidden neurons, {found.n_states} states")
-    if args.model != "none":
+    report(found, f"{name} on {args.env}: {found.n_neurons} hidden neurons, {found.n_states} states")
+    if args.model is not None:
         open_history(args.out)
         add_record(args.out, model.num_timesteps, found.scalars(), found.gradient_covariance.numpy())
-        plot_plasticity({args.algo.upper(): args.out}, args.out / "plasticity.png")
+        plot_plasticity({name: args.out}, args.out / "plasticity.png")
     print(f"Picture: {args.out / 'plasticity.png'}")
 
 

@@ -1,4 +1,4 @@
-"""Compare methods on a task sequence: run them, read the results as a table, as plots or as a report."""
+"""Compare methods on a task sequence or on single environments, and read the results as a table, plots or a report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMMANDS = {
     "report": ("report_command", "write tables, figures and configuration as one HTML page"),
     "plasticity": ("plasticity_command", "compare methods on single environments, and how plastic their networks stay"),
     "zero": ("zero_neurons", "zero the skill neurons of a trained model and see what it can still do"),
-    "speed": ("speed", "time the gradient step against SB3's"),
+    "speed": ("speed", "time SAC, PPO and P3O against SB3's"),
 }
 
 

@@ -9,7 +9,7 @@ import shlex
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from filelock import FileLock
 
@@ -78,6 +78,8 @@ class StoredPlan(ABC):
 
     methods: list[str]
     seeds: list[int]
+    # What may be added to an earlier plan in the same folder
+    grows: ClassVar[tuple[str, ...]] = ("methods", "seeds")
 
     @abstractmethod
     def cells(self, folder: str | os.PathLike[str]) -> list[Cell]:
@@ -119,9 +121,9 @@ class StoredPlan(ABC):
         # As long as no run has got anywhere, everything may change
         if path.exists() and any(list(path.parent.rglob(name)) for name in ("checkpoint_*", "result.json")):
             earlier = vars(type(self).load(path.parent))
-            for name in ("methods", "seeds"):
+            for name in self.grows:
                 written[name] = list(dict.fromkeys([*earlier[name], *written[name]]))
-            changed = [name for name in written if name not in ("methods", "seeds") and written[name] != earlier[name]]
+            changed = [name for name in written if name not in self.grows and written[name] != earlier[name]]
             if changed:
                 was = {name: earlier[name] for name in changed}
                 now = {name: written[name] for name in changed}
@@ -141,6 +143,9 @@ class StoredPlan(ABC):
         if not path.exists():
             raise ValueError(f"{folder} holds no comparison: {FILE} is missing. Make one with: benchmark run --out {folder}")
         content = read_json_object(path)
+        if ("env_ids" in content) != ("env_ids" in {each.name for each in fields(cls)}):  # type: ignore[arg-type]
+            made_by = "plasticity" if "env_ids" in content else "run"
+            raise ValueError(f"{folder} is a comparison of another kind, which `benchmark {made_by}` has made")
         try:
             return cls(**content)
         except TypeError as error:

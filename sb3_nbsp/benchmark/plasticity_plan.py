@@ -8,7 +8,7 @@ import os
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 
@@ -50,6 +50,8 @@ class PlasticityPlan(StoredPlan):
     :param save_freq: environment steps between two checkpoints of a run
     :raises ValueError: if a name is unknown, a number out of its range, or no method has one of the hyper-parameters
     """
+
+    grows: ClassVar[tuple[str, ...]] = ("env_ids", "methods", "seeds")
 
     env_ids: list[str]
     methods: list[str]

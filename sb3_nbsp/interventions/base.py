@@ -50,8 +50,12 @@ class Intervention:
         Called when the agent's networks have been built, also when a saved model is loaded.
 
         :param agent: the agent; its environment may be missing
-        :raises ValueError: if the intervention cannot work with this agent
+        :raises ValueError: if the intervention cannot work with this agent, or already works for another
         """
+        if getattr(self, "agent", agent) is not agent:
+            raise ValueError(
+                f"interventions: this {type(self).__name__} already works for another agent; make a new one for each agent"
+            )
         self.agent = agent
 
     def on_learn_start(self, reset: bool) -> None:
@@ -208,6 +212,9 @@ class Interventions:
 
     def __init__(self, interventions: Sequence[Intervention] = ()) -> None:
         self._all = list(interventions)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(type(each).__name__ for each in self._all)})"
 
     def __iter__(self) -> Iterator[Intervention]:
         return iter(self._all)

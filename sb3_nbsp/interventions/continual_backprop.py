@@ -69,7 +69,7 @@ class ContinualBackprop(NeuronReset):
     def attach(self, agent: BaseAlgorithm) -> None:
         """See :meth:`Intervention.attach`."""
         super().attach(agent)
-        for handle in getattr(self, "_handles", []):  # of an agent that it was attached to before
+        for handle in getattr(self, "_handles", []):
             handle.remove()
         layers = self._network.layers
         self._handles = [layer.activation.register_forward_hook(self._watch(i)) for i, layer in enumerate(layers)]

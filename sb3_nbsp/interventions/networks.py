@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch as th
@@ -72,7 +72,7 @@ class ActorNetwork:
     """
     The policy of an agent, as something whose neurons can be renewed.
 
-    :param layers: the neuron layers to renew, in order, without frozen ones
+    :param layers: its neuron layers, in order
     :param parameters: the parameters that belong to the actor alone, without frozen ones
     :param optimizer: moves the layers
     :param initializer: how the layers were initialized
@@ -97,16 +97,10 @@ def actor_network(agent: BaseAlgorithm, renew_shared: bool = False) -> ActorNetw
     if isinstance(agent.observation_space, spaces.Dict):
         raise ValueError("policy: neurons are renewed in policies on one observation (MlpPolicy, CnnPolicy) only")
     if isinstance(agent.policy, ActorCriticPolicy):
-        return _without_frozen(_ppo_actor(agent.policy, renew_shared))
+        return _ppo_actor(agent.policy, renew_shared)
     if isinstance(agent.policy, SACPolicy):
-        return _without_frozen(_sac_actor(agent.policy, renew_shared))
+        return _sac_actor(agent.policy, renew_shared)
     raise ValueError(f"policy must be an ActorCriticPolicy or a SACPolicy, not {type(agent.policy).__name__}")
-
-
-def _without_frozen(network: ActorNetwork) -> ActorNetwork:
-    """Who freezes a layer, a pretrained one for instance, wants it to stay as it is."""
-    layers = [layer for layer in network.layers if layer.linear.weight.requires_grad]
-    return replace(network, layers=layers, parameters=[each for each in network.parameters if each.requires_grad])
 
 
 def _ppo_actor(policy: ActorCriticPolicy, renew_shared: bool) -> ActorNetwork:
@@ -122,8 +116,8 @@ def _ppo_actor(policy: ActorCriticPolicy, renew_shared: bool) -> ActorNetwork:
         return found if isinstance(found, list) else [found]
 
     own = [body, policy.action_net] if is_shared else [extractor, body, policy.action_net]
-    parameters = [parameter for module in own for parameter in module.parameters()]
-    if hasattr(policy, "log_std"):
+    parameters = [parameter for module in own for parameter in module.parameters() if parameter.requires_grad]
+    if hasattr(policy, "log_std") and policy.log_std.requires_grad:
         parameters.append(policy.log_std)
     initializer = Initializer(float(np.sqrt(2)) if policy.ortho_init else None)
     return ActorNetwork(layers, parameters, policy.optimizer, initializer, distribution)
@@ -149,5 +143,5 @@ def _sac_actor(policy: SACPolicy, renew_shared: bool) -> ActorNetwork:
         return [actor.action_dist.proba_distribution(mean_actions, log_std, **kwargs).distribution]
 
     shared = {id(parameter) for parameter in actor.features_extractor.parameters()} if is_shared else set()
-    parameters = [parameter for parameter in actor.parameters() if id(parameter) not in shared]
+    parameters = [each for each in actor.parameters() if id(each) not in shared and each.requires_grad]
     return ActorNetwork(layers, parameters, actor.optimizer, Initializer(), distribution)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch as th
@@ -36,7 +37,9 @@ class NeuronReset(Intervention):
     def attach(self, agent: BaseAlgorithm) -> None:
         """See :meth:`Intervention.attach`."""
         super().attach(agent)
-        self._network = actor_network(agent, self.renew_shared)
+        network = actor_network(agent, self.renew_shared)
+        # Who freezes a layer, a pretrained one for instance, wants it to stay as it is
+        self._network = replace(network, layers=[each for each in network.layers if each.linear.weight.requires_grad])
         if not self._network.layers:
             raise ValueError(
                 f"policy_kwargs: net_arch gives {type(agent.policy).__name__} no hidden layer that belongs to the actor alone "

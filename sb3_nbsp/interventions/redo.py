@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch as th
-from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_nbsp.interventions.base import check_range, own_seed
 from sb3_nbsp.interventions.neuron_reset import PeriodicReset
@@ -22,7 +21,8 @@ class ReDo(PeriodicReset):
     The score of a neuron is its mean \|activation\| over the states of the last rollout (or states drawn from the replay
     buffer), relative to its layer's mean: :func:`~sb3_nbsp.neurons.utility.redo_score`. There are two ways to choose by it.
     That of the P3O paper, the default, takes the share γ of each layer with the lowest scores, rounded down (2
-    of 256 neurons; ties broken by position). That of Sokar et al. takes all neurons whose score is at most τ.
+    of 256 neurons) but at least one; ties are broken by position. That of Sokar et al. takes all neurons whose score is at
+    most τ.
 
     Papers: The Dormant Neuron Phenomenon in Deep Reinforcement Learning (Sokar et al., 2023); Stay Hungry, Keep Learning:
     Sustainable Plasticity for Deep Reinforcement Learning (appendix A.2, tables 3 and 4).
@@ -55,20 +55,6 @@ class ReDo(PeriodicReset):
         self.dormant_threshold = dormant_threshold
         self.redo_states = redo_states
 
-    def attach(self, agent: BaseAlgorithm) -> None:
-        """
-        See :meth:`Intervention.attach`.
-
-        :raises ValueError: if ``reset_rate`` is less than one neuron of every layer
-        """
-        super().attach(agent)
-        widths = [layer.n_neurons for layer in self._network.layers]
-        if self.dormant_threshold is None and not any(self._share(width) for width in widths):
-            raise ValueError(
-                f"reset_rate={self.reset_rate} of layers of {widths} neurons, rounded down, is no neuron at all; "
-                f"it must be at least {1 / max(widths):g}"
-            )
-
     def scores(self) -> list[th.Tensor]:
         """
         ReDo's score of all neurons on the states that a reset at this moment would see.
@@ -93,4 +79,4 @@ class ReDo(PeriodicReset):
         return [th.sort(score, stable=True).indices[: self._share(len(score))] for score in self.scores()]
 
     def _share(self, width: int) -> int:
-        return math.floor(self.reset_rate * width + 1e-9)  # 0.29 * 100 is 28.999999999999996
+        return max(1, math.floor(self.reset_rate * width + 1e-9))  # 0.29 * 100 is 28.999999999999996

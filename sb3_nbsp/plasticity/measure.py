@@ -117,6 +117,8 @@ def diagnostics(
     :raises ValueError: if there is no state or they have another shape than the agent's observations, if an option is out
         of its range, or if the policy is of another kind or has no hidden layer
     """
+    if not isinstance(model, BaseAlgorithm):
+        raise ValueError(f"model must be an agent, not a {type(model).__name__}")
     check_range("dormant_threshold", dormant_threshold, 0)
     check_range("n_gradient_states", n_gradient_states, 1, integer=True)
     check_range("seed", seed, 0, integer=True)
@@ -171,6 +173,8 @@ def _as_states(model: BaseAlgorithm, observations: np.ndarray | th.Tensor) -> th
     if len(states.shape) == 0 or len(states) == 0 or tuple(states.shape[1:]) != shape:
         wanted = ", ".join(["states", *map(str, shape)])
         raise ValueError(f"observations must have the shape ({wanted}) with at least one state, not {tuple(states.shape)}")
+    if states.is_floating_point() and not states.isfinite().all():
+        raise ValueError("observations must be finite")
     # NumPy's default; networks have single precision
     return states.float() if states.dtype == th.float64 else states
 

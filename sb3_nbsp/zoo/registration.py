@@ -36,26 +36,16 @@ def sample_nbsp(trial: optuna.Trial) -> dict[str, Any]:
     }
 
 
-def sample_reset(trial: optuna.Trial, min_rate: float = 0.005) -> dict[str, Any]:
+def sample_reset(trial: optuna.Trial) -> dict[str, Any]:
     """
     :param trial: the Optuna trial
-    :param min_rate: the smallest share of a layer
     :return: keyword arguments of the agents that reset neurons every so many steps; the P3O paper tries 20 000 to 100 000
         (its figure 18) with PPO
     """
     return {
         "reset_frequency": trial.suggest_int("reset_frequency", 5_000, 100_000, log=True),
-        "reset_rate": trial.suggest_float("reset_rate", min_rate, 0.1, log=True),
+        "reset_rate": trial.suggest_float("reset_rate", 0.005, 0.1, log=True),
     }
-
-
-def sample_redo(trial: optuna.Trial) -> dict[str, Any]:
-    """
-    :param trial: the Optuna trial
-    :return: keyword arguments of ReDoPPO and ReDoSAC, whose share of a layer is rounded down and must not be nothing: rl-zoo3
-        samples layers of 64 units and more
-    """
-    return sample_reset(trial, min_rate=0.02)
 
 
 def sample_sbp(trial: optuna.Trial) -> dict[str, Any]:
@@ -86,7 +76,7 @@ OWN_SAMPLERS: dict[str, OwnSampler] = {
     "sbp": sample_sbp,
     "p3o": sample_sbp,
     "cycle": sample_reset,
-    "redo": sample_redo,
+    "redo": sample_reset,
     "cbp": sample_cbp,
 }
 

@@ -56,7 +56,7 @@ def steps_of(infos: list[dict[str, Any]], task: str) -> int:
 @pytest.mark.filterwarnings("ignore:The goal metric")  # success is rare after so few steps
 def test_two_phases_then_save_load_and_continue(tmp_path: Path) -> None:
     spy, infos = Spy(), Infos()
-    agent = agent_for(cycle(), interventions=[spy])
+    agent = agent_for(cycle(), interventions=[spy], identification_data="training")
     # Stop in the middle of the second task's phase
     agent.learn(2000, callback=infos)
     masking, replay, _ = agent.hooks._all

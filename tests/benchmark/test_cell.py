@@ -125,7 +125,7 @@ def test_the_result_is_that_of_the_matrix(killed):
     assert result["steps"] == 800
     assert (folder / "model.zip").exists()
     progress = json.loads((folder / "progress.json").read_text())
-    assert progress["sequence_over"] and progress["step"] in (800, 801)  # SB3's SAC ends a step later
+    assert progress["completed"] == progress["total"] == 4 and progress["step"] in (800, 801)  # SB3's SAC ends a step later
     assert len(list(folder.glob("checkpoint_*"))) == 1, "older checkpoints are removed"
     assert {path.name for path in folder.glob(".*")} == {".lock"}, "leftovers of the killed run are removed"
 
@@ -261,13 +261,13 @@ def test_a_killed_run_continues_with_its_buffer_and_position(tmp_path, monkeypat
 
 
 def test_an_unknown_algorithm_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="algo must be one of 'nbsp_sac', 'continual_sac', 'sac', not 'nbsp'"):
+    with pytest.raises(ValueError, match=r"algo must be one of 'nbsp_sac', 'continual_sac', .*, not 'nbsp'"):
         run_cell("nbsp", ENV_ID, 1, tmp_path / "run")
 
 
 def test_options_must_be_plain(tmp_path):
     with pytest.raises(ValueError, match="Options must be numbers, strings, lists or dictionaries"):
-        run_cell("sac", ENV_ID, 1, tmp_path / "run", hyperparams={"policy": object})
+        run_cell("sac", ENV_ID, 1, tmp_path / "run", hyperparams={"policy": object()})
 
 
 def test_a_tuple_survives_json():

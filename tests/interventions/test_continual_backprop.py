@@ -302,12 +302,11 @@ def test_loading_restores_everything_bit_for_bit(tmp_path: Any) -> None:
     assert differing(before, agent.hooks.find(ContinualBackprop).reset_counts) == []
 
 
-def test_attached_twice_it_leaves_the_first_agent_alone() -> None:
+def test_attached_twice_it_watches_once() -> None:
     cbp = ContinualBackprop()
-    case = CASES["ppo-tanh"]
-    first = case.agent([cbp])
-    case.agent([cbp])
-    assert not any(module._forward_hooks for module in first.policy.modules())
+    agent = CASES["ppo-tanh"].agent([cbp])
+    agent.hooks.attach(agent)
+    assert sum(len(module._forward_hooks) for module in agent.policy.modules()) == len(cbp.network.layers)
 
 
 @pytest.mark.parametrize(

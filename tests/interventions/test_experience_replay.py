@@ -358,7 +358,7 @@ def test_the_memory_leaves_the_random_streams_of_training_alone() -> None:
     with_memory, without = run(end, [replay]), run(end, [])
     assert replay.agent._n_updates == 49 and replay.memory.size() > 0
     assert with_memory[1] == without[1] and differing(with_memory[0], without[0]) == []
-    with_memory, without = run(end + 1, [replay]), run(end + 1, [])
+    with_memory, without = run(end + 1, [ExperienceReplay(memory_size=100, replay_interval=50)]), run(end + 1, [])
     assert differing(with_memory[0], without[0]) != []
 
 

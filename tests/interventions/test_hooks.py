@@ -14,8 +14,8 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tagged_tasks import TaggedTask, differing, parameters, tagged_sequence, tiny
 
-from sb3_nbsp import NBSPSAC, ContinualSAC
-from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, Intervention, Interventions, Phase
+from sb3_nbsp import NBSPSAC, ContinualPPO, ContinualSAC
+from sb3_nbsp.interventions import CycleReset, ExperienceReplay, GradientMasking, Intervention, Interventions, Phase
 from sb3_nbsp.interventions.base import check_option, check_range, own_seed
 
 
@@ -247,3 +247,13 @@ def test_check_option() -> None:
     check_option("x", "a", ("a", "b"))
     with pytest.raises(ValueError, match=r"^x must be one of 'a', 'b', not 'c'$"):
         check_option("x", "c", ("a", "b"))
+
+
+def test_an_intervention_works_for_one_agent_only() -> None:
+    shared = CycleReset()
+    agent = ContinualPPO("MlpPolicy", "Pendulum-v1", interventions=[shared], device="cpu")
+    with pytest.raises(ValueError, match="interventions: this CycleReset already works for another agent"):
+        ContinualPPO("MlpPolicy", "Pendulum-v1", interventions=[shared], device="cpu")
+    assert shared.agent is agent
+    agent.hooks.attach(agent)  # the same agent's networks may be built again
+    assert repr(agent.hooks) == "Interventions(CycleReset)"

@@ -261,3 +261,11 @@ def test_policies_that_cannot_be_measured():
         diagnostics(ppo(policy_kwargs={"net_arch": []}), STATES)
     with pytest.raises(ValueError, match="policy must be an ActorCriticPolicy or a SACPolicy, not DQNPolicy"):
         diagnostics(DQN("MlpPolicy", "CartPole-v1", device="cpu"), STATES)
+
+
+def test_what_is_no_agent_and_what_is_no_number():
+    model = ppo()
+    with pytest.raises(ValueError, match="model must be an agent, not a"):
+        diagnostics(model.policy, np.zeros((3, 4)))
+    with pytest.raises(ValueError, match="observations must be finite"):
+        diagnostics(model, np.full((3, *model.observation_space.shape), np.nan))

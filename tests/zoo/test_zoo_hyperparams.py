@@ -61,7 +61,7 @@ TABLE_3 = {
     "policy_kwargs": {"net_arch": {"pi": [256] * 3, "vf": [256] * 3}, "activation_fn": nn.Tanh},
 }
 # Tables 3 and 6
-CBP = {"replacement_rate": 1e-4, "maturity_threshold": 10_000, "decay_rate": 0.99}
+CBP = {"replacement_rate": 0.01, "maturity_threshold": 10_000, "decay_rate": 0.99}
 REDO = {"dormant_threshold": None}  # the lowest share, see appendix A.1
 METHODS = {
     "p3o": {"reset_frequency": 50_000, "reset_rate": 0.01, "distill_alpha": 0.4, "distill_threshold": 0.01},

@@ -47,6 +47,7 @@ def plasticity_figure(results: PlasticityResults) -> Figure:
                 panel.set_xlim(0, plan.n_timesteps)
                 if name in FROM_ZERO:
                     panel.set_ylim(0, max(panel.get_ylim()[1], 0.1))
+                panel.ticklabel_format(axis="y", useOffset=False)
                 panel.xaxis.set_major_locator(MaxNLocator(4))
                 panel.xaxis.set_major_formatter(EngFormatter(sep=""))
         figure.supxlabel("environment steps", fontsize=9)

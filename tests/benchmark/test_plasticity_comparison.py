@@ -199,3 +199,20 @@ def test_the_command_of_a_plan():
         "python -m sb3_nbsp.benchmark plasticity --envs Hopper-v5 --methods p3o ppo --seeds 1 2 --n-timesteps 300 "
         "--hyperparams reset_rate:0.05 --out out"
     )
+
+
+def test_other_commands_say_whose_folder_it_is(finished, capsys):
+    assert main(["table", str(finished[0])]) == 2
+    assert "is a comparison of another kind, which `benchmark plasticity` has made" in capsys.readouterr().err
+
+
+def test_environments_methods_and_seeds_can_be_added(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    first = PlasticityPlan.load(folder)
+    more = PlasticityPlan(["Hopper-v5", "Pendulum-v1"], METHODS[::-1], [2], 300, first.hyperparams, 1, 100)
+    more.save(folder)
+    together = PlasticityPlan.load(folder)
+    assert (together.env_ids, together.methods, together.seeds) == (["Hopper-v5", "Pendulum-v1"], METHODS, [1, 2])
+    with pytest.raises(ValueError, match="other settings"):
+        PlasticityPlan(["Hopper-v5"], METHODS, [1], 400, first.hyperparams, 1, 100).save(folder)
