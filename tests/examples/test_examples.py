@@ -193,7 +193,7 @@ def test_plasticity_of_a_trained_and_of_a_loaded_agent(tmp_path):
     p3o.save(tmp_path / "agent")
     arguments = ("--env", "Pendulum-v1", "--algo", "p3o", "--model", "agent.zip", "--out", "loaded")
     output = run("plasticity", *arguments, cwd=tmp_path)
-    assert "P3O on Pendulum-v1: 12 hidden neurons, 2048 states" in output
+    assert "agent on Pendulum-v1: 12 hidden neurons, 2048 states" in output
     imread(tmp_path / "loaded" / "plasticity.png")
 
 
