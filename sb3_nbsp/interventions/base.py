@@ -233,7 +233,12 @@ class Interventions:
     def attach(self, agent: BaseAlgorithm) -> None:
         """See :meth:`Intervention.attach`."""
         for intervention in self._all:
-            intervention.attach(agent)
+            try:
+                intervention.attach(agent)
+            except Exception:
+                if getattr(intervention, "agent", None) is agent:
+                    del intervention.agent  # so that it can be given to an agent that fits
+                raise
 
     def on_learn_start(self, reset: bool) -> None:
         """See :meth:`Intervention.on_learn_start`."""

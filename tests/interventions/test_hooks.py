@@ -257,3 +257,11 @@ def test_an_intervention_works_for_one_agent_only() -> None:
     assert shared.agent is agent
     agent.hooks.attach(agent)  # the same agent's networks may be built again
     assert repr(agent.hooks) == "Interventions(CycleReset)"
+
+
+def test_an_intervention_that_did_not_fit_can_be_given_to_another_agent() -> None:
+    replay = ExperienceReplay()
+    with pytest.raises(ValueError, match="n_steps=2"):
+        tiny(ContinualSAC, tagged_sequence(), interventions=[replay], n_steps=2)
+    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[replay])
+    assert replay.agent is agent
