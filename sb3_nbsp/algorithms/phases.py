@@ -48,7 +48,7 @@ class PhasedAlgorithm(PersistentMemory):
         self._is_known = False  # is the policy good enough to act in the warm-up?
 
     def save(self, path: File, exclude: Any = None, include: Any = None) -> None:
-        """Save the model and how far its environment is in the task sequence; see :meth:`PersistentMemory.save`."""
+        """Save the model and how far its environment is in the task sequence; see :meth:`PersistentAlgorithm.save`."""
         loaded = self._sequence_progress
         self._sequence_progress = loaded or self._get_progress()
         try:

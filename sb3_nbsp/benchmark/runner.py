@@ -119,7 +119,7 @@ class _Display:
             self._tell_milestone(cell, progress["milestone"])
 
     def _tell_milestone(self, cell: Cell, milestone: str) -> None:
-        """Where there is no terminal, a line for every new phase."""
+        """Where there is no terminal, a line for every milestone."""
         if not self._progress.console.is_terminal and self._milestones.get(cell) != milestone:
             self.say(cell, milestone)
         self._milestones[cell] = milestone
