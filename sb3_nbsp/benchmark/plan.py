@@ -78,6 +78,8 @@ class StoredPlan(ABC):
 
     methods: list[str]
     seeds: list[int]
+    # The command that makes such a comparison
+    made_by: ClassVar[str]
     # What may be added to an earlier plan in the same folder
     grows: ClassVar[tuple[str, ...]] = ("methods", "seeds")
 
@@ -128,7 +130,7 @@ class StoredPlan(ABC):
                 was = {name: earlier[name] for name in changed}
                 now = {name: written[name] for name in changed}
                 raise ValueError(f"{path} is of a comparison with other settings: {was}, not {now}. Choose another folder")
-        atomic_write(path, json.dumps(written, indent=2) + "\n")
+        atomic_write(path, json.dumps({"made_by": self.made_by, **written}, indent=2) + "\n")
 
     @classmethod
     def load(cls: type[AnyPlan], folder: str | os.PathLike[str]) -> AnyPlan:
@@ -143,8 +145,8 @@ class StoredPlan(ABC):
         if not path.exists():
             raise ValueError(f"{folder} holds no comparison: {FILE} is missing. Make one with: benchmark run --out {folder}")
         content = read_json_object(path)
-        if ("env_ids" in content) != ("env_ids" in {each.name for each in fields(cls)}):  # type: ignore[arg-type]
-            made_by = "plasticity" if "env_ids" in content else "run"
+        made_by = content.pop("made_by", Plan.made_by)
+        if made_by != cls.made_by:
             raise ValueError(f"{folder} is a comparison of another kind, which `benchmark {made_by}` has made")
         try:
             return cls(**content)
@@ -167,6 +169,8 @@ class Plan(StoredPlan):
     :param save_freq: environment steps between two checkpoints of a run
     :raises ValueError: if a name is unknown, a number out of its range or an option not plain
     """
+
+    made_by: ClassVar[str] = "run"
 
     sequence: str
     preset: str

@@ -51,6 +51,7 @@ class PlasticityPlan(StoredPlan):
     :raises ValueError: if a name is unknown, a number out of its range, or no method has one of the hyper-parameters
     """
 
+    made_by: ClassVar[str] = "plasticity"
     grows: ClassVar[tuple[str, ...]] = ("env_ids", "methods", "seeds")
 
     env_ids: list[str]
