@@ -204,11 +204,10 @@ class ContinualSAC(PhasedAlgorithm, SAC):
 
             log_prob = gradients.sample_actions(data)
 
-            # Line 15: the entropy coefficient
-            ent_coef, ent_coef_loss = self._update_ent_coef(gradients, log_prob)
-            records["ent_coef"].append(ent_coef)
-            if ent_coef_loss is not None:
-                records["ent_coef_loss"].append(ent_coef_loss)
+            # Line 15: the entropy coefficient; what the memory holds has its own
+            ent_coef = getattr(data, "ent_coefs", None)
+            if ent_coef is None:
+                ent_coef = self._update_ent_coef(gradients, log_prob, records)
 
             # Line 12: the target value
             next_q_values = gradients.next_values(data, ent_coef)
@@ -244,21 +243,24 @@ class ContinualSAC(PhasedAlgorithm, SAC):
             return MlpGradients(*networks)
         return AutogradGradients(*networks, self.hooks)
 
-    def _update_ent_coef(self, gradients: SACGradients, log_prob: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
+    def _update_ent_coef(self, gradients: SACGradients, log_prob: th.Tensor, records: dict[str, list[th.Tensor]]) -> th.Tensor:
         """
         One step of the entropy coefficient, if it is learned.
 
         :param gradients: of the loss
         :param log_prob: of the actor's actions, shape (batch, 1)
-        :return: the coefficient before the step, and its loss
+        :param records: gets the coefficient and its loss
+        :return: the coefficient before the step, shape () or (1,)
         """
         if self.ent_coef_optimizer is None or self.log_ent_coef is None:
-            return self.ent_coef_tensor, None
-        ent_coef = th.exp(self.log_ent_coef.detach())
-        assert isinstance(self.target_entropy, float)
-        loss = gradients.ent_coef_loss(self.log_ent_coef, log_prob, self.target_entropy)
-        self.ent_coef_optimizer.step()
-        return ent_coef, loss
+            ent_coef = self.ent_coef_tensor
+        else:
+            ent_coef = th.exp(self.log_ent_coef.detach())
+            assert isinstance(self.target_entropy, float)
+            records["ent_coef_loss"].append(gradients.ent_coef_loss(self.log_ent_coef, log_prob, self.target_entropy))
+            self.ent_coef_optimizer.step()
+        records["ent_coef"].append(ent_coef)
+        return ent_coef
 
     def _update_targets(self, parameters: list[th.Tensor], target_parameters: list[th.Tensor]) -> None:
         """Move the target critics towards the critics by the share tau."""

@@ -45,7 +45,7 @@ class SACGradients(ABC):
         .. math:: \min_j Q'_j(s', a') - \alpha \log \pi(a' \mid s')
 
         :param data: the batch
-        :param ent_coef: :math:`\alpha`, shape () or (1,)
+        :param ent_coef: :math:`\alpha`, shape (), (1,) or (batch, 1)
         :return: without gradient, shape (batch, 1)
         """
 
@@ -65,7 +65,7 @@ class SACGradients(ABC):
         Loss of the actor, whose gradient it leaves in the actor's parameters; those of the critics stay as they are.
 
         :param data: the batch
-        :param ent_coef: entropy coefficient, shape () or (1,)
+        :param ent_coef: entropy coefficient, shape (), (1,) or (batch, 1)
         :return: without gradient, shape ()
         """
 

@@ -100,7 +100,7 @@ class SquashedGaussian:
 
         :param sample: what :meth:`sample` returned
         :param action_gradient: with respect to the actions, shape (batch, actions)
-        :param log_prob_gradient: with respect to the log-probability, the same for all samples, shape () or (1,)
+        :param log_prob_gradient: with respect to the log-probability, shape (), (1,) or (batch, 1)
         """
         slope = 1 - sample.actions.square()
         gradient = slope * (action_gradient + log_prob_gradient * 2 * sample.actions / (slope + self._delta))

@@ -41,6 +41,7 @@ class NBSPSAC(Method, ContinualSAC):
     :param replay: use experience replay; the options are those of :class:`~sb3_nbsp.interventions.ExperienceReplay`
     :param memory_size: capacity of the memory of earlier tasks, in transitions
     :param replay_interval: k, gradient steps from one batch of the memory to the next
+    :param replay_ent_coef: entropy coefficient for these batches: "own" or "current"
     :param interventions: further interventions; they act after NBSP's own
     :param kwargs: everything else: see :class:`ContinualSAC` and :class:`stable_baselines3.SAC`
     :raises ValueError: if an option is out of its range
@@ -66,6 +67,7 @@ class NBSPSAC(Method, ContinualSAC):
         replay: bool = True,
         memory_size: int = 100_000,
         replay_interval: int = 10,
+        replay_ent_coef: Literal["own", "current"] = "own",
         **kwargs: Any,
     ) -> None:
         check_option("masking", masking, (True, False))
@@ -85,6 +87,7 @@ class NBSPSAC(Method, ContinualSAC):
         self.replay = replay
         self.memory_size = memory_size
         self.replay_interval = replay_interval
+        self.replay_ent_coef = replay_ent_coef
         self._own_interventions()  # complain of a wrong option before anything is built
         super().__init__(policy, env, *args, **kwargs)
 

@@ -50,6 +50,7 @@ _ALL = [
     *(_nbsp(f"nbsp_proportion_{m}", f"a share of {m} skill neurons", skill_proportion=m) for m in PROPORTIONS),
     # Readings of what the paper leaves open
     _nbsp("nbsp_gradient_mask", "the mask scales the gradient instead of the step", mask_target="gradient"),
+    _nbsp("nbsp_current_ent_coef", "replayed batches have the current entropy coefficient", replay_ent_coef="current"),
     *(
         _nbsp(
             f"nbsp_{metric}_{data}",
@@ -79,6 +80,7 @@ ABLATIONS: dict[str, list[str]] = {
     "table4": ["nbsp_actor", "nbsp_critic", "nbsp_sac"],
     "figure4": [f"nbsp_proportion_{m}" for m in PROPORTIONS],
     "mask_target": ["nbsp_gradient_mask", "nbsp_sac"],
+    "replay_ent_coef": ["nbsp_current_ent_coef", "nbsp_sac"],
     "goal_metric": ["nbsp_step_training", "nbsp_step_fresh", "nbsp_episode_training", "nbsp_episode_fresh"],
     "phase_start": ["continual_sac_look", "continual_sac_anew", "nbsp_sac_look", "nbsp_sac_anew"],
 }

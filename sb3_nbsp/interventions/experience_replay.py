@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_nbsp.interventions.base import OffPolicyIntervention, Phase, check_range, own_seed
+from sb3_nbsp.interventions.base import OffPolicyIntervention, Phase, check_option, check_range, own_seed
 from sb3_nbsp.interventions.task_memory import TaskMemory, stored_transitions
 
 
@@ -23,14 +24,23 @@ class ExperienceReplay(OffPolicyIntervention):
 
     :param memory_size: capacity of the memory in transitions, shared equally between the tasks seen
     :param replay_interval: k; 1 draws every batch from the memory once there is one
+    :param replay_ent_coef: SAC's entropy coefficient for these batches: "own", for each transition that with which its task's
+        last phase ended; or "current", which the current phase learns, from these batches too
     :raises ValueError: if an option is out of its range
     """
 
-    def __init__(self, memory_size: int = 100_000, replay_interval: int = 10) -> None:
+    def __init__(
+        self,
+        memory_size: int = 100_000,
+        replay_interval: int = 10,
+        replay_ent_coef: Literal["own", "current"] = "own",
+    ) -> None:
         check_range("memory_size", memory_size, 1, integer=True)
         check_range("replay_interval", replay_interval, 1, integer=True)
+        check_option("replay_ent_coef", replay_ent_coef, ("own", "current"))
         self.memory_size = memory_size
         self.replay_interval = replay_interval
+        self.replay_ent_coef = replay_ent_coef
 
     def attach(self, agent: BaseAlgorithm) -> None:
         """See :meth:`Intervention.attach`."""
@@ -59,8 +69,15 @@ class ExperienceReplay(OffPolicyIntervention):
             self._memory = TaskMemory(self.memory_size, buffer, own_seed(self.agent, phase, purpose=100))
         # With clear_replay_buffer=False, D still holds transitions of earlier phases
         of_this_phase = getattr(self.agent, "phase_steps", None) if phase.index > 0 else None
-        self._memory.store(phase.task, stored_transitions(buffer, of_this_phase))
+        self._memory.store(phase.task, stored_transitions(buffer, of_this_phase), self._ent_coef())
         self.agent.logger.record("nbsp/memory_size", self._memory.size())
+
+    def _ent_coef(self) -> float | None:
+        """The entropy coefficient to remember; None for agents that have none, and if the current one is to be used."""
+        if self.replay_ent_coef == "current" or not isinstance(self.agent, SAC):
+            return None
+        learned = self.agent.log_ent_coef
+        return float(self.agent.ent_coef_tensor if learned is None else learned.detach().exp())
 
     def replay_source(self, gradient_step: int) -> ReplayBuffer | None:
         """D_pre at every k-th gradient step (Algorithm 2, line 9)."""

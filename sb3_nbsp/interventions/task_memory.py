@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
@@ -30,6 +31,12 @@ def stored_transitions(buffer: ReplayBuffer, newest: int | None = None) -> dict[
     return {name: array.reshape(len(rows) * buffer.n_envs, *array.shape[2:]) for name, array in arrays.items()}
 
 
+class MemorySamples(ReplayBufferSamples):
+    """A batch of the memory; ``ent_coefs``: entropy coefficients of its transitions, shape (batch, 1), if they have any."""
+
+    ent_coefs: th.Tensor | None = None
+
+
 class TaskMemory(ReplayBuffer):
     """
     A replay buffer over all remembered transitions, whose every task has the same share of the capacity.
@@ -45,6 +52,7 @@ class TaskMemory(ReplayBuffer):
         self.capacity = capacity
         self.generator = np.random.default_rng(seed)
         self.tasks: dict[str, int] = {}
+        self.ent_coefs: dict[str, float] = {}
         for name in FIELDS:
             setattr(self, name, getattr(self, name)[:0, 0])
 
@@ -52,16 +60,19 @@ class TaskMemory(ReplayBuffer):
         """Number of transitions remembered."""
         return len(self.rewards)
 
-    def store(self, task: str, new: dict[str, np.ndarray]) -> None:
+    def store(self, task: str, new: dict[str, np.ndarray], ent_coef: float | None = None) -> None:
         """
         Remember a uniform random subset of a task's transitions (Algorithm 2, line 21). A new task takes an
         equal share from the others; of a task that comes back, old and new are drawn from together.
 
         :param task: name of the task
         :param new: field name to an array of shape (transitions, ...), as :func:`stored_transitions` gives it
+        :param ent_coef: entropy coefficient that the task's transitions, old and new, are to have; for all tasks or for none
         """
         if len(new["rewards"]) == 0:
             return
+        if ent_coef is not None:
+            self.ent_coefs[task] = ent_coef
         parts = self._by_task()
         old = parts.get(task)
         parts[task] = new if old is None else {name: np.concatenate([old[name], new[name]]) for name in FIELDS}
@@ -88,12 +99,21 @@ class TaskMemory(ReplayBuffer):
             (self.dones[rows] * (1 - self.timeouts[rows])).reshape(-1, 1),
             self._normalize_reward(self.rewards[rows].reshape(-1, 1), env),
         )
-        return ReplayBufferSamples(*map(self.to_torch, data))
+        batch = MemorySamples(*map(self.to_torch, data))
+        if self.ent_coefs:
+            batch.ent_coefs = self.to_torch(self._ent_coefs_of(rows)).reshape(-1, 1)
+        return batch
+
+    def _ent_coefs_of(self, rows: np.ndarray) -> np.ndarray:
+        ends = np.cumsum(list(self.tasks.values()))
+        values = np.array([self.ent_coefs[task] for task in self.tasks], dtype=np.float32)
+        return values[np.searchsorted(ends, rows, side="right")]
 
     def contents(self) -> dict[str, Any]:
-        """What is remembered, to be pickled: the number of transitions of each task, the arrays, the random stream."""
+        """What is remembered, to be pickled: for each task the number of transitions and the entropy coefficient; the rest."""
         arrays = {name: getattr(self, name) for name in FIELDS}
-        return {"tasks": self.tasks, "arrays": arrays, "generator": self.generator.bit_generator.state}
+        generator = self.generator.bit_generator.state
+        return {"tasks": self.tasks, "ent_coefs": self.ent_coefs, "arrays": arrays, "generator": generator}
 
     def restore(self, contents: dict[str, Any]) -> None:
         """
@@ -108,7 +128,7 @@ class TaskMemory(ReplayBuffer):
                 raise ValueError(f"The saved memory holds {name} of shape {saved} but the agent's spaces ask for {own}")
         for name in FIELDS:
             setattr(self, name, contents["arrays"][name])
-        self.tasks = dict(contents["tasks"])
+        self.tasks, self.ent_coefs = dict(contents["tasks"]), dict(contents["ent_coefs"])
         self.generator.bit_generator.state = contents["generator"]
 
     def _by_task(self) -> dict[str, dict[str, np.ndarray]]:

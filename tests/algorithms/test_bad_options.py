@@ -33,7 +33,7 @@ MASKING: dict[str, list[Any]] = {
     "goal_metric": ["success", None, 1.0],
     "exclude_dead": SWITCH,
 }
-REPLAY: dict[str, list[Any]] = {"memory_size": COUNT, "replay_interval": COUNT}
+REPLAY: dict[str, list[Any]] = {"memory_size": COUNT, "replay_interval": COUNT, "replay_ent_coef": ["old", None, 0.1]}
 AGENT: dict[str, list[Any]] = {
     "qf_learning_rate": [-1e-3, NAN, "1e-3", True],
     "interventions": [GradientMasking(), [GradientMasking], ["GradientMasking"], None, 3],

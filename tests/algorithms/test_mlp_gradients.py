@@ -79,7 +79,10 @@ def spread_log_std(agent: Any, observations: th.Tensor) -> th.Tensor:
 @pytest.mark.parametrize("activation_fn", [nn.ReLU, nn.Tanh])
 @pytest.mark.parametrize("n_critics", [1, 2, 3])
 @pytest.mark.parametrize("net_arch", [[], [7], [8, 6], [8, 7, 6], {"pi": [9], "qf": [6, 7]}])
-def test_gradients_are_those_of_autograd(activation_fn: type[nn.Module], n_critics: int, net_arch: Any) -> None:
+@pytest.mark.parametrize("ent_coef", [th.full((1,), 0.7), th.linspace(0.1, 2, BATCH).reshape(-1, 1)], ids=["one", "each"])
+def test_gradients_are_those_of_autograd(
+    activation_fn: type[nn.Module], n_critics: int, net_arch: Any, ent_coef: th.Tensor
+) -> None:
     policy_kwargs = {"net_arch": net_arch, "n_critics": n_critics, "activation_fn": activation_fn}
     agent = filled(ContinualSAC, policy_kwargs=policy_kwargs)
     data = agent.replay_buffer.sample(BATCH)
@@ -90,7 +93,6 @@ def test_gradients_are_those_of_autograd(activation_fn: type[nn.Module], n_criti
         options = () if cls is MlpGradients else (agent.hooks,)
         gradients = cls(agent.actor, agent.critic, agent.critic_target, *options)
         th.manual_seed(3)
-        ent_coef = th.full((1,), 0.7)
         log_prob = gradients.sample_actions(data)
         ent_coef_loss = gradients.ent_coef_loss(agent.log_ent_coef, log_prob, -2.5)
         next_values = gradients.next_values(data, ent_coef)
