@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import torch as th
@@ -10,17 +11,22 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, Schedule, TensorDict
 from stable_baselines3.common.utils import FloatSchedule, polyak_update
 from stable_baselines3.sac.policies import SACPolicy
 
+from sb3_nbsp.algorithms.captured_step import CapturedStep, Step, can_be_captured
+from sb3_nbsp.algorithms.compiled_gradients import CompiledGradients
 from sb3_nbsp.algorithms.fused_optimizers import set_fused
 from sb3_nbsp.algorithms.gradients import AutogradGradients, SACGradients
 from sb3_nbsp.algorithms.mlp_gradients import MlpGradients, can_use_mlp_gradients
 from sb3_nbsp.algorithms.phases import PhasedAlgorithm, reset_optimizer
 from sb3_nbsp.algorithms.policies import SACCnnPolicy, SACMlpPolicy, SACMultiInputPolicy
 from sb3_nbsp.interventions import Intervention, Interventions
-from sb3_nbsp.interventions.base import check_interventions, check_option, check_range
+from sb3_nbsp.interventions.base import Network, check_interventions, check_option, check_range
+
+# Type of device on which gradient steps are captured
+CAPTURES_ON = "cuda"
 
 SelfContinualSAC = TypeVar("SelfContinualSAC", bound="ContinualSAC")
 
@@ -49,8 +55,9 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         reset. Otherwise, and where the task does not report success, it is new. None: without a look, every task is new
     :param look_episodes: episodes of the look; it ends early when its outcome is certain
     :param fused: use PyTorch's fused kernel where the optimizer has one, and gradients by hand where the policy is
-        SB3's MlpPolicy with ReLU or tanh and no intervention has a penalty; the same up to rounding.
-        False is SB3's SAC bit for bit
+        SB3's MlpPolicy with ReLU or tanh and no intervention has a penalty; the same up to rounding. On a CUDA device such a
+        gradient step runs as one CUDA graph. False is SB3's SAC bit for bit
+    :param compile: compile the losses and their gradients with ``torch.compile``
     :raises ValueError: if an option is out of its range
     """
 
@@ -100,6 +107,7 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         known_task_threshold: float | None = None,
         look_episodes: int = 10,
         fused: bool = True,
+        compile: bool = False,
     ) -> None:
         if qf_learning_rate is not None and not callable(qf_learning_rate):
             check_range("qf_learning_rate", qf_learning_rate, 0)
@@ -110,7 +118,7 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         check_range("look_episodes", look_episodes, 1, integer=True)
         check_interventions(interventions)
         switches = {"clear_replay_buffer": clear_replay_buffer, "reset_optimizers": reset_optimizers}
-        for name, value in {**switches, "reset_ent_coef": reset_ent_coef, "fused": fused}.items():
+        for name, value in {**switches, "reset_ent_coef": reset_ent_coef, "fused": fused, "compile": compile}.items():
             check_option(name, value, (True, False))
         self.qf_learning_rate = qf_learning_rate
         self.interventions = list(interventions)
@@ -121,6 +129,8 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         self.known_task_threshold = known_task_threshold
         self.look_episodes = look_episodes
         self.fused = fused
+        self.compile = compile
+        self._captured: CapturedStep | None = None
         self._init_phases()
         super().__init__(
             policy,
@@ -175,6 +185,7 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         """Load parameters, see :meth:`PersistentAlgorithm.set_parameters`."""
         super().set_parameters(load_path_or_dict, exact_match, device)
         set_fused(self._optimizers(), self.fused)
+        self._captured = None
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """
@@ -188,62 +199,94 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         assert self.replay_buffer is not None
         self.policy.set_training_mode(True)
         self._update_learning_rates()
-        gradients = self._make_gradients()
-        critics: list[th.Tensor] = list(self.critic.parameters())
-        targets: list[th.Tensor] = list(self.critic_target.parameters())
-        records: dict[str, list[th.Tensor]] = {"actor_loss": [], "critic_loss": [], "ent_coef": [], "ent_coef_loss": []}
+        step = self._make_step()
+        records: dict[str, list[th.Tensor]] = {}
 
         for gradient_step in range(gradient_steps):
             # Line 9: every k-th batch may come from the memory of earlier tasks
             source = self.hooks.replay_source(self._n_updates + gradient_step + 1) or self.replay_buffer
             data = source.sample(batch_size, env=self._vec_normalize_env)
-            # With n-step returns, gamma to the number of steps
-            discounts = data.discounts if data.discounts is not None else self.gamma
-            if self.use_sde:
-                self.actor.reset_noise()
-
-            log_prob = gradients.sample_actions(data)
-
-            # Line 15: the entropy coefficient; what the memory holds has its own
-            ent_coef = getattr(data, "ent_coefs", None)
-            if ent_coef is None:
-                ent_coef = self._update_ent_coef(gradients, log_prob, records)
-
-            # Line 12: the target value
-            next_q_values = gradients.next_values(data, ent_coef)
-            target_q_values = data.rewards + (1 - data.dones) * discounts * next_q_values
-
-            # Line 13: the critics
-            records["critic_loss"].append(gradients.critic_loss(data, target_q_values))
-            self.hooks.before_step("critic")
-            self.critic.optimizer.step()
-            self.hooks.after_step("critic")
-
-            # Line 14: the actor (the paper prints gradient ascent, but this is a loss)
-            records["actor_loss"].append(gradients.actor_loss(data, ent_coef))
-            self.hooks.before_step("actor")
-            self.actor.optimizer.step()
-            self.hooks.after_step("actor")
-
-            # Line 16: the target critics
-            if gradient_step % self.target_update_interval == 0:
-                self._update_targets(critics, targets)
+            for name, value in step(data, gradient_step % self.target_update_interval == 0).items():
+                records.setdefault(name, []).append(value)
 
         self._n_updates += gradient_steps
         self.hooks.after_train()
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, values in records.items():
-            if values:
-                self.logger.record(f"train/{name}", th.stack(values).mean().item())
+            self.logger.record(f"train/{name}", th.stack(values).mean().item())
+
+    def _gradient_step(self, gradients: SACGradients, data: ReplayBufferSamples, update_targets: bool) -> dict[str, th.Tensor]:
+        """
+        One gradient step of SAC with the interventions' hooks in it (NBSP, Algorithm 2, lines 11 to 17).
+
+        :param gradients: of the losses
+        :param data: the batch
+        :param update_targets: whether the target critics move
+        :return: what to record, by name, each of shape () or (1,)
+        """
+        if self.use_sde:
+            self.actor.reset_noise()
+        log_prob = gradients.sample_actions(data)
+
+        # Line 15: the entropy coefficient; what the memory holds has its own
+        ent_coef: th.Tensor | None = getattr(data, "ent_coefs", None)
+        records: dict[str, th.Tensor] = {}
+        if ent_coef is None:
+            ent_coef = self._update_ent_coef(gradients, log_prob, records)
+
+        # Line 12: the target value; with n-step returns, gamma to the number of steps
+        discounts = data.discounts if data.discounts is not None else self.gamma
+        next_q_values = gradients.next_values(data, ent_coef)
+        target_q_values = data.rewards + (1 - data.dones) * discounts * next_q_values
+
+        # Line 13: the critics
+        records["critic_loss"] = gradients.critic_loss(data, target_q_values)
+        self._step("critic", self.critic.optimizer)
+
+        # Line 14: the actor (the paper prints gradient ascent, but this is a loss)
+        records["actor_loss"] = gradients.actor_loss(data, ent_coef)
+        self._step("actor", self.actor.optimizer)
+
+        # Line 16: the target critics
+        if update_targets:
+            self._update_targets()
+        return records
+
+    def _step(self, network: Network, optimizer: th.optim.Optimizer) -> None:
+        """What the optimizer does, and the interventions make of it."""
+        self.hooks.before_step(network)
+        optimizer.step()
+        self.hooks.after_step(network)
+
+    def _make_step(self) -> Step:
+        """The step for this ``train()``. Where it can be a CUDA graph, it is captured once for a phase."""
+        gradients = self._make_gradients()
+        if not self._can_capture():
+            return partial(self._gradient_step, gradients)
+        if self._captured is None:
+            self._captured = CapturedStep(partial(self._gradient_step, gradients), self._optimizers())
+        return self._captured
+
+    def _can_capture(self) -> bool:
+        is_captured = self.fused and self.device.type == CAPTURES_ON
+        return is_captured and self._has_mlp_gradients() and self.hooks.capturable and can_be_captured(self._optimizers())
 
     def _make_gradients(self) -> SACGradients:
         """By hand where that is possible, otherwise autograd; asked anew by every ``train()``, as networks may change."""
         networks = self.actor, self.critic, self.critic_target
-        if self.fused and not self.hooks.have_penalty() and can_use_mlp_gradients(*networks):
-            return MlpGradients(*networks)
-        return AutogradGradients(*networks, self.hooks)
+        gradients: SACGradients
+        if self._has_mlp_gradients():
+            gradients = MlpGradients(*networks, by_rows=self.device.type == "cpu" and not self.compile)
+        else:
+            gradients = AutogradGradients(*networks, self.hooks)
+        return CompiledGradients(gradients) if self.compile else gradients
 
-    def _update_ent_coef(self, gradients: SACGradients, log_prob: th.Tensor, records: dict[str, list[th.Tensor]]) -> th.Tensor:
+    def _has_mlp_gradients(self) -> bool:
+        return (
+            self.fused and not self.hooks.have_penalty() and can_use_mlp_gradients(self.actor, self.critic, self.critic_target)
+        )
+
+    def _update_ent_coef(self, gradients: SACGradients, log_prob: th.Tensor, records: dict[str, th.Tensor]) -> th.Tensor:
         """
         One step of the entropy coefficient, if it is learned.
 
@@ -257,13 +300,15 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         else:
             ent_coef = th.exp(self.log_ent_coef.detach())
             assert isinstance(self.target_entropy, float)
-            records["ent_coef_loss"].append(gradients.ent_coef_loss(self.log_ent_coef, log_prob, self.target_entropy))
+            records["ent_coef_loss"] = gradients.ent_coef_loss(self.log_ent_coef, log_prob, self.target_entropy)
             self.ent_coef_optimizer.step()
-        records["ent_coef"].append(ent_coef)
+        records["ent_coef"] = ent_coef
         return ent_coef
 
-    def _update_targets(self, parameters: list[th.Tensor], target_parameters: list[th.Tensor]) -> None:
+    def _update_targets(self) -> None:
         """Move the target critics towards the critics by the share tau."""
+        parameters: list[th.Tensor] = list(self.critic.parameters())
+        target_parameters: list[th.Tensor] = list(self.critic_target.parameters())
         if self.fused:
             with th.no_grad():
                 th._foreach_lerp_(target_parameters, parameters, self.tau)
@@ -279,7 +324,16 @@ class ContinualSAC(PhasedAlgorithm, SAC):
                 group["lr"] = qf_learning_rate
             self.logger.record("train/qf_learning_rate", qf_learning_rate)
 
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        self._captured = None  # networks may have been changed since
+        return super()._setup_learn(*args, **kwargs)
+
+    def _end_phase(self) -> None:
+        super()._end_phase()
+        self._captured = None  # the masks are new
+
     def _reset_for_phase(self) -> None:
+        self._captured = None
         optimizers = [self.actor.optimizer, self.critic.optimizer] if self.reset_optimizers else []
         if self.ent_coef_optimizer is not None and (self.reset_optimizers or self.reset_ent_coef):
             optimizers.append(self.ent_coef_optimizer)
@@ -315,4 +369,4 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         return self
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_qf_schedule", "_initial_log_ent_coef"]
+        return [*super()._excluded_save_params(), "_qf_schedule", "_initial_log_ent_coef", "_captured"]

@@ -121,13 +121,16 @@ class MlpGradients(SACGradients):
     :param actor: the policy
     :param critic: the critics
     :param critic_target: the target critics
+    :param by_rows: in the loss of the actor, a critic passes back its own samples only, which is less arithmetic. False: all
+        of them, those of other critics as zeros, so that no shape depends on values: a compiler and a GPU want it so
     """
 
-    def __init__(self, actor: Actor, critic: ContinuousCritic, critic_target: ContinuousCritic) -> None:
+    def __init__(self, actor: Actor, critic: ContinuousCritic, critic_target: ContinuousCritic, by_rows: bool = True) -> None:
         self._actor = SquashedGaussian(actor)
         self._critics = [Perceptron(layers_of(net.children())) for net in critic.q_networks]
         self._targets = [Perceptron(layers_of(net.children())) for net in critic_target.q_networks]
         self._dtype = next(actor.parameters()).dtype
+        self._by_rows = by_rows
 
     def _inputs(self, observations: th.Tensor) -> th.Tensor:
         # SB3 hands observations over in single precision
@@ -187,14 +190,30 @@ class MlpGradients(SACGradients):
         inputs = th.cat([self._observations, sample.actions], dim=1)
         signals = [critic.forward(inputs) for critic in self._critics]
         min_q_values, smallest = th.cat([each[-1] for each in signals], dim=1).min(dim=1, keepdim=True)
-        batch_size, first_action = len(inputs), self._observations.shape[1]
-        action_gradient = th.empty_like(sample.actions)
-        for j, critic in enumerate(self._critics):
-            rows = (smallest[:, 0] == j).nonzero()[:, 0]
-            gradient = inputs.new_full((len(rows), 1), -1 / batch_size)
-            action_gradient.index_copy_(0, rows, critic.input_gradient(gradient, signals[j], rows, first_action))
+        action_gradient = self._action_gradient(signals, smallest)
+        batch_size = len(inputs)
         self._actor.backward(sample, action_gradient, (ent_coef / batch_size).to(self._dtype))
         return (ent_coef * sample.log_prob - min_q_values).mean()
+
+    def _action_gradient(self, signals: list[list[th.Tensor]], smallest: th.Tensor) -> th.Tensor:
+        """
+        Gradient of the actor's loss with respect to the actions, see :meth:`actor_loss`.
+
+        :param signals: of each critic
+        :param smallest: j(i), shape (batch, 1)
+        :return: shape (batch, actions)
+        """
+        batch_size, first = len(smallest), self._observations.shape[1]
+        action_gradient = th.zeros_like(self._sample.actions)
+        for j, critic in enumerate(self._critics):
+            if self._by_rows:
+                rows = (smallest[:, 0] == j).nonzero()[:, 0]
+                gradient = action_gradient.new_full((len(rows), 1), -1 / batch_size)
+                action_gradient.index_copy_(0, rows, critic.input_gradient(gradient, signals[j], first, rows))
+            else:
+                gradient = (smallest == j) * action_gradient.new_full((), -1 / batch_size)
+                action_gradient += critic.input_gradient(gradient, signals[j], first)
+        return action_gradient
 
 
 def can_use_mlp_gradients(actor: Actor, critic: ContinuousCritic, critic_target: ContinuousCritic) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch as th
@@ -44,6 +44,9 @@ class Intervention:
     """
 
     agent: BaseAlgorithm
+    # Within a phase, it does the same operations on the same tensors at every gradient step, and never waits for their
+    # values: only then can a gradient step on a GPU be captured once and replayed
+    capturable: ClassVar[bool] = False
 
     def attach(self, agent: BaseAlgorithm) -> None:
         """
@@ -273,6 +276,11 @@ class Interventions:
     def have_penalty(self) -> bool:
         """Whether one of them may add a term to a loss: whether it has a :meth:`Intervention.penalty` of its own."""
         return any(getattr(each.penalty, "__func__", None) is not Intervention.penalty for each in self._all)
+
+    @property
+    def capturable(self) -> bool:
+        """Whether all are, see :attr:`Intervention.capturable`."""
+        return all(intervention.capturable for intervention in self._all)
 
     def before_step(self, network: Network) -> None:
         """See :meth:`Intervention.before_step`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -28,6 +28,8 @@ class ExperienceReplay(OffPolicyIntervention):
         last phase ended; or "current", which the current phase learns, from these batches too
     :raises ValueError: if an option is out of its range
     """
+
+    capturable: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -61,6 +61,8 @@ class GradientMasking(OffPolicyIntervention):
     :param exclude_dead: never select a neuron that is constant over the window; False is the literal formula
     :raises ValueError: if an option is out of its range
     """
+
+    capturable: ClassVar[bool] = True
 
     def __init__(
         self,

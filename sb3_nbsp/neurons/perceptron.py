@@ -141,20 +141,22 @@ class Perceptron:
         for parameter, found in zip(self.parameters(), self.gradients(gradient, signals), strict=True):
             parameter.grad = found
 
-    def input_gradient(self, gradient: th.Tensor, signals: Sequence[th.Tensor], rows: th.Tensor, first: int) -> th.Tensor:
+    def input_gradient(
+        self, gradient: th.Tensor, signals: Sequence[th.Tensor], first: int, rows: th.Tensor | None = None
+    ) -> th.Tensor:
         r"""
-        Gradient with respect to the last inputs, for some of the samples; those of the parameters are not computed.
+        Gradient with respect to the last inputs; those of the parameters are not computed.
 
         :param gradient: with respect to the last outputs, for the chosen samples, shape (chosen, outputs)
         :param signals: what :meth:`forward` returned
-        :param rows: indices of the chosen samples, shape (chosen,)
         :param first: index of the first input that matters
+        :param rows: indices of the chosen samples, shape (chosen,); None for all
         :return: shape (chosen, inputs - first)
         """
         for i in reversed(range(len(self.layers))):
             layer = self.layers[i]
-            outputs = signals[i + 1]
-            gradient = layer.before_activation(gradient, outputs.index_select(0, rows))
+            outputs = signals[i + 1] if rows is None else signals[i + 1].index_select(0, rows)
+            gradient = layer.before_activation(gradient, outputs)
             gradient = gradient @ (layer.weight if i > 0 else layer.weight[:, first:])
         return gradient
 

@@ -19,6 +19,7 @@ from tagged_tasks import ImageTask, RecordingLogger, TaggedTask, parameters, ran
 from torch import nn
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
+from sb3_nbsp.algorithms.compiled_gradients import CompiledGradients
 from sb3_nbsp.algorithms.gradients import AutogradGradients
 from sb3_nbsp.algorithms.mlp_gradients import MlpGradients
 from sb3_nbsp.interventions import Intervention
@@ -89,9 +90,12 @@ def test_gradients_are_those_of_autograd(
     log_std = spread_log_std(agent, data.observations)
     assert (log_std > 2).any() and (log_std < 2).any()  # clamped for some samples only
     results = []
-    for cls in (MlpGradients, AutogradGradients):
-        options = () if cls is MlpGradients else (agent.hooks,)
-        gradients = cls(agent.actor, agent.critic, agent.critic_target, *options)
+    networks = agent.actor, agent.critic, agent.critic_target
+    for gradients in (
+        MlpGradients(*networks),
+        MlpGradients(*networks, by_rows=False),
+        AutogradGradients(*networks, agent.hooks),
+    ):
         th.manual_seed(3)
         log_prob = gradients.sample_actions(data)
         ent_coef_loss = gradients.ent_coef_loss(agent.log_ent_coef, log_prob, -2.5)
@@ -106,9 +110,10 @@ def test_gradients_are_those_of_autograd(
         ent_coef_grad = {"log_ent_coef": agent.log_ent_coef.grad.clone()}
         assert ent_coef_loss == pytest.approx((agent.log_ent_coef * ent_coef_grad["log_ent_coef"]).item(), abs=1e-12)
         results.append((losses, of_critic, grads(agent.actor), ent_coef_grad, th.get_rng_state()))
-    for ours, theirs in zip(results[0][:4], results[1][:4], strict=True):
-        assert_close(ours, theirs, 1e-10)
-    assert th.equal(results[0][4], results[1][4])
+    for result in results[:2]:
+        for ours, theirs in zip(result[:4], results[2][:4], strict=True):
+            assert_close(ours, theirs, 1e-10)
+        assert th.equal(result[4], results[2][4])
 
 
 @pytest.mark.usefixtures("double_precision")
@@ -139,7 +144,7 @@ CASES: dict[str, dict[str, Any]] = {
 def assert_same_updates(cls: type, env: Callable[[], Any], tolerance: float, **kwargs: Any) -> None:
     theirs, ours = filled(SAC, env(), **copy.deepcopy(kwargs)), filled(cls, env(), **copy.deepcopy(kwargs))
     start = parameters(theirs)
-    assert isinstance(gradients_of(ours), MlpGradients)
+    assert ours._has_mlp_gradients()
     states = []
     for agent in (theirs, ours):
         th.manual_seed(5)
@@ -177,6 +182,13 @@ def normalized() -> VecNormalize:
 @pytest.mark.usefixtures("double_precision")
 def test_ten_updates_on_normalized_observations() -> None:
     assert_same_updates(ContinualSAC, normalized, 1e-8)
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_ten_compiled_updates() -> None:
+    agent = lambda *args, **kwargs: ContinualSAC(*args, **kwargs, compile=True)  # noqa: E731
+    assert isinstance(gradients_of(filled(agent)), CompiledGradients)  # type: ignore[arg-type]
+    assert_same_updates(agent, Wide, 1e-8, target_update_interval=2)  # type: ignore[arg-type]
 
 
 def test_ten_updates_in_single_precision() -> None:
