@@ -1,22 +1,28 @@
-"""The speed script measures what it says."""
+"""The speed command measures what it says."""
+
+from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
+import torch as th
 from stable_baselines3 import SAC
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sb3_nbsp import NBSPSAC, P3O, ContinualSAC
-from sb3_nbsp.benchmark import speed
+from sb3_nbsp.algorithms.mlp_gradients import MlpGradients
+from sb3_nbsp.benchmark import speed_command
 from sb3_nbsp.benchmark.__main__ import main
+from sb3_nbsp.benchmark.speed import arithmetic, imports, nbsp, ppo, sac
+from sb3_nbsp.benchmark.speed.turns import Row, take_turns
 from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, InnerDistillation
-
-PPO_OPTIONS = ["--ppo-env", "Pendulum-v1", "--ppo-net-arch", "8", "--ppo-steps", "256", "--ppo-rounds", "2"]
 
 
 @pytest.mark.parametrize("cls", [SAC, ContinualSAC, NBSPSAC])
-def test_models_have_full_buffers(cls):
-    model = speed.make(cls, [16, 16])
+def test_models_have_full_buffers(cls: type[SAC]) -> None:
+    model = sac.make(cls, [16, 16])
     assert model.replay_buffer.size() == 10_000
     assert np.std(model.replay_buffer.observations) == pytest.approx(1, abs=0.01)
     before = [parameter.detach().clone() for parameter in model.actor.parameters()]
@@ -24,31 +30,67 @@ def test_models_have_full_buffers(cls):
     assert all((old != new).any() for old, new in zip(before, model.actor.parameters(), strict=True))
 
 
-def test_the_masked_model_has_masks_and_memory():
-    model = speed.make(NBSPSAC, [16, 16], masked=True)
+@pytest.mark.parametrize(("tasks", "protected"), [(1, [0.2, 0.2]), (50, [0.99, 1.0])])
+def test_the_masked_model_has_masks_and_memory(tasks: int, protected: list[float]) -> None:
+    model = sac.with_masks([20, 20], tasks)
     masks = model.hooks.find(GradientMasking).masks
-    assert len(masks) == 6 and sum(int((mask < 1).sum()) for mask in masks.values()) == 3 * 6
-    assert model.hooks.find(ExperienceReplay).memory.size() == 10_000
+    share = np.mean([(mask < 1).float().mean().item() for mask in masks.values()])
+    assert len(masks) == 6 and protected[0] - 1e-6 <= share <= protected[1] + 1e-6
+    memory = model.hooks.find(ExperienceReplay).memory
+    assert memory is not None and len(memory.tasks) == tasks
+    assert (sac.cost_of_hooks(model, 2, 1) > 0).all()
 
 
-def test_the_script_prints_ratios(monkeypatch, capsys):
-    monkeypatch.setattr(speed.th, "set_num_threads", lambda number: None)
-    monkeypatch.setenv("COLUMNS", "200")
-    assert main(["speed", "--net-arch", "16", "--rounds", "3", "--steps", "1", *PPO_OPTIONS]) == 0
-    output = capsys.readouterr().out
-    for name in ("SB3 SAC", "ContinualSAC", "NBSPSAC with masks"):
-        assert re.search(rf"{name}.*\d\.\d\d", output)
-    assert re.search(r"SB3 SAC.* 1\.00 \(1\.00 to 1\.00\)", output), "SB3 is the unit"
-    assert "3 and 2 rounds" in output
-    for name in ("P3O, rollout", "P3O, update", "P3O, iteration", "P3O, epoch", "P3O, distillation epoch"):
-        assert re.search(rf"{name}.*\d\.\d\d", output)
-    assert len(re.findall(r"SB3 PPO, \w+.* 1\.00 \(1\.00 to 1\.00\)", output)) == 4
-    assert "Pendulum-v1, rollouts of 256 steps" in output
+def test_turns() -> None:
+    order: list[str] = []
+    seconds = take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    assert order == ["a", "b"] * 4, "one turn to warm up"
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
 
 
-def test_the_parts_of_an_iteration():
-    seconds = speed.measure_ppo("Pendulum-v1", [8], 256, 2)
-    for name in ("SB3 PPO", "P3O"):
+@pytest.mark.parametrize(
+    ("row", "measured", "wanted"),
+    [
+        (Row("", np.array([1.0, 1.5, 2.0]), "× SB3", 1.5), "1.50 × SB3 (1.25 × SB3 to 1.75 × SB3)", "≥ 1.50 × SB3 ✓"),
+        (Row("", np.array([1.4]), "× SB3", 1.5), "1.40 × SB3", "≥ 1.50 × SB3 ✗"),
+        (Row("", np.array([0.021]), "%", 0.02, at_least=False), "2.1 %", "≤ 2.0 % ✗"),
+        (Row("", np.array([0.3]), "s", 0.3, at_least=False), "0.30 s", "≤ 0.30 s ✓"),
+        (Row("", np.array([3.0]), "ms"), "3.00 ms", ""),
+    ],
+)
+def test_rows(row: Row, measured: str, wanted: str) -> None:
+    assert (row.measured(), row.wanted()) == (measured, wanted)
+
+
+class Multiplications(TorchDispatchMode):
+    """Counts those of all matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in (th.ops.aten.mm.default, th.ops.aten.addmm.default):
+            left, right = args[-2:]
+            self.total += left.shape[0] * left.shape[1] * right.shape[1]
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("net_arch", [[24, 16], [8], [12, 12, 12]])
+def test_the_arithmetic_is_that_of_a_step(net_arch: list[int]) -> None:
+    model = sac.make(ContinualSAC, net_arch)
+    assert isinstance(model._make_gradients(), MlpGradients)
+    with Multiplications() as counted:
+        model.train(gradient_steps=1, batch_size=64)
+    products = arithmetic.sac_products(net_arch, batch=64)
+    assert counted.total == sum(n * k * m for n, k, m in products)
+    run = arithmetic.runner(products)
+    run()
+
+
+def test_the_parts_of_an_iteration() -> None:
+    seconds = ppo.measure_parts("Pendulum-v1", [8], 256, 2)
+    for name in ("SB3", "P3O"):
         rollout, update, iteration, epoch = (
             seconds[f"{name}, {part}"] for part in ("rollout", "update", "iteration", "epoch")
         )
@@ -57,10 +99,45 @@ def test_the_parts_of_an_iteration():
     assert (seconds["P3O, distillation epoch"] > 0).all()
 
 
-def test_ppo_learns_and_distils():
-    kwargs = {"reset_frequency": 10**9, "distill_threshold": 0, "min_distill_epochs": 3, "max_distill_epochs": 3}
-    model = speed.make_ppo(P3O, "Pendulum-v1", [8], 256, **kwargs)
-    speed.collect(model)
+def test_ppo_learns_and_distils() -> None:
+    kwargs: dict[str, Any] = {"reset_frequency": 10**9, "distill_threshold": 0}
+    model: Any = ppo.make(P3O, "Pendulum-v1", [8], 256, min_distill_epochs=3, max_distill_epochs=3, **kwargs)
+    ppo.collect(model)
     assert model.rollout_buffer.full
-    speed.distil(model)
+    ppo.distil(model)
     assert model.hooks.find(InnerDistillation).epochs == 3
+
+
+def test_the_memory_takes_what_it_holds() -> None:
+    row = nbsp.memory(20_000)
+    assert 1 <= row.values[0] < 1.05
+
+
+def test_identification_is_timed() -> None:
+    row = nbsp.identification([16, 16], 2)
+    assert row.values.shape == (2,) and (row.values > 0).all()
+
+
+def test_imports_are_timed() -> None:
+    assert 0 < imports.measure(1).values[0] < 60
+
+
+def test_the_command_prints_medians_and_goals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(th, "set_num_threads", lambda number: None)
+    monkeypatch.delattr(speed_command.os, "sched_setaffinity", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    options = ["--net-arch", "16", "--rounds", "2", "--steps", "1", "--ppo-env", "Pendulum-v1"]
+    assert main(["speed", *options, "--ppo-net-arch", "8", "--ppo-steps", "256", "--parts", "sac", "ppo"]) == 0
+    output = capsys.readouterr().out
+    for name in ("SB3", "ContinualSAC", "its matrix products alone", "masks and replay after 50 tasks"):
+        assert re.search(rf"SAC step, 16: {name} .*\d\.\d", output)
+    for name in ("rollout", "update", "iteration"):
+        assert re.search(rf"P3O without a reset: {name} .*\d\.\d\d × SB3", output)
+    assert re.search(r"iteration .*≥ 1\.35 × SB3 [✓✗]", output)
+    assert "2 rounds." in output and "stable_baselines3 2." in output
+
+
+def test_unknown_part(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["speed", "--parts", "sack"])
+    assert "invalid choice: 'sack'" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""What takes how long, in turns with Stable-Baselines3's own."""

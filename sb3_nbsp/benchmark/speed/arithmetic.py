@@ -1,0 +1,64 @@
+"""The arithmetic that a SAC gradient step cannot do without: its matrix products, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch as th
+
+# Rows, inner size, columns of a product
+Shape = tuple[int, int, int]
+
+
+def sac_products(
+    net_arch: Sequence[int], observations: int = 39, actions: int = 4, batch: int = 256, critics: int = 2
+) -> list[Shape]:
+    """
+    The matrix products of one gradient step of SAC for MLPs: the actor acts on observations and next observations; the target
+    critics rate the latter; the critics rate the batch's actions and the actor's, and learn; the actor learns
+    through the critic that gives a sample its minimum.
+
+    :param net_arch: sizes of the hidden layers, of actor and critics
+    :param observations: size of the observations
+    :param actions: size of the actions
+    :param batch: transitions
+    :param critics: number of critics
+    :return: their shapes
+    """
+    actor = [observations, *net_arch, 2 * actions]
+    critic = [observations + actions, *net_arch, 1]
+    rated = critics * _forward(critic, batch)
+    products = 2 * _forward(actor, batch)
+    products += 3 * rated
+    products += critics * (_weights(critic, batch) + _inputs(critic, batch)[1:])
+    products += [(batch, net_arch[0] if net_arch else 1, actions), *_inputs(critic, batch)[1:]]
+    return products + _weights(actor, batch) + _inputs(actor, batch)[1:]
+
+
+def runner(shapes: Sequence[Shape]) -> Callable[[], None]:
+    """
+    :param shapes: of matrix products
+    :return: computes all of them, in single precision, into memory that is there
+    """
+    products = [(th.randn(n, k), th.randn(k, m), th.empty(n, m)) for n, k, m in shapes]
+
+    def run() -> None:
+        for left, right, result in products:
+            th.mm(left, right, out=result)
+
+    return run
+
+
+def _forward(sizes: Sequence[int], batch: int) -> list[Shape]:
+    return [(batch, before, after) for before, after in pairwise(sizes)]
+
+
+def _weights(sizes: Sequence[int], batch: int) -> list[Shape]:
+    """Gradients of the weights."""
+    return [(after, batch, before) for before, after in pairwise(sizes)]
+
+
+def _inputs(sizes: Sequence[int], batch: int) -> list[Shape]:
+    """Gradients of each layer's inputs."""
+    return [(batch, after, before) for before, after in pairwise(sizes)]

@@ -1,0 +1,177 @@
+"""A SAC gradient step: stock SB3, SBX, ContinualSAC, NBSPSAC, and the arithmetic alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import SAC
+from stable_baselines3.common.logger import Logger
+
+from sb3_nbsp import NBSPSAC, ContinualSAC
+from sb3_nbsp.benchmark.speed import arithmetic
+from sb3_nbsp.benchmark.speed.turns import Row, take_turns
+from sb3_nbsp.interventions import Interventions, Phase
+
+BATCH = 256
+# What a step should be faster than stock SB3 by, by the sizes of the hidden layers
+GOALS: dict[tuple[int, ...], float] = {(256, 256): 1.5, (768, 768, 768): 1.25}
+CUDA_GOALS: dict[tuple[int, ...], float] = {(768, 768, 768): 5.0}
+MASK_GOAL = 0.02
+TASKS = (1, 50)
+
+
+class MetaWorldSizedEnv(gym.Env):
+    """Spaces of the size of Meta-World's; it is never stepped."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (39,), np.float32)
+    action_space = spaces.Box(-1, 1, (4,), np.float32)
+
+
+def make(cls: type[Any], net_arch: Sequence[int], device: str = "cpu", **kwargs: Any) -> Any:
+    """
+    An agent whose replay buffer holds random transitions.
+
+    :param cls: its class, SB3's SAC or one with the same arguments
+    :param net_arch: sizes of the hidden layers
+    :param device: where it learns
+    :param kwargs: further arguments
+    :return: the agent, which can train
+    """
+    policy_kwargs = {"net_arch": list(net_arch)}
+    model = cls("MlpPolicy", MetaWorldSizedEnv(), buffer_size=10_000, policy_kwargs=policy_kwargs, device=device, **kwargs)
+    model.set_logger(Logger(None, []))
+    buffer = model.replay_buffer
+    rng = np.random.default_rng(0)
+    for name in ("observations", "next_observations", "actions", "rewards"):
+        array = getattr(buffer, name)
+        array[:] = rng.standard_normal(array.shape)
+    buffer.full = True
+    return model
+
+
+def end_phases(model: NBSPSAC, tasks: int, steps: int = 10_000) -> None:
+    """
+    Let phases end whose steps succeeded at random, so that masks and memory are in place.
+
+    :param model: the agent
+    :param tasks: number of distinct tasks
+    :param steps: of each phase that are known to the identification
+    """
+    hooks: Interventions = model.hooks
+    successes = np.random.default_rng(0).random((tasks, steps)) < 0.5
+    assert model.replay_buffer is not None
+    model.phase_steps = model.replay_buffer.size()
+    for task in range(tasks):
+        for success in successes[task]:
+            hooks.on_transition(np.zeros(1), np.zeros(1, dtype=bool), [{"success": float(success)}])
+        hooks.on_phase_end(Phase(task, f"task {task}"))
+
+
+def with_masks(net_arch: Sequence[int], tasks: int) -> NBSPSAC:
+    """
+    :param net_arch: sizes of the hidden layers
+    :param tasks: number of tasks whose skill neurons are protected: random ones, so that they differ from task to task
+    :return: an agent that trains with masks and memory
+    """
+    model: NBSPSAC = make(NBSPSAC, net_arch, identification="random", identification_data="training")
+    end_phases(model, tasks, steps=1)
+    return model
+
+
+def cost_of_hooks(model: NBSPSAC, rounds: int, steps: int) -> np.ndarray:
+    """
+    What masks and memory cost, without the noise of comparing two agents: time of the hooks over time of a gradient step.
+
+    :param model: an agent with masks
+    :param rounds: number of turns
+    :param steps: gradient steps per turn
+    :return: shape (rounds,)
+    """
+    shares = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        model.train(gradient_steps=steps, batch_size=BATCH)
+        trained = time.perf_counter()
+        for step in range(steps):
+            model.hooks.replay_source(step)
+            for network in ("critic", "actor"):
+                model.hooks.before_step(network)
+                model.hooks.after_step(network)
+        shares.append((time.perf_counter() - trained) / (trained - start))
+    return np.array(shares)
+
+
+def measure(net_arch: Sequence[int], rounds: int, steps: int, compiled: bool = False) -> list[Row]:
+    """
+    Measure on the CPU.
+
+    :param net_arch: sizes of the hidden layers
+    :param rounds: number of turns
+    :param steps: gradient steps per turn
+    :param compiled: with ``compile=True``, too
+    :return: lines of the table
+    """
+    size = "×".join(map(str, net_arch))
+    models = {"SB3": make(SAC, net_arch), "ours": make(ContinualSAC, net_arch)}
+    if compiled:
+        models["compiled"] = make(ContinualSAC, net_arch, compile=True)
+    if find_spec("sbx"):
+        from sbx import SAC as SBXSAC  # type: ignore[import-not-found, unused-ignore]
+
+        models["SBX"] = make(SBXSAC, net_arch)
+    tasks: dict[str, Callable[[], object]] = {
+        name: partial(model.train, gradient_steps=steps, batch_size=BATCH) for name, model in models.items()
+    }
+    products = arithmetic.runner(arithmetic.sac_products(net_arch, batch=BATCH))
+    tasks["arithmetic"] = lambda: [products() for _ in range(steps)]
+    times = take_turns(tasks, rounds, f"SAC, {size}")
+
+    step = f"SAC step, {size}"
+    rows = [
+        Row(f"{step}: SB3", 1000 * times["SB3"] / steps, "ms"),
+        Row(f"{step}: ContinualSAC", times["SB3"] / times["ours"], "× SB3", GOALS.get(tuple(net_arch))),
+        Row(f"{step}: its matrix products alone", times["arithmetic"] / times["ours"], "%"),
+    ]
+    if compiled:
+        rows.append(Row(f"{step}: ContinualSAC, compiled", times["SB3"] / times["compiled"], "× SB3"))
+    if "SBX" in times:
+        rows.append(Row(f"{step}: SBX", times["SB3"] / times["SBX"], "× SB3"))
+        goal = 1.0 if len(net_arch) == 3 else None
+        rows.append(Row(f"{step}: ContinualSAC", times["SBX"] / times["ours"], "× SBX", goal))
+    for number in TASKS:
+        shares = cost_of_hooks(with_masks(net_arch, number), rounds, steps)
+        tasks_ = "1 task" if number == 1 else f"{number} tasks"
+        rows.append(Row(f"{step}: masks and replay after {tasks_}", shares, "%", MASK_GOAL, at_least=False))
+    return rows
+
+
+def measure_on_cuda(net_arch: Sequence[int], rounds: int, steps: int) -> list[Row]:
+    """
+    Measure on the current CUDA device, where a step is one CUDA graph.
+
+    :param net_arch: sizes of the hidden layers
+    :param rounds: number of turns
+    :param steps: gradient steps per turn
+    :return: lines of the table
+    """
+    models = {name: make(cls, net_arch, "cuda") for name, cls in (("SB3", SAC), ("ours", ContinualSAC))}
+
+    def train(model: SAC) -> None:
+        model.train(gradient_steps=steps, batch_size=BATCH)
+        th.cuda.synchronize()
+
+    size = "×".join(map(str, net_arch))
+    times = take_turns({name: partial(train, model) for name, model in models.items()}, rounds, f"SAC on CUDA, {size}")
+    goal = CUDA_GOALS.get(tuple(net_arch))
+    return [
+        Row(f"SAC step on CUDA, {size}: SB3", 1000 * times["SB3"] / steps, "ms"),
+        Row(f"SAC step on CUDA, {size}: ContinualSAC", times["SB3"] / times["ours"], "× SB3", goal),
+    ]

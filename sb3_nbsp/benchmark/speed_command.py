@@ -1,0 +1,88 @@
+"""
+Time gradient steps of SAC, iterations of PPO and what NBSP and P3O add to them, in turns with stock SB3 (and SBX, where it is
+installed) in one run. What is printed are medians and quartiles over the rounds, mostly of ratios; and the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from importlib import metadata
+from importlib.util import find_spec
+
+import torch as th
+from rich.console import Console
+from rich.table import Table
+
+from sb3_nbsp.benchmark.machine import machine, versions
+from sb3_nbsp.benchmark.speed import imports, nbsp, ppo, sac
+from sb3_nbsp.benchmark.speed.turns import Row
+
+PARTS = ("sac", "nbsp", "ppo", "import")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """
+    :param parser: gets the options of the command
+    """
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
+    parser.add_argument(
+        "--net-arch",
+        type=int,
+        nargs="+",
+        action="append",
+        metavar="SIZE",
+        help="sizes of SAC's hidden layers; may be given several times (default: 256 256 and 768 768 768)",
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each variant")
+    parser.add_argument("--steps", type=int, default=10, help="gradient steps per turn")
+    parser.add_argument("--compile", action="store_true", help="measure compile=True, too")
+    parser.add_argument("--ppo-env", default="HalfCheetah-v5", help="environment of PPO")
+    parser.add_argument("--ppo-net-arch", type=int, nargs="+", default=[256, 256, 256], help="sizes of PPO's hidden layers")
+    parser.add_argument("--ppo-steps", type=int, default=8192, help="steps of PPO's rollout")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch; with one, all runs on one core")
+
+
+def measure(args: argparse.Namespace) -> list[Row]:
+    """
+    :param args: the options
+    :return: the lines of the table
+    """
+    sizes: list[list[int]] = args.net_arch or [[256, 256], [768, 768, 768]]
+    rows: list[Row] = []
+    if "sac" in args.parts:
+        for size in sizes:
+            rows += sac.measure(size, args.rounds, args.steps, args.compile)
+            if th.cuda.is_available():
+                rows += sac.measure_on_cuda(size, args.rounds, args.steps)
+    if "nbsp" in args.parts:
+        rows += [nbsp.identification(sizes[-1], args.rounds), nbsp.memory()]
+    if "ppo" in args.parts:
+        rows += ppo.measure(args.ppo_env, args.ppo_net_arch, args.ppo_steps, args.rounds)
+    if "import" in args.parts:
+        rows.append(imports.measure(args.rounds))
+    return rows
+
+
+def main(args: argparse.Namespace) -> None:
+    """
+    Measure and print.
+
+    :param args: the options
+    """
+    th.set_num_threads(args.threads)
+    if args.threads == 1 and hasattr(os, "sched_setaffinity"):
+        # SBX takes all cores that there are
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    table = Table("", "median (quartiles)", "goal")
+    for row in measure(args):
+        table.add_row(row.what, row.measured(), row.wanted())
+    console = Console()
+    console.print(table)
+    here, found = machine(), versions()
+    if find_spec("sbx"):
+        found["sbx-rl"] = metadata.version("sbx-rl")
+    console.print(
+        f"{args.rounds} rounds. {here['processor']}, {here['cores']} cores, {args.threads} threads, device {here['device']}; "
+        + ", ".join(f"{name} {version}" for name, version in found.items())
+    )
