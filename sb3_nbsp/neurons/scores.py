@@ -25,15 +25,23 @@ def goal_oriented_score(activations: th.Tensor, goal_metric: th.Tensor, exclude_
     :param exclude_dead: give dead neurons 0.5; False is the literal formula
     :return: Score(N) in [0.5, 1], shape (neurons,)
     """
-    # The means in double precision: the mean of a constant must be that constant
-    mean_activation = activations.mean(dim=0, dtype=th.float64).to(activations.dtype)
-    above = activations > mean_activation
+    n_steps = len(activations)
+    above = (activations > _mean(activations)).float()
     success = goal_metric.double() > goal_metric.double().mean()
-    r_over = (above == success.unsqueeze(1)).double().mean(dim=0)
+    # Both true, and a true, in one pass: whole numbers, which even single precision holds up to 16 million steps
+    counted = th.stack([success.to(above), th.ones_like(above[:, 0])]) @ above
+    both, above_mean = counted.double()
+    r_over = (2 * both - above_mean + n_steps - success.sum()) / n_steps
     score = th.maximum(r_over, 1 - r_over)
     if exclude_dead:
         score[dead_neurons(activations)] = 0.5
     return score
+
+
+def _mean(activations: th.Tensor) -> th.Tensor:
+    """Over the steps; summed in double precision, because the mean of a constant must be that constant."""
+    total = sum(part.double().sum(dim=0) for part in activations.split(256))  # parts that fit into a processor's cache
+    return th.as_tensor(total / len(activations)).to(activations.dtype)
 
 
 def dead_neurons(activations: th.Tensor) -> th.Tensor:
@@ -43,7 +51,7 @@ def dead_neurons(activations: th.Tensor) -> th.Tensor:
     :param activations: shape (T, neurons)
     :return: boolean tensor of shape (neurons,)
     """
-    return (activations == activations[0]).all(dim=0)
+    return activations.amax(dim=0) == activations.amin(dim=0)
 
 
 def activation_score(activations: th.Tensor) -> th.Tensor:

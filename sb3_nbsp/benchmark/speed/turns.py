@@ -49,10 +49,8 @@ class Row:
 
     def measured(self) -> str:
         """Median, with the quartiles if there are several rounds."""
-        if len(self.values) == 1:
-            return self._text(self.values[0])
-        low, median, high = np.percentile(self.values, [25, 50, 75])
-        return f"{self._text(median)} ({self._text(low)} to {self._text(high)})"
+        low, median, high = (self._text(value) for value in np.percentile(self.values, [25, 50, 75]))
+        return f"{median} {self.unit}" if len(self.values) == 1 else f"{median} ({low} to {high}) {self.unit}"
 
     def wanted(self) -> str:
         """The goal, and whether it is reached; empty if there is none."""
@@ -63,4 +61,4 @@ class Row:
         return f"{'≥' if self.at_least else '≤'} {self._text(self.goal)} {'✓' if is_reached else '✗'}"
 
     def _text(self, value: float) -> str:
-        return f"{100 * value:.1f} %" if self.unit == "%" else f"{value:.2f} {self.unit}"
+        return f"{100 * value:.1f}" if self.unit == "%" else f"{value:.2f}"
