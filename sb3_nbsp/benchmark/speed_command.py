@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from sb3_nbsp.benchmark.machine import machine, versions
-from sb3_nbsp.benchmark.speed import imports, nbsp, ppo, sac
+from sb3_nbsp.benchmark.speed import imports, nbsp, ppo, sac, tricks
 from sb3_nbsp.benchmark.speed.turns import Row
 
-PARTS = ("sac", "nbsp", "ppo", "import")
+PARTS = ("sac", "nbsp", "ppo", "tricks", "import")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +59,10 @@ def measure(args: argparse.Namespace) -> list[Row]:
         rows += [nbsp.identification(sizes[-1], args.rounds), nbsp.memory()]
     if "ppo" in args.parts:
         rows += ppo.measure(args.ppo_env, args.ppo_net_arch, args.ppo_steps, args.rounds)
+    if "tricks" in args.parts:
+        for size in sizes:
+            rows += tricks.measure_sac(size, args.rounds, args.steps)
+        rows += tricks.measure_ppo(args.ppo_env, args.ppo_net_arch, args.ppo_steps, args.rounds)
     if "import" in args.parts:
         rows.append(imports.measure(args.rounds))
     return rows

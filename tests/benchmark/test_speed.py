@@ -11,11 +11,12 @@ import torch as th
 from stable_baselines3 import SAC
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sb3_nbsp import NBSPSAC, P3O, ContinualSAC
+from sb3_nbsp import NBSPSAC, P3O, ContinualPPO, ContinualSAC
 from sb3_nbsp.algorithms.mlp_gradients import MlpGradients
+from sb3_nbsp.algorithms.ppo_gradients import AutogradPPOGradients
 from sb3_nbsp.benchmark import speed_command
 from sb3_nbsp.benchmark.__main__ import main
-from sb3_nbsp.benchmark.speed import arithmetic, imports, nbsp, ppo, sac
+from sb3_nbsp.benchmark.speed import arithmetic, imports, nbsp, ppo, sac, tricks
 from sb3_nbsp.benchmark.speed.turns import Row, take_turns
 from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, InnerDistillation
 
@@ -135,6 +136,37 @@ def test_the_command_prints_medians_and_goals(monkeypatch: pytest.MonkeyPatch, c
         assert re.search(rf"P3O without a reset: {name} .*× SB3", output)
     assert re.search(r"iteration .*≥ 1\.35 [✓✗]", output)
     assert "2 rounds." in output and "stable_baselines3 2." in output
+
+
+@pytest.mark.parametrize("name", tricks.sac_without())
+def test_sac_without_a_trick(name: str) -> None:
+    model, plain = (sac.make(ContinualSAC, [16, 16], seed=1) for _ in range(2))
+    tricks.sac_without()[name](model)
+    for each in (model, plain):
+        th.manual_seed(0)
+        np.random.seed(0)
+        each.train(2, 16)
+    assert all(th.allclose(a, b, atol=1e-5) for a, b in zip(model.policy.parameters(), plain.policy.parameters(), strict=True))
+    gradients = model._make_gradients()
+    assert isinstance(gradients, MlpGradients) == (name != "gradients by hand")
+    assert getattr(gradients, "_by_rows", True) == ("critic" not in name)
+    assert bool(model.actor.optimizer.param_groups[0]["fused"]) == (name != "fused Adam")
+
+
+@pytest.mark.parametrize("name", tricks.ppo_without())
+def test_ppo_without_a_trick(name: str) -> None:
+    model: Any = ppo.make(ContinualPPO, "Pendulum-v1", [8], 256)
+    tricks.ppo_without()[name](model)
+    ppo.collect(model)
+    model.train()
+    assert isinstance(model._make_gradients(), AutogradPPOGradients) == (name == "gradients by hand")
+    assert bool(model.policy.optimizer.param_groups[0]["fused"]) == (name != "fused Adam")
+
+
+def test_tricks_are_measured() -> None:
+    rows = [*tricks.measure_sac([8], 2, 1), *tricks.measure_ppo("Pendulum-v1", [8], 256, 2)]
+    assert [row.what.split(" without ")[1] for row in rows] == [*tricks.sac_without(), *tricks.ppo_without()]
+    assert all((row.values > 0).all() and row.values.shape == (2,) for row in rows)
 
 
 def test_unknown_part(capsys: pytest.CaptureFixture[str]) -> None:
