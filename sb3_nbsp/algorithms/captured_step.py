@@ -6,6 +6,7 @@ launch them one by one than to run them; a graph launches them all at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch as th
@@ -13,8 +14,8 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 # A step: batch and whether the target critics move, to what is to be recorded
 Step = Callable[[ReplayBufferSamples, bool], dict[str, th.Tensor]]
-# Makes a graph of what a function does to tensors: a function that does it again, and the tensors with its results
-Capture = Callable[[Callable[[], dict[str, th.Tensor]]], tuple[Callable[[], object], dict[str, th.Tensor]]]
+# Makes a graph of what a function does to tensors of a device: a function that does it again, and the tensors with its results
+Capture = Callable[[Callable[[], dict[str, th.Tensor]], th.device], tuple[Callable[[], object], dict[str, th.Tensor]]]
 
 # Steps of each kind before it is captured: libraries and optimizers allocate what they need in the first ones
 WARM_UP = 3
@@ -55,7 +56,7 @@ class CapturedStep:
             return self._run(data, update_targets)
         if kind not in self._graphs:
             place = _copy(data)
-            self._graphs[kind] = (place, *self._capture(lambda: self._run(place, update_targets)))
+            self._graphs[kind] = (place, *self._capture(lambda: self._run(place, update_targets), data.rewards.device))
         place, replay, results = self._graphs[kind]
         for name, tensor in _tensors(data).items():
             getattr(place, name).copy_(tensor)
@@ -73,7 +74,9 @@ class _LearningRates:
     def __init__(self, optimizers: Sequence[th.optim.Optimizer]) -> None:
         self._groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         self._numbers = [float("nan")] * len(self._groups)
-        self._tensors = [th.zeros((), device=group["params"][0].device) for group in self._groups]
+        # The fused kernel reads a rate in single precision
+        self._tensors = [th.zeros((), device=group["params"][0].device, dtype=th.float32) for group in self._groups]
+        self._capturable = [group["capturable"] for group in self._groups]
 
     def update(self) -> None:
         for i, group in enumerate(self._groups):
@@ -86,31 +89,38 @@ class _LearningRates:
             group["lr"], group["capturable"] = tensor, True
 
     def __exit__(self, *_: object) -> None:
-        for group, number in zip(self._groups, self._numbers, strict=True):
-            group["lr"], group["capturable"] = number, False
+        for group, number, capturable in zip(self._groups, self._numbers, self._capturable, strict=True):
+            group["lr"], group["capturable"] = number, capturable
 
 
 def capture_cuda_graph(
-    function: Callable[[], dict[str, th.Tensor]],
+    function: Callable[[], dict[str, th.Tensor]], device: th.device
 ) -> tuple[Callable[[], object], dict[str, th.Tensor]]:
     """
-    Capture what a function does on the current CUDA device. Capturing does nothing else: the work is done by each replay.
+    Capture what a function does on a CUDA device. Capturing does nothing else: the work is done by each replay.
 
     :param function: launches kernels and returns tensors
+    :param device: where it does so
     :return: replays the kernels; the tensors into which they write
     """
     graph = th.cuda.CUDAGraph()
-    with th.cuda.graph(graph):
+    with th.cuda.graph(graph, stream=_stream(device)):
         results = function()
     return graph.replay, results
+
+
+@cache
+def _stream(device: th.device) -> th.cuda.Stream:
+    """PyTorch's own stream for captures is on the device that was current when it first needed one."""
+    return th.cuda.Stream(device)
 
 
 def can_be_captured(optimizers: Sequence[th.optim.Optimizer]) -> bool:
     """
     :param optimizers: of an agent
-    :return: whether each can be told to take its learning rate and count of steps from the device
+    :return: whether each has a fused kernel that takes its learning rate and count of steps from the device
     """
-    return all("capturable" in optimizer.defaults for optimizer in optimizers)
+    return all({"capturable", "fused"} <= optimizer.defaults.keys() for optimizer in optimizers)
 
 
 def _tensors(data: ReplayBufferSamples) -> dict[str, th.Tensor]:

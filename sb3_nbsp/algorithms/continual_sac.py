@@ -130,7 +130,8 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         self.look_episodes = look_episodes
         self.fused = fused
         self.compile = compile
-        self._captured: CapturedStep | None = None
+        # What a captured step holds on to, and the step
+        self._captured: tuple[list[Any], CapturedStep] | None = None
         self._init_phases()
         super().__init__(
             policy,
@@ -183,9 +184,9 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
     ) -> None:
         """Load parameters, see :meth:`PersistentAlgorithm.set_parameters`."""
+        self._captured = None
         super().set_parameters(load_path_or_dict, exact_match, device)
         set_fused(self._optimizers(), self.fused)
-        self._captured = None
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """
@@ -260,12 +261,13 @@ class ContinualSAC(PhasedAlgorithm, SAC):
 
     def _make_step(self) -> Step:
         """The step for this ``train()``. Where it can be a CUDA graph, it is captured once for a phase."""
-        gradients = self._make_gradients()
         if not self._can_capture():
-            return partial(self._gradient_step, gradients)
-        if self._captured is None:
-            self._captured = CapturedStep(partial(self._gradient_step, gradients), self._optimizers())
-        return self._captured
+            return partial(self._gradient_step, self._make_gradients())
+        holds = [self.gamma, self.tau, self.target_entropy, *(each.data_ptr() for each in self.policy.parameters())]
+        if self._captured is None or self._captured[0] != holds:
+            step = partial(self._gradient_step, self._make_gradients())
+            self._captured = holds, CapturedStep(step, self._optimizers())
+        return self._captured[1]
 
     def _can_capture(self) -> bool:
         is_captured = self.fused and self.device.type == CAPTURES_ON

@@ -75,6 +75,7 @@ def main(args: argparse.Namespace) -> None:
     :param args: the options
     """
     th.set_num_threads(args.threads)
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if args.threads == 1 and hasattr(os, "sched_setaffinity"):
         # SBX takes all cores that there are
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

@@ -279,8 +279,8 @@ class Interventions:
 
     @property
     def capturable(self) -> bool:
-        """Whether all are, see :attr:`Intervention.capturable`."""
-        return all(intervention.capturable for intervention in self._all)
+        """Whether all classes say so, see :attr:`Intervention.capturable`; a subclass has to say it again."""
+        return all(vars(type(intervention)).get("capturable", False) for intervention in self._all)
 
     def before_step(self, network: Network) -> None:
         """See :meth:`Intervention.before_step`."""

@@ -98,4 +98,7 @@ class ExperienceReplay(OffPolicyIntervention):
         assert self.agent.replay_buffer is not None
         memory = TaskMemory(self.memory_size, self.agent.replay_buffer, seed=0)
         memory.restore(state)
+        # The option may be another than when it was saved; what was saved without coefficients gets the current one
+        current = self._ent_coef()
+        memory.ent_coefs = {} if current is None else {task: memory.ent_coefs.get(task, current) for task in memory.tasks}
         self._memory = memory

@@ -128,7 +128,7 @@ class TaskMemory(ReplayBuffer):
                 raise ValueError(f"The saved memory holds {name} of shape {saved} but the agent's spaces ask for {own}")
         for name in FIELDS:
             setattr(self, name, contents["arrays"][name])
-        self.tasks, self.ent_coefs = dict(contents["tasks"]), dict(contents["ent_coefs"])
+        self.tasks, self.ent_coefs = dict(contents["tasks"]), dict(contents.get("ent_coefs", {}))
         self.generator.bit_generator.state = contents["generator"]
 
     def _by_task(self) -> dict[str, dict[str, np.ndarray]]:

@@ -14,6 +14,7 @@ from torch import nn
 from sb3_nbsp import NBSPSAC, SBPSAC, ContinualSAC
 from sb3_nbsp.algorithms import captured_step, continual_sac
 from sb3_nbsp.algorithms.captured_step import WARM_UP, CapturedStep, can_be_captured, capture_cuda_graph
+from sb3_nbsp.interventions import ExperienceReplay
 
 needs_cuda = pytest.mark.skipif(not th.cuda.is_available(), reason="needs a CUDA device")
 # Powers of two are the same number in single precision, which a learning rate on the device has
@@ -30,7 +31,10 @@ class Pretended:
     def __init__(self) -> None:
         self.captured = self.replayed = 0
 
-    def __call__(self, function: Callable[[], dict[str, th.Tensor]]) -> tuple[Callable[[], object], dict[str, th.Tensor]]:
+    def __call__(
+        self, function: Callable[[], dict[str, th.Tensor]], device: th.device
+    ) -> tuple[Callable[[], object], dict[str, th.Tensor]]:
+        assert device == th.device("cpu")
         self.captured += 1
         results: dict[str, th.Tensor] = {}
 
@@ -105,8 +109,9 @@ def test_a_graph_follows_the_learning_rate() -> None:
 
 def test_an_optimizer_that_takes_no_part_is_told_apart() -> None:
     parameter = nn.Parameter(th.zeros(()))
-    assert can_be_captured([th.optim.Adam([parameter]), th.optim.RMSprop([parameter])])
-    assert not can_be_captured([th.optim.Adam([parameter]), th.optim.SGD([parameter])])
+    assert can_be_captured([th.optim.Adam([parameter]), th.optim.AdamW([parameter])])
+    for other in (th.optim.SGD, th.optim.RMSprop):  # no capturable kernel; none that is fused
+        assert not can_be_captured([th.optim.Adam([parameter]), other([parameter])])
 
 
 # Agents
@@ -155,6 +160,32 @@ def test_what_cannot_be_captured_is_not(options: dict[str, Any], pretended: Pret
     assert agent._n_updates > 30 and pretended.captured == 0
 
 
+class Subclass(ExperienceReplay):
+    pass
+
+
+@pytest.mark.parametrize(("intervention", "captures"), [(ExperienceReplay, True), (Subclass, False)])
+def test_a_subclass_has_to_say_that_it_can(intervention: Any, captures: bool, pretended: Pretended) -> None:
+    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[intervention(memory_size=100)])
+    agent.learn(50)
+    assert (pretended.captured > 0) == captures
+
+
+@pytest.mark.parametrize("name", ["gamma", "tau", "target_entropy", "parameter"])
+def test_what_a_graph_holds_on_to_is_watched(name: str, pretended: Pretended) -> None:
+    agent = tiny(ContinualSAC, tagged_sequence())
+    agent.learn(40)
+    assert pretended.captured == 1
+    agent.train(1, 16)
+    assert pretended.captured == 1
+    if name == "parameter":
+        agent.actor.mu.weight.data = agent.actor.mu.weight.data.clone()
+    else:
+        setattr(agent, name, getattr(agent, name) / 2)
+    agent.train(WARM_UP + 1, 16)
+    assert pretended.captured == 2
+
+
 def test_new_parameters_are_captured_anew(pretended: Pretended, tmp_path: Any) -> None:
     agent = tiny(ContinualSAC, tagged_sequence())
     agent.learn(40)
@@ -174,7 +205,7 @@ def test_new_parameters_are_captured_anew(pretended: Pretended, tmp_path: Any) -
 @needs_cuda
 def test_a_real_graph() -> None:
     values = th.zeros(3, device="cuda")
-    replay, results = capture_cuda_graph(lambda: {"sum": values.add_(1).sum()})
+    replay, results = capture_cuda_graph(lambda: {"sum": values.add_(1).sum()}, values.device)
     assert values.tolist() == [0, 0, 0]
     replay()
     replay()
@@ -182,10 +213,11 @@ def test_a_real_graph() -> None:
 
 
 @needs_cuda
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [*RUNS, "compiled"])
 def test_real_captured_runs_are_the_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    captured = learned(device="cuda", **RUNS[name])
+    options = RUNS.get(name, {"compile": True})
+    captured = learned(device="cuda", **options)
     monkeypatch.setattr(continual_sac, "CAPTURES_ON", "nothing")
-    plain = learned(device="cuda", **RUNS[name])
+    plain = learned(device="cuda", **options)
     for name_, tensor in parameters(plain).items():
         assert th.allclose(parameters(captured)[name_], tensor, rtol=1e-2, atol=1e-3), name_

@@ -484,6 +484,25 @@ def test_coefficients_are_saved(tmp_path: Any) -> None:
     assert th.equal(memory_of(loaded).sample(50).ent_coefs, memory_of(agent).sample(50).ent_coefs)
 
 
+@pytest.mark.parametrize(("saved", "loaded"), [("current", "own"), ("own", "current"), ("own", "own")])
+def test_the_option_may_change_when_a_model_is_loaded(tmp_path: Any, saved: str, loaded: str) -> None:
+    agent = tiny(NBSPSAC, tagged_sequence(), masking=False, replay_ent_coef=saved, replay_interval=2)
+    agent.learn(90)
+    agent.save(tmp_path / "model")
+    agent.save_replay_buffer(tmp_path / "buffer")
+    other = NBSPSAC.load(tmp_path / "model", env=tagged_sequence(), replay_ent_coef=loaded)
+    other.load_replay_buffer(tmp_path / "buffer")
+    kept = agent.hooks.find(ExperienceReplay).memory.ent_coefs
+    current = agent.log_ent_coef.exp().item()
+    memory = other.hooks.find(ExperienceReplay).memory
+    expected = {} if loaded == "current" else kept or {"red": pytest.approx(current)}
+    assert memory.ent_coefs == expected
+    other.learn(110, reset_num_timesteps=False)
+    assert set(memory.tasks) == {"red", "blue"} and set(memory.ent_coefs) == (
+        set() if loaded == "current" else {"red", "blue"}
+    )
+
+
 # Other options of NBSPSAC
 
 

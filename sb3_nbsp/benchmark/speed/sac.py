@@ -16,6 +16,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.logger import Logger
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
+from sb3_nbsp.algorithms.captured_step import WARM_UP
 from sb3_nbsp.benchmark.speed import arithmetic
 from sb3_nbsp.benchmark.speed.turns import Row, take_turns
 from sb3_nbsp.interventions import Interventions, Phase
@@ -163,6 +164,8 @@ def measure_on_cuda(net_arch: Sequence[int], rounds: int, steps: int) -> list[Ro
     :return: lines of the table
     """
     models = {name: make(cls, net_arch, "cuda") for name, cls in (("SB3", SAC), ("ours", ContinualSAC))}
+
+    steps = max(steps, WARM_UP + 1)
 
     def train(model: SAC) -> None:
         model.train(gradient_steps=steps, batch_size=BATCH)
