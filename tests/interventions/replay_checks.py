@@ -1,0 +1,50 @@
+"""Small agents with a memory, and made-up transitions to put into one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.buffers import ReplayBuffer
+from tagged_tasks import SERIAL, Spy, TaggedTask, tiny
+
+from sb3_nbsp import ContinualSAC
+from sb3_nbsp.interventions import ExperienceReplay
+from sb3_nbsp.interventions.task_memory import TaskMemory
+
+
+def replaying(env: Any, k: int = 10, size: int = 100, spy: Spy | None = None, **kwargs: Any) -> Any:
+    replay = ExperienceReplay(memory_size=size, replay_interval=k)
+    interventions = [replay] if spy is None else [spy, replay]
+    return tiny(ContinualSAC, env, interventions=interventions, **kwargs)
+
+
+def memory_of(agent: Any) -> TaskMemory | None:
+    return agent.interventions[-1].memory
+
+
+def rows_by_task(memory: TaskMemory) -> dict[str, np.ndarray]:
+    """Observations of each task, cut out by the numbers that the memory itself keeps."""
+    ends = np.cumsum(list(memory.tasks.values()))
+    return {
+        task: memory.observations[end - count : end] for (task, count), end in zip(memory.tasks.items(), ends, strict=True)
+    }
+
+
+def transitions(tag: float, first: int, number: int) -> dict[str, np.ndarray]:
+    """Made-up transitions that can be told apart."""
+    serial = np.arange(first, first + number, dtype=np.float32)
+    observations = np.stack([np.full(number, tag), serial * SERIAL, serial * 0, serial * 0], axis=1).astype(np.float32)
+    return {
+        "observations": observations,
+        "next_observations": observations + np.float32([0, SERIAL, 0, 0]),
+        "actions": np.stack([serial, -serial], axis=1).astype(np.float32),
+        "rewards": serial * 2,
+        "dones": (serial % 10 == 9).astype(np.float32),
+        "timeouts": (serial % 20 == 19).astype(np.float32),
+    }
+
+
+def empty_memory(capacity: int, seed: int = 0) -> TaskMemory:
+    like = ReplayBuffer(10, TaggedTask.observation_space, TaggedTask.action_space, device="cpu")
+    return TaskMemory(capacity, like, seed)
