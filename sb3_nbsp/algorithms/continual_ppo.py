@@ -16,7 +16,7 @@ from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_nbsp.algorithms.actor_rollouts import can_defer_values, deferred_values
-from sb3_nbsp.algorithms.fused_optimizers import set_fused
+from sb3_nbsp.algorithms.fused_optimizers import set_fused, take_step
 from sb3_nbsp.algorithms.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
 from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
 from sb3_nbsp.algorithms.policies import PPOCnnPolicy, PPOMlpPolicy, PPOMultiInputPolicy
@@ -152,7 +152,7 @@ class ContinualPPO(PersistentAlgorithm, PPO):
         # One optimizer moves both networks
         for network in NETWORKS:
             self.hooks.before_step(network)
-        self.policy.optimizer.step()
+        take_step(self.policy.optimizer)
         for network in reversed(NETWORKS):
             self.hooks.after_step(network)
         return True

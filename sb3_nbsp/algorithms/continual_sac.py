@@ -17,7 +17,7 @@ from stable_baselines3.sac.policies import SACPolicy
 
 from sb3_nbsp.algorithms.captured_step import CapturedStep, Step, can_be_captured
 from sb3_nbsp.algorithms.compiled_gradients import CompiledGradients
-from sb3_nbsp.algorithms.fused_optimizers import set_fused
+from sb3_nbsp.algorithms.fused_optimizers import set_fused, take_step
 from sb3_nbsp.algorithms.gradients import AutogradGradients, SACGradients
 from sb3_nbsp.algorithms.mlp_gradients import MlpGradients, can_use_mlp_gradients
 from sb3_nbsp.algorithms.phases import PhasedAlgorithm, reset_optimizer
@@ -256,7 +256,7 @@ class ContinualSAC(PhasedAlgorithm, SAC):
     def _step(self, network: Network, optimizer: th.optim.Optimizer) -> None:
         """What the optimizer does, and the interventions make of it."""
         self.hooks.before_step(network)
-        optimizer.step()
+        take_step(optimizer)
         self.hooks.after_step(network)
 
     def _make_step(self) -> Step:
@@ -303,7 +303,7 @@ class ContinualSAC(PhasedAlgorithm, SAC):
             ent_coef = th.exp(self.log_ent_coef.detach())
             assert isinstance(self.target_entropy, float)
             records["ent_coef_loss"] = gradients.ent_coef_loss(self.log_ent_coef, log_prob, self.target_entropy)
-            self.ent_coef_optimizer.step()
+            take_step(self.ent_coef_optimizer)
         records["ent_coef"] = ent_coef
         return ent_coef
 

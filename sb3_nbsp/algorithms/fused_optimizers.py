@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch as th
+from torch.optim import optimizer as torch_optimizer
+
+# What the fused kernel would need further arguments for
+_OPTIONS = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
 
 
 def set_fused(optimizers: Iterable[th.optim.Optimizer], fused: bool) -> None:
@@ -23,3 +28,61 @@ def set_fused(optimizers: Iterable[th.optim.Optimizer], fused: bool) -> None:
         for parameter, state in optimizer.state.items():
             if fused and "step" in state:  # the fused kernel wants it beside the parameter
                 state["step"] = state["step"].to(parameter.device, th.float32)
+
+
+@th.no_grad()
+def take_step(optimizer: th.optim.Optimizer) -> None:
+    """
+    ``optimizer.step()``, bit for bit. Adam's fused kernel is called directly where nothing else can be meant: for
+    small networks on a CPU, PyTorch's way to the kernel takes longer than the kernel.
+
+    :param optimizer: any
+    """
+    if not _is_plain_fused_adam(optimizer):
+        optimizer.step()
+        return
+    (group,) = optimizer.param_groups
+    parameters: list[th.Tensor] = group["params"]
+    states = [optimizer.state[parameter] for parameter in parameters]
+    steps, means, squares = ([state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq"))
+    th._foreach_add_(steps, th.ones(()))
+    beta1, beta2 = group["betas"]
+    th._fused_adam_(
+        parameters,
+        [parameter.grad for parameter in parameters],
+        means,
+        squares,
+        [],
+        steps,
+        lr=group["lr"],
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+def _is_plain_fused_adam(optimizer: Any) -> bool:
+    """On a CPU, and nobody has hooked into the step."""
+    if type(optimizer) is not th.optim.Adam or len(optimizer.param_groups) != 1:
+        return False
+    (group,) = optimizer.param_groups
+    return (
+        group["fused"] is True
+        and not any(group[option] for option in _OPTIONS)
+        and all(type(number) is float for number in (group["lr"], *group["betas"]))
+        and "step" not in vars(optimizer)  # a scheduler of PyTorch's replaces it
+        and not optimizer._optimizer_step_pre_hooks
+        and not optimizer._optimizer_step_post_hooks
+        and not torch_optimizer._global_optimizer_pre_hooks
+        and not torch_optimizer._global_optimizer_post_hooks
+        and all(_can_step(parameter, optimizer.state) for parameter in group["params"])
+        and len({parameter.dtype for parameter in group["params"]}) == 1
+    )
+
+
+def _can_step(parameter: th.Tensor, state: Any) -> bool:
+    """It has a gradient to step along, and has stepped before."""
+    return parameter.grad is not None and parameter.device.type == "cpu" and bool(state.get(parameter))

@@ -155,7 +155,7 @@ class MlpGradients(SACGradients):
         observations = self._inputs(data.next_observations)
         sample = self._actor.sample(observations)
         inputs = th.cat([observations, sample.actions], dim=1)
-        q_values = th.cat([target.forward(inputs)[-1] for target in self._targets], dim=1)
+        q_values = th.cat([target.outputs(inputs) for target in self._targets], dim=1)
         return q_values.amin(dim=1, keepdim=True) - ent_coef * sample.log_prob
 
     @th.no_grad()
