@@ -49,7 +49,7 @@ def take_step(optimizer: th.optim.Optimizer) -> None:
     beta1, beta2 = group["betas"]
     th._fused_adam_(
         parameters,
-        [parameter.grad for parameter in parameters],
+        [parameter.grad for parameter in parameters if parameter.grad is not None],  # none is None
         means,
         squares,
         [],

@@ -64,7 +64,7 @@ def record_activations(
     forward: Callable[..., object],
     inputs: Sequence[th.Tensor],
     layers: Sequence[NeuronLayer],
-    batch_size: int = 4096,
+    batch_size: int = 512,
     read: Callable[[NeuronLayer, th.Tensor], th.Tensor] = neuron_activations,
 ) -> th.Tensor:
     """
@@ -83,9 +83,15 @@ def record_activations(
     def record(index: int, output: th.Tensor) -> None:
         recorded[index] = read(layers[index], output)
 
-    rows = []
+    result: th.Tensor | None = None
+    filled = 0
     with th.no_grad(), observed(layers, record):
         for batch in zip(*(tensor.split(batch_size) for tensor in inputs), strict=True):
             forward(*batch)
-            rows.append(th.cat([recorded[i] for i in range(len(layers))], dim=1))
-    return th.cat(rows)
+            parts = [recorded[i] for i in range(len(layers))]
+            if result is None:
+                result = parts[0].new_empty(len(inputs[0]), sum(part.shape[1] for part in parts))
+            th.cat(parts, dim=1, out=result[filled : filled + len(parts[0])])
+            filled += len(parts[0])
+    assert result is not None
+    return result

@@ -26,11 +26,13 @@ def goal_oriented_score(activations: th.Tensor, goal_metric: th.Tensor, exclude_
     :return: Score(N) in [0.5, 1], shape (neurons,)
     """
     n_steps = len(activations)
-    above = (activations > _mean(activations)).float()
+    mean = _mean(activations)
     success = goal_metric.double() > goal_metric.double().mean()
-    # Both true, and a true, in one pass: whole numbers, which even single precision holds up to 16 million steps
-    counted = th.stack([success.to(above), th.ones_like(above[:, 0])]) @ above
-    both, above_mean = counted.double()
+    # What counts the steps where both hold, and those where a is above its mean
+    weights = th.stack([success, th.ones_like(success)], dim=1).to(activations)
+    parts = zip(_in_parts(weights), _in_parts(activations), strict=True)
+    counted = [weight.t() @ th.gt(part, mean, out=th.empty_like(part)) for weight, part in parts]
+    both, above_mean = th.stack(counted).sum(dim=0, dtype=th.float64)
     r_over = (2 * both - above_mean + n_steps - success.sum()) / n_steps
     score = th.maximum(r_over, 1 - r_over)
     if exclude_dead:
@@ -38,10 +40,15 @@ def goal_oriented_score(activations: th.Tensor, goal_metric: th.Tensor, exclude_
     return score
 
 
+def _in_parts(activations: th.Tensor) -> Sequence[th.Tensor]:
+    """Some steps at a time: what is made of them stays in a processor's cache, which takes a quarter of the time."""
+    return activations.split(64)
+
+
 def _mean(activations: th.Tensor) -> th.Tensor:
     """Over the steps; summed in double precision, because the mean of a constant must be that constant."""
-    total = sum(part.double().sum(dim=0) for part in activations.split(256))  # parts that fit into a processor's cache
-    return th.as_tensor(total / len(activations)).to(activations.dtype)
+    total = th.stack([part.double().sum(dim=0) for part in _in_parts(activations)]).sum(dim=0)
+    return (total / len(activations)).to(activations.dtype)
 
 
 def dead_neurons(activations: th.Tensor) -> th.Tensor:
@@ -51,7 +58,12 @@ def dead_neurons(activations: th.Tensor) -> th.Tensor:
     :param activations: shape (T, neurons)
     :return: boolean tensor of shape (neurons,)
     """
-    return activations.amax(dim=0) == activations.amin(dim=0)
+    candidates = th.arange(activations.shape[1], device=activations.device)
+    for part in _in_parts(activations):  # mostly, the first few steps rule out all
+        candidates = candidates[(part[:, candidates] == activations[0, candidates]).all(dim=0)]
+        if len(candidates) == 0:
+            break
+    return th.zeros(activations.shape[1], dtype=th.bool, device=activations.device).index_fill_(0, candidates, True)
 
 
 def activation_score(activations: th.Tensor) -> th.Tensor:
