@@ -41,7 +41,8 @@ def filled(cls: type, env: Any = None, **kwargs: Any) -> Any:
     rng = np.random.default_rng(1)
     for name in ("observations", "next_observations", "actions", "rewards"):
         array = getattr(agent.replay_buffer, name)
-        array[:] = rng.standard_normal(array.shape)
+        is_image = array.dtype == np.uint8
+        array[:] = rng.integers(0, 256, array.shape) if is_image else rng.standard_normal(array.shape)
     agent.replay_buffer.actions[:] = np.tanh(agent.replay_buffer.actions)
     agent.replay_buffer.dones[:] = rng.random(agent.replay_buffer.dones.shape) < 0.1
     agent.replay_buffer.full = True
@@ -139,12 +140,24 @@ CASES: dict[str, dict[str, Any]] = {
     "RMSprop": {"policy_kwargs": {"net_arch": [8, 8], "optimizer_class": th.optim.RMSprop}},
     "n_steps": {"n_steps": 3},
 }
+CNN: dict[str, Any] = {"policy": "CnnPolicy", "buffer_size": 60}
+SMALL_CNN: dict[str, Any] = {"net_arch": [8], "features_extractor_kwargs": {"features_dim": 16}}
+# What the gradients by hand do not know
+AUTOGRAD_CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "gSDE": (Wide, {"use_sde": True}),
+    "gSDE, fixed": (Wide, {"use_sde": True, "ent_coef": 0.2, "target_update_interval": 2}),
+    "gSDE, n_steps": (Wide, {"use_sde": True, "n_steps": 3}),
+    "images": (ImageTask, {**CNN, "policy_kwargs": SMALL_CNN}),
+    "images, fixed": (ImageTask, {**CNN, "policy_kwargs": SMALL_CNN, "ent_coef": 0.2, "target_update_interval": 2}),
+    "images, one critic, n_steps": (ImageTask, {**CNN, "policy_kwargs": {**SMALL_CNN, "n_critics": 1}, "n_steps": 3}),
+    "images, shared extractor": (ImageTask, {**CNN, "policy_kwargs": {**SMALL_CNN, "share_features_extractor": True}}),
+}
 
 
-def assert_same_updates(cls: type, env: Callable[[], Any], tolerance: float, **kwargs: Any) -> None:
+def assert_same_updates(cls: type, env: Callable[[], Any], tolerance: float, by_hand: bool = True, **kwargs: Any) -> None:
     theirs, ours = filled(SAC, env(), **copy.deepcopy(kwargs)), filled(cls, env(), **copy.deepcopy(kwargs))
     start = parameters(theirs)
-    assert ours._has_mlp_gradients()
+    assert ours._has_mlp_gradients() == by_hand
     states = []
     for agent in (theirs, ours):
         th.manual_seed(5)
@@ -171,6 +184,13 @@ def test_ten_updates_are_those_of_sb3(name: str, cls: type) -> None:
     own: dict[str, Any] = {"replay": False} if cls is NBSPSAC and name == "n_steps" else {}
     agent = (lambda *args, **kwargs: NBSPSAC(*args, **kwargs, **own)) if own else cls
     assert_same_updates(agent, Wide, 1e-8, **CASES[name])  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("name", AUTOGRAD_CASES)
+def test_ten_updates_with_autograd_are_those_of_sb3(name: str) -> None:
+    env, options = AUTOGRAD_CASES[name]
+    assert_same_updates(ContinualSAC, env, 1e-8, by_hand=False, **options)
 
 
 def normalized() -> VecNormalize:
