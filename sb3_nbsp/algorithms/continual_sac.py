@@ -218,7 +218,7 @@ class ContinualSAC(PhasedAlgorithm, SAC):
 
     def _gradient_step(self, gradients: SACGradients, data: ReplayBufferSamples, update_targets: bool) -> dict[str, th.Tensor]:
         """
-        One gradient step of SAC with the interventions' hooks in it (NBSP, Algorithm 2, lines 11 to 17).
+        One gradient step of SAC with the interventions' hooks in it (NBSP, Algorithm 2, lines 12 to 16).
 
         :param gradients: of the losses
         :param data: the batch

@@ -30,7 +30,6 @@ def set_fused(optimizers: Iterable[th.optim.Optimizer], fused: bool) -> None:
                 state["step"] = state["step"].to(parameter.device, th.float32)
 
 
-@th.no_grad()
 def take_step(optimizer: th.optim.Optimizer) -> None:
     """
     ``optimizer.step()``, bit for bit. Adam's fused kernel is called directly where nothing else can be meant: for
@@ -38,14 +37,19 @@ def take_step(optimizer: th.optim.Optimizer) -> None:
 
     :param optimizer: any
     """
-    if not _is_plain_fused_adam(optimizer):
+    if _is_plain_fused_adam(optimizer):
+        _call_kernel(optimizer)
+    else:
         optimizer.step()
-        return
+
+
+@th.no_grad()
+def _call_kernel(optimizer: th.optim.Optimizer) -> None:
     (group,) = optimizer.param_groups
     parameters: list[th.Tensor] = group["params"]
     states = [optimizer.state[parameter] for parameter in parameters]
     steps, means, squares = ([state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq"))
-    th._foreach_add_(steps, th.ones(()))
+    th._foreach_add_(steps, th.ones((), device="cpu"))
     beta1, beta2 = group["betas"]
     th._fused_adam_(
         parameters,

@@ -167,7 +167,9 @@ def _watched(networks: Sequence[ScoredNetwork]) -> Iterator[Neurons]:
 
     def watch(layer: NeuronLayer, active: th.Tensor) -> Any:
         def hook(_module: nn.Module, _inputs: object, output: th.Tensor) -> None:
-            active.logical_or_((output.detach().transpose(0, 1).reshape(layer.n_neurons, -1) != 0).any(1).cpu())
+            # The features of a CReLU neuron j are j and n + j
+            features = output.detach().transpose(0, 1).reshape(layer.features_per_neuron, layer.n_neurons, -1)
+            active.logical_or_((features != 0).any(2).any(0).cpu())
 
         return layer.activation.register_forward_hook(hook)
 

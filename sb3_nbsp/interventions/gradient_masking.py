@@ -58,7 +58,8 @@ class GradientMasking(OffPolicyIntervention):
     :param goal_metric: q(t): "step_success", "episode_success", "episode_return", a function of
         (reward, done, info) of a step, or "auto": the step's success where the environment reports
         ``info["success"]`` (or ``"is_success"``), the episode's return elsewhere
-    :param exclude_dead: never select a neuron that is constant over the window; False is the literal formula
+    :param exclude_dead: never select a neuron that is constant over the window; False is the literal formula. "weight"
+        and "random" look at no steps, so that they may select it
     :raises ValueError: if an option is out of its range
     """
 

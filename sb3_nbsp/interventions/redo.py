@@ -25,7 +25,7 @@ class ReDo(PeriodicReset):
     most τ.
 
     Papers: The Dormant Neuron Phenomenon in Deep Reinforcement Learning (Sokar et al., 2023); Stay Hungry, Keep Learning:
-    Sustainable Plasticity for Deep Reinforcement Learning (appendix A.2, tables 3 and 4).
+    Sustainable Plasticity for Deep Reinforcement Learning (appendices A.1 and A.2, tables 3 and 4).
 
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]; without effect if there is a

@@ -149,3 +149,20 @@ def test_other_optimizers_take_their_own_step(cls: type[th.optim.Optimizer], cal
             step(optimizer)
     assert all(map(th.equal, ours.parameters(), theirs.parameters()))
     assert calls.count("kernel") == 0
+
+
+class Asks(th.optim.Optimizer):
+    """Asks for gradients of its own, as second-order methods do."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {})
+        self.answers: list[bool] = []
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.answers.append(th.is_grad_enabled())
+
+
+def test_an_optimizer_of_somebody_s_own_may_use_autograd() -> None:
+    optimizer = Asks(network().parameters())
+    take_step(optimizer)
+    assert optimizer.answers == [True]

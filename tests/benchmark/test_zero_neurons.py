@@ -20,6 +20,7 @@ from sb3_nbsp.benchmark.zero_neurons import Zeroed, add_arguments, load_model, m
 from sb3_nbsp.interventions import GradientMasking
 from sb3_nbsp.interventions.networks import scored_networks
 from sb3_nbsp.neurons import zeroed
+from sb3_nbsp.neurons.crelu import CReLU
 
 pytest.importorskip("metaworld")
 
@@ -165,6 +166,19 @@ def test_dead_neurons_are_not_drawn_for_the_control(trained: Path) -> None:
         model.predict(np.zeros((2, 39), dtype=np.float32), deterministic=True)
     assert not active["actor"][3] and active["actor"][4] and len(active["actor"]) == 32
     assert active["qf0"].all(), "the critic was not asked"
+
+
+def test_a_crelu_neuron_is_dead_if_both_its_features_are() -> None:
+    env = make_sequence("MW-Cycle-v0", ENV_KWARGS)
+    model = NBSPSAC("MlpPolicy", env, policy_kwargs={"net_arch": [4], "activation_fn": CReLU})
+    networks = [network for network in scored_networks(model) if network.name == "actor"]
+    with th.no_grad():
+        layer = networks[0].layers[0].linear
+        layer.weight.zero_()
+        layer.bias.copy_(th.tensor([0.0, 1.0, 0.0, -1.0]))
+    with module._watched(networks) as active:
+        model.predict(np.zeros((2, 39), dtype=np.float32), deterministic=True)
+    assert active["actor"].tolist() == [False, True, False, True]
 
 
 def test_shared_task_names_are_one_task(trained: Path) -> None:
