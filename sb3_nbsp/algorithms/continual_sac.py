@@ -278,7 +278,7 @@ class ContinualSAC(PhasedAlgorithm, SAC):
         networks = self.actor, self.critic, self.critic_target
         gradients: SACGradients
         if self._has_mlp_gradients():
-            gradients = MlpGradients(*networks, by_rows=self.device.type == "cpu" and not self.compile)
+            gradients = MlpGradients(*networks)
         else:
             gradients = AutogradGradients(*networks, self.hooks)
         return CompiledGradients(gradients) if self.compile else gradients

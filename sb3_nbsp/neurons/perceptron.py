@@ -141,22 +141,18 @@ class Perceptron:
         for parameter, found in zip(self.parameters(), self.gradients(gradient, signals), strict=True):
             parameter.grad = found
 
-    def input_gradient(
-        self, gradient: th.Tensor, signals: Sequence[th.Tensor], first: int, rows: th.Tensor | None = None
-    ) -> th.Tensor:
+    def input_gradient(self, gradient: th.Tensor, signals: Sequence[th.Tensor], first: int) -> th.Tensor:
         r"""
         Gradient with respect to the last inputs; those of the parameters are not computed.
 
-        :param gradient: with respect to the last outputs, for the chosen samples, shape (chosen, outputs)
+        :param gradient: with respect to the last outputs, shape (batch, outputs)
         :param signals: what :meth:`forward` returned
         :param first: index of the first input that matters
-        :param rows: indices of the chosen samples, shape (chosen,); None for all
-        :return: shape (chosen, inputs - first)
+        :return: shape (batch, inputs - first)
         """
         for i in reversed(range(len(self.layers))):
             layer = self.layers[i]
-            outputs = signals[i + 1] if rows is None else signals[i + 1].index_select(0, rows)
-            gradient = layer.before_activation(gradient, outputs)
+            gradient = layer.before_activation(gradient, signals[i + 1])
             gradient = gradient @ (layer.weight if i > 0 else layer.weight[:, first:])
         return gradient
 

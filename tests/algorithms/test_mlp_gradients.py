@@ -92,11 +92,7 @@ def test_gradients_are_those_of_autograd(
     assert (log_std > 2).any() and (log_std < 2).any()  # clamped for some samples only
     results = []
     networks = agent.actor, agent.critic, agent.critic_target
-    for gradients in (
-        MlpGradients(*networks),
-        MlpGradients(*networks, by_rows=False),
-        AutogradGradients(*networks, agent.hooks),
-    ):
+    for gradients in (MlpGradients(*networks), AutogradGradients(*networks, agent.hooks)):
         th.manual_seed(3)
         log_prob = gradients.sample_actions(data)
         ent_coef_loss = gradients.ent_coef_loss(agent.log_ent_coef, log_prob, -2.5)
@@ -111,10 +107,9 @@ def test_gradients_are_those_of_autograd(
         ent_coef_grad = {"log_ent_coef": agent.log_ent_coef.grad.clone()}
         assert ent_coef_loss == pytest.approx((agent.log_ent_coef * ent_coef_grad["log_ent_coef"]).item(), abs=1e-12)
         results.append((losses, of_critic, grads(agent.actor), ent_coef_grad, th.get_rng_state()))
-    for result in results[:2]:
-        for ours, theirs in zip(result[:4], results[2][:4], strict=True):
-            assert_close(ours, theirs, 1e-10)
-        assert th.equal(result[4], results[2][4])
+    for ours, theirs in zip(*(result[:4] for result in results), strict=True):
+        assert_close(ours, theirs, 1e-10)
+    assert th.equal(results[0][4], results[1][4])
 
 
 @pytest.mark.usefixtures("double_precision")

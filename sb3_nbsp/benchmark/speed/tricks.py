@@ -11,7 +11,6 @@ from stable_baselines3 import PPO
 
 from sb3_nbsp import ContinualPPO, ContinualSAC
 from sb3_nbsp.algorithms.fused_optimizers import set_fused
-from sb3_nbsp.algorithms.mlp_gradients import MlpGradients
 from sb3_nbsp.algorithms.ppo_gradients import AutogradPPOGradients
 from sb3_nbsp.benchmark.speed import ppo, sac
 from sb3_nbsp.benchmark.speed.turns import Row, take_turns
@@ -27,18 +26,10 @@ def sac_without() -> dict[str, Callable[[Any], None]]:
     def by_hand(model: ContinualSAC) -> None:
         model._has_mlp_gradients = lambda: False  # type: ignore[method-assign]
 
-    def one_critic(model: ContinualSAC) -> None:
-        networks = model.actor, model.critic, model.critic_target
-        model._make_gradients = lambda: MlpGradients(*networks, by_rows=False)  # type: ignore[method-assign]
-
     def fused_adam(model: ContinualSAC) -> None:
         set_fused(model._optimizers(), False)
 
-    return {
-        "gradients by hand": by_hand,
-        "the actor's loss through one critic per sample": one_critic,
-        "fused Adam": fused_adam,
-    }
+    return {"gradients by hand": by_hand, "fused Adam": fused_adam}
 
 
 def ppo_without() -> dict[str, Callable[[Any], None]]:
