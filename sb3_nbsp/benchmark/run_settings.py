@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import difflib
+import inspect
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,9 +13,11 @@ from typing import Any
 
 from sb3_nbsp.benchmark.machine import machine, versions
 from sb3_nbsp.files import atomic_write, read_json_object
-from sb3_nbsp.zoo.algos import read_hyperparams
+from sb3_nbsp.zoo.algos import ALGOS, PLAIN, read_hyperparams
 
 FILE = "config.json"
+# What a YAML file says beside the arguments of the agent
+BESIDE_THE_AGENT = {"n_timesteps", "normalize"}
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,9 @@ class RunSettings:
         :param n_eval_episodes: see :class:`RunSettings`
         :param save_freq: see :class:`RunSettings`
         :return: the settings
-        :raises ValueError: if there is no such algorithm, or a value is not plain
+        :raises ValueError: if there is no such algorithm, it has no such hyper-parameter, or a value is not plain
         """
+        _check_names(algo, hyperparams or {})
         options = plain({**read_hyperparams(algo, env_id), **(hyperparams or {})})
         if not isinstance(options.get("policy_kwargs", {}), dict):
             raise ValueError(
@@ -109,6 +114,20 @@ class RunSettings:
                 )
         content = {**asdict(self), "versions": versions(), "machine": machine()}
         atomic_write(folder / FILE, json.dumps(content, indent=2) + "\n")
+
+
+def _check_names(algo: str, hyperparams: dict[str, Any]) -> None:
+    cls = {**ALGOS, **PLAIN}.get(algo)
+    if cls is None:
+        return  # reading the YAML file says so
+    # Subclasses hand on what they do not name themselves
+    makers = [vars(each)["__init__"] for each in cls.__mro__ if "__init__" in vars(each)]
+    names = {name for maker in makers for name in inspect.signature(maker).parameters}
+    for name in hyperparams:
+        if name not in names | BESIDE_THE_AGENT:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"{algo} has no hyper-parameter {name!r}{hint}")
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:

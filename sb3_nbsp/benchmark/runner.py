@@ -31,8 +31,11 @@ def run_plan(plan: StoredPlan, folder: Path, launcher: Launcher, console: Consol
     :param launcher: computes them
     :param console: what to show the progress on
     :return: the runs that failed
-    :raises ValueError: if the folder holds a comparison with other settings
+    :raises ValueError: if the folder holds a comparison with other settings, or a run cannot have its settings
     """
+    cells = plan.cells(folder)
+    for cell in cells:
+        plan.resolved(cell)  # a wrong name is found before anything is written
     plan.save(folder)
     cells = plan.cells(folder)
     _check_done(plan, [cell for cell in cells if _is_done(cell)])

@@ -197,7 +197,8 @@ def load_model(path: str | os.PathLike[str]) -> tuple[NBSPSAC, Path, dict[str, A
     path = Path(path)
     zip_file, config_file = (path / "model.zip", path / "config.json") if path.is_dir() else (path, None)
     if not zip_file.is_file():
-        raise ValueError(f"There is no model {zip_file}" + (": the run has not finished" if path.is_dir() else ""))
+        why = ": it was deleted, or the run has not finished" if path.is_dir() else ""
+        raise ValueError(f"There is no model {zip_file}{why}")
     config = read_json_object(config_file) if config_file is not None and config_file.exists() else {}
     return NBSPSAC.load(zip_file, device="cpu"), zip_file, config
 

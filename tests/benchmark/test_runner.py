@@ -14,6 +14,7 @@ from rich.console import Console
 from small_comparison import (
     EPISODE_ENDS,
     METHODS,
+    SMALL,
     kill,
     outcome,
     processes_of,
@@ -125,15 +126,15 @@ def test_what_is_done_is_not_done_again(uninterrupted, tmp_path):
 
 
 def test_a_run_that_fails_says_why_and_the_others_go_on(tmp_path):
-    """Plain SAC knows no skill_proportion."""
-    plan = small_plan(["continual_sac", "nbsp_sac"])
+    """There are no n-step returns with a memory."""
+    plan = small_plan(["nbsp_sac", "nbsp_masks_only"], hyperparams={**SMALL["hyperparams"], "n_steps": 3})
     output = run(plan, tmp_path, expected=1)
-    assert "continual_sac, seed 1: failed:" in output
-    assert "unexpected keyword argument" in output and "TypeError" in output
+    assert "nbsp_sac, seed 1: failed:" in output
+    assert "n_steps=3 needs transitions" in output and "ValueError" in output
     results = load_results(tmp_path)
-    assert [each.cell.method for each in results.runs] == ["nbsp_sac"]
+    assert [each.cell.method for each in results.runs] == ["nbsp_masks_only"]
     ((cell, reason),) = results.left_out
-    assert cell.method == "continual_sac" and reason.startswith("failed: TypeError")
+    assert cell.method == "nbsp_sac" and reason.startswith("failed: ValueError")
 
 
 @pytest.mark.parametrize(
@@ -142,6 +143,8 @@ def test_a_run_that_fails_says_why_and_the_others_go_on(tmp_path):
         (["--methods", "nbsp"], "There is no method 'nbsp'"),
         (["--sequence", "CoffeeButton"], "There is no sequence 'CoffeeButton'"),
         (["--preset", "phone"], "There is no preset 'phone'; presets: laptop, paper"),
+        (["--hyperparams", "mask_tpye:hard"], "nbsp_sac has no hyper-parameter 'mask_tpye'; did you mean mask_type?"),
+        (["--methods", "continual_sac", "--hyperparams", "mask_type:hard"], "has no hyper-parameter 'mask_type'"),
         (["--jobs", "0"], "jobs must be at least 1, not 0"),
         (["--launcher", "ray", "--cpus-per-run", "0"], "at least one core"),
     ],

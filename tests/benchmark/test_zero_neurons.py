@@ -230,7 +230,7 @@ def test_a_model_that_is_none(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"There is no model .*nowhere"):
         run_main(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"model\.zip: the run has not finished"):
+    with pytest.raises(ValueError, match=r"model\.zip: it was deleted, or the run has not finished"):
         run_main(tmp_path / "empty")
     (run / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json is damaged"):
