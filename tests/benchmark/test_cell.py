@@ -211,12 +211,12 @@ def test_with_gsde_too_it_ends_as_if_it_had_not_been_killed(tmp_path, monkeypatc
 
 
 def test_a_setting_that_did_not_work_can_be_mended(tmp_path):
-    with pytest.raises(TypeError, match="batch_sze"):
-        run_cell(**{**settings("sac", tmp_path), "hyperparams": {**SAC, "batch_sze": 32}})
-    assert "batch_sze" in (tmp_path / "error.txt").read_text()
+    with pytest.raises(ValueError, match="NoPolicy"):
+        run_cell(**{**settings("sac", tmp_path), "hyperparams": {**SAC, "policy": "NoPolicy"}})
+    assert "NoPolicy" in (tmp_path / "error.txt").read_text()
     result = run_cell(**settings("sac", tmp_path))
     assert result["steps"] == 800 and not (tmp_path / "error.txt").exists()
-    assert "batch_sze" not in (tmp_path / "config.json").read_text()
+    assert "NoPolicy" not in (tmp_path / "config.json").read_text()
 
 
 def test_a_new_error_takes_the_place_of_the_old_one(killed, tmp_path):
