@@ -33,8 +33,7 @@ def run_plan(plan: StoredPlan, folder: Path, launcher: Launcher, console: Consol
     :return: the runs that failed
     :raises ValueError: if the folder holds a comparison with other settings, or a run cannot have its settings
     """
-    cells = plan.cells(folder)
-    for cell in cells:
+    for cell in plan.cells(folder):
         plan.resolved(cell)  # a wrong name is found before anything is written
     plan.save(folder)
     cells = plan.cells(folder)
