@@ -10,7 +10,7 @@ import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_nbsp.algorithms.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
+from sb3_nbsp.interventions.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
 
 _BATCH = 512
 
@@ -25,7 +25,7 @@ def deferred_values(policy: ActorCriticPolicy, buffer: RolloutBuffer, n_envs: in
     So SB3's own loop collects the rollout. A callback that looks at its local variables ``values`` and ``log_probs`` in
     the midst of it sees zeros; when the rollout ends, the buffer is as it would be otherwise, up to rounding.
 
-    :param policy: one of which :func:`~sb3_nbsp.algorithms.mlp_actor_critic.is_mlp_actor_critic` is true
+    :param policy: one of which :func:`~sb3_nbsp.interventions.mlp_actor_critic.is_mlp_actor_critic` is true
     :param buffer: SB3's rollout buffer
     :param n_envs: number of environments
     """

@@ -16,14 +16,14 @@ from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_nbsp.algorithms.actor_rollouts import can_defer_values, deferred_values
-from sb3_nbsp.algorithms.fused_optimizers import set_fused, take_step
-from sb3_nbsp.algorithms.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
 from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
 from sb3_nbsp.algorithms.policies import PPOCnnPolicy, PPOMlpPolicy, PPOMultiInputPolicy
 from sb3_nbsp.algorithms.ppo_gradients import AutogradPPOGradients, PPOGradients, PPOObjective
 from sb3_nbsp.algorithms.ppo_mlp_gradients import MlpPPOGradients
 from sb3_nbsp.interventions import Intervention, Interventions
 from sb3_nbsp.interventions.base import NETWORKS, check_interventions, check_option
+from sb3_nbsp.interventions.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
+from sb3_nbsp.neurons.fused_optimizers import set_fused, take_step
 
 SelfContinualPPO = TypeVar("SelfContinualPPO", bound="ContinualPPO")
 

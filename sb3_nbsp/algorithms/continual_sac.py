@@ -17,13 +17,13 @@ from stable_baselines3.sac.policies import SACPolicy
 
 from sb3_nbsp.algorithms.captured_step import CapturedStep, Step, can_be_captured
 from sb3_nbsp.algorithms.compiled_gradients import CompiledGradients
-from sb3_nbsp.algorithms.fused_optimizers import set_fused, take_step
 from sb3_nbsp.algorithms.gradients import AutogradGradients, SACGradients
 from sb3_nbsp.algorithms.mlp_gradients import MlpGradients, can_use_mlp_gradients
 from sb3_nbsp.algorithms.phases import PhasedAlgorithm, reset_optimizer
 from sb3_nbsp.algorithms.policies import SACCnnPolicy, SACMlpPolicy, SACMultiInputPolicy
 from sb3_nbsp.interventions import Intervention, Interventions
 from sb3_nbsp.interventions.base import Network, check_interventions, check_option, check_range
+from sb3_nbsp.neurons.fused_optimizers import set_fused, take_step
 
 # Type of device on which gradient steps are captured
 CAPTURES_ON = "cuda"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch as th
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
-from sb3_nbsp.algorithms.mlp_actor_critic import MlpActorCritic
 from sb3_nbsp.algorithms.ppo_gradients import PPOGradients, PPOObjective
+from sb3_nbsp.interventions.mlp_actor_critic import MlpActorCritic
 
 
 class MlpPPOGradients(PPOGradients):
     r"""
-    For perceptrons, see :func:`~sb3_nbsp.algorithms.mlp_actor_critic.is_mlp_actor_critic`. Equal to
+    For perceptrons, see :func:`~sb3_nbsp.interventions.mlp_actor_critic.is_mlp_actor_critic`. Equal to
     :class:`AutogradPPOGradients` up to rounding. The loss depends on the networks through the log-probabilities, the
     entropy and the values:
 
@@ -24,7 +24,7 @@ class MlpPPOGradients(PPOGradients):
             \frac{2 c_v}{B} (V_i - R_i) & \text{where } V_i \text{ was not clipped} \\ 0 & \text{elsewhere} \end{cases}
 
     Where r is within its range, the two sides of the minimum are equal, and it is the first that counts. From there on
-    it is up to the distribution of actions (:class:`~sb3_nbsp.algorithms.mlp_actor_critic.ActionDistribution`) and
+    it is up to the distribution of actions (:class:`~sb3_nbsp.interventions.mlp_actor_critic.ActionDistribution`) and
     to the networks (:class:`~sb3_nbsp.neurons.perceptron.Perceptron`).
 
     :param networks: the policy

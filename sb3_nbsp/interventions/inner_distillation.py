@@ -13,9 +13,9 @@ from sb3_nbsp.interventions.base import Intervention, check_range, own_seed
 from sb3_nbsp.interventions.networks import actor_network
 from sb3_nbsp.interventions.observations import training_observations
 from sb3_nbsp.interventions.policy_divergence import alpha_dkl, at_states, joined
+from sb3_nbsp.interventions.students import make_student
+from sb3_nbsp.neurons.fused_optimizers import take_step
 from sb3_nbsp.neurons.layers import NeuronLayer
-from sb3_nbsp.neurons.masks import mask_gradients
-from sb3_nbsp.neurons.perceptron import by_hand
 
 _FORWARD_BATCH = 512
 
@@ -84,23 +84,18 @@ class InnerDistillation(Intervention):
         self._states = training_observations(self.agent, self.distill_states, seed)
         self._was_training = self.agent.policy.training
         self.agent.policy.set_training_mode(False)
-        with by_hand(self.agent.policy):
-            self._teacher = self._act(self._states)
+        self._student = make_student(self.agent, self._network)
+        self._teacher = self._act(self._states)
 
     def after_renewal(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
         """Distil (Algorithm 1, the inner loop)."""
-        frozen = []
-        for layer, neurons in renewed:
-            mask = th.ones(layer.n_neurons)
-            mask[neurons.cpu()] = 0.0
-            frozen += [(parameter, mask) for _, parameter in layer.incoming()]
+        frozen = [(parameter, neurons) for layer, neurons in renewed for _, parameter in layer.incoming()]
         optimizer = th.optim.Adam(self._network.parameters, lr=self.distill_learning_rate, fused=True)
         generator = th.Generator().manual_seed(own_seed(self.agent, self._distillations, purpose=301))
-        with by_hand(self.agent.policy):
-            epochs, loss_before, loss = self._train(optimizer, frozen, generator)
+        epochs, loss_before, loss = self._train(optimizer, frozen, generator)
         optimizer.zero_grad()
         self.agent.policy.set_training_mode(self._was_training)  # neurons may be renewed in the midst of train()
-        del self._states, self._teacher
+        del self._states, self._teacher, self._student
         self._epochs += epochs
         self._distillations += 1
         self._record(epochs, loss_before, loss)
@@ -127,17 +122,14 @@ class InnerDistillation(Intervention):
         return epochs, loss_before, loss
 
     def _step(self, batch: th.Tensor, optimizer: th.optim.Optimizer, frozen: Sequence[tuple[Any, th.Tensor]]) -> None:
-        student = self._network.distribution(self._states[batch])
-        loss = alpha_dkl(at_states(self._teacher, batch), student, self.distill_alpha).mean()
-        optimizer.zero_grad()
-        loss.backward(inputs=self._network.parameters)
-        # Adam leaves alone what has never had a gradient
-        mask_gradients(frozen)
-        optimizer.step()
+        self._student.set_gradients(self._states[batch], at_states(self._teacher, batch), self.distill_alpha)
+        for parameter, neurons in frozen:  # Adam leaves alone what has never had a gradient
+            parameter.grad.index_fill_(0, neurons, 0.0)
+        take_step(optimizer)
 
     @th.no_grad()
     def _act(self, states: th.Tensor) -> list[Distribution]:
-        return joined([self._network.distribution(batch) for batch in states.split(_FORWARD_BATCH)])
+        return joined([self._student.act(batch) for batch in states.split(_FORWARD_BATCH)])
 
     def _loss(self) -> float:
         """Of equation 4, averaged over the states."""

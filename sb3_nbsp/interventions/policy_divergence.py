@@ -53,6 +53,50 @@ def _normal_divergence(old: Normal, new: Normal, alpha: float) -> th.Tensor:
     return (summands - 0.5).sum(1)
 
 
+def normal_gradient(old: Normal, new: Normal, alpha: float) -> tuple[th.Tensor, th.Tensor]:
+    r"""
+    Gradient of :func:`alpha_dkl` for Gaussians. With :math:`r = \sigma' / \sigma` and :math:`d = (\mu' - \mu) / \sigma`, a
+    dimension of the action has
+
+    .. math::
+        L = (2 \alpha - 1) \ln r - \tfrac12 + \tfrac\alpha2 \, \frac{1 + d^2}{r^2} + \tfrac{1 - \alpha}2 (r^2 + d^2)
+
+    so that
+
+    .. math::
+        \frac{\partial L}{\partial \mu'} = \frac d\sigma \left( \frac{\alpha}{r^2} + 1 - \alpha \right), \quad
+        \frac{\partial L}{\partial \ln \sigma'} = 2 \alpha - 1 - \alpha \, \frac{1 + d^2}{r^2} + (1 - \alpha) \, r^2
+
+    :param old: the teacher, :math:`\mu` and :math:`\sigma`, shape (states, actions)
+    :param new: the student, :math:`\mu'` and :math:`\sigma'`, shape (states, actions)
+    :param alpha: weight of the forward divergence
+    :return: with respect to :math:`\mu'` and :math:`\ln \sigma'`, each of shape (states, actions)
+    """
+    distance, square = (new.loc - old.loc) / old.scale, (new.scale / old.scale).square()
+    forward = alpha / square
+    mean_gradient = distance * (forward + (1 - alpha)) / old.scale
+    log_std_gradient = (2 * alpha - 1) - forward * (1 + distance.square()) + (1 - alpha) * square
+    return mean_gradient, log_std_gradient
+
+
+def categorical_gradient(old: Categorical, new: Categorical, alpha: float) -> th.Tensor:
+    r"""
+    Gradient of :func:`alpha_dkl` for categorical distributions: of probabilities p and, for logits l, p':
+
+    .. math::
+        \frac{\partial L}{\partial l_k} = \alpha (p'_k - p_k)
+        + (1 - \alpha) \, p'_k \left( \ln \frac{p'_k}{p_k} - D_{KL}(p' \parallel p) \right)
+
+    :param old: the teacher, p, shape (states, actions)
+    :param new: the student, p', shape (states, actions)
+    :param alpha: weight of the forward divergence
+    :return: shape (states, actions)
+    """
+    log_ratio = new.logits - old.logits  # both are normalized
+    divergence = (new.probs * log_ratio).sum(1, keepdim=True)
+    return alpha * (new.probs - old.probs) + (1 - alpha) * new.probs * (log_ratio - divergence)
+
+
 def _per_state(divergence: th.Tensor) -> th.Tensor:
     return divergence.flatten(1).sum(1) if divergence.dim() > 1 else divergence
 

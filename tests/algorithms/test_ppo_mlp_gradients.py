@@ -17,10 +17,10 @@ from test_equals_sb3_ppo import SMALL, BinaryTask
 from torch import nn
 
 from sb3_nbsp import CBPPPO, P3O, ContinualPPO, CyclePPO, ReDoPPO
-from sb3_nbsp.algorithms.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
 from sb3_nbsp.algorithms.ppo_gradients import AutogradPPOGradients, PPOObjective
 from sb3_nbsp.algorithms.ppo_mlp_gradients import MlpPPOGradients
 from sb3_nbsp.interventions import Intervention, Interventions, RecoveryTraining
+from sb3_nbsp.interventions.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
 from sb3_nbsp.neurons import CReLU
 
 BATCH = 32
@@ -129,8 +129,13 @@ class Penalty(Intervention):
         return None
 
 
+class OwnDefaults(ActorCriticPolicy):
+    """Its forward pass is SB3's."""
+
+
 class OwnPolicy(ActorCriticPolicy):
-    pass
+    def evaluate_actions(self, *args: Any) -> Any:
+        return super().evaluate_actions(*args)
 
 
 class OwnExtractor(FlattenExtractor):
@@ -201,6 +206,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], type]] = {
     "not fused": ({"fused": False}, AutogradPPOGradients),
     "CBP watches activations": ({"cls": CBPPPO}, AutogradPPOGradients),
     "penalty": ({"interventions": [Harmless(), Penalty()]}, AutogradPPOGradients),
+    "subclass with SB3's forward pass": ({"policy": OwnDefaults}, MlpPPOGradients),
     "own policy": ({"policy": OwnPolicy}, AutogradPPOGradients),
     "gSDE": ({"use_sde": True}, AutogradPPOGradients),
     "CReLU": (arch(activation_fn=CReLU), AutogradPPOGradients),

@@ -10,7 +10,7 @@ import torch as th
 from torch.distributions import Bernoulli, Beta, Categorical, Distribution, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
-from sb3_nbsp.interventions.policy_divergence import alpha_dkl, at_states, joined
+from sb3_nbsp.interventions.policy_divergence import alpha_dkl, at_states, categorical_gradient, joined, normal_gradient
 
 N_SAMPLES = 200_000
 
@@ -75,6 +75,40 @@ def test_by_hand() -> None:
     forward = 0.5 * math.log(2) + 0.5 * math.log(2 / 3)
     backward = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
     assert alpha_dkl(teacher, student, 0.4).tolist() == pytest.approx([0.4 * forward + 0.6 * backward])
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+def test_gradients_are_those_of_autograd(alpha: float) -> None:
+    teacher, student = pair("normal")
+    (old,), (new,) = teacher, student
+    assert isinstance(old, Normal) and isinstance(new, Normal)
+    mean, log_std = new.loc.clone().requires_grad_(), new.scale.log().requires_grad_()
+    expected = th.autograd.grad(alpha_dkl([old], [Normal(mean, log_std.exp())], alpha).sum(), (mean, log_std))
+    for found, theirs in zip(normal_gradient(old, new, alpha), expected, strict=True):
+        assert theirs.dtype == th.float64 and theirs.abs().min() > 1e-3
+        th.testing.assert_close(found, theirs, rtol=1e-10, atol=1e-12)
+
+    (discrete_old,), (discrete_new,) = pair("categorical")
+    assert isinstance(discrete_old, Categorical) and isinstance(discrete_new, Categorical)
+    logits = (discrete_new.logits + 0.3).requires_grad_()  # not normalized
+    loss = alpha_dkl([discrete_old], [Categorical(logits=logits)], alpha).sum()
+    th.testing.assert_close(
+        categorical_gradient(discrete_old, discrete_new, alpha), th.autograd.grad(loss, logits)[0], rtol=1e-10, atol=1e-12
+    )
+
+
+def test_gradients_by_hand() -> None:
+    # As in test_by_hand, with r = 2 and d = 1: 1/4 * 1/4 + 3/4, and 1/2 - 1 - 1/4 * 2/4 + 3/4 * 4
+    one = th.ones(1, 1)
+    mean, log_std = normal_gradient(Normal(0 * one, one), Normal(one, 2 * one), 0.25)
+    assert mean.item() == pytest.approx(0.8125)
+    assert log_std.item() == pytest.approx(2.375)
+    # (1/2, 1/2) against (1/4, 3/4): 0.4 * (p' - p) + 0.6 * p' * (ln(p' / p) - KL)
+    found = categorical_gradient(Categorical(th.tensor([[0.5, 0.5]])), Categorical(th.tensor([[0.25, 0.75]])), 0.4)
+    divergence = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
+    first = 0.4 * -0.25 + 0.6 * 0.25 * (math.log(0.5) - divergence)
+    assert found.tolist() == [pytest.approx([first, -first])]
 
 
 @pytest.mark.parametrize("name", ["normal", "categorical", "multi-categorical", "bernoulli"])

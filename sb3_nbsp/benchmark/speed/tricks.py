@@ -10,10 +10,10 @@ import numpy as np
 from stable_baselines3 import PPO
 
 from sb3_nbsp import ContinualPPO, ContinualSAC
-from sb3_nbsp.algorithms.fused_optimizers import set_fused
 from sb3_nbsp.algorithms.ppo_gradients import AutogradPPOGradients
 from sb3_nbsp.benchmark.speed import ppo, sac
 from sb3_nbsp.benchmark.speed.turns import Row, take_turns
+from sb3_nbsp.neurons.fused_optimizers import set_fused
 
 UNIT = "× the time with it"
 

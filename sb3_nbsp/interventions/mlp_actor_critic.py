@@ -16,7 +16,6 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
-from sb3_nbsp.algorithms.policies import PPOMlpPolicy
 from sb3_nbsp.neurons.perceptron import Perceptron, is_free_to_learn, is_perceptron, is_untouched, layers_of
 
 # Methods that the forward pass of SB3's modules goes through
@@ -80,24 +79,24 @@ class Gaussian(ActionDistribution):
     """
 
     def __init__(self, log_std: nn.Parameter) -> None:
-        self._log_std = log_std
+        self.log_std = log_std
 
     def sample(self, outputs: th.Tensor) -> th.Tensor:
         """See :class:`ActionDistribution`."""
-        return outputs + th.empty_like(outputs).normal_() * self._log_std.exp()
+        return outputs + th.empty_like(outputs).normal_() * self.log_std.exp()
 
     def evaluate(self, outputs: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """See :class:`ActionDistribution`."""
-        self._std = self._log_std.exp()
+        self._std = self.log_std.exp()
         self._z = (actions - outputs) / self._std
         # Surprisal of the mean
-        constant = self._log_std.sum() + 0.5 * math.log(2 * math.pi) * len(self._log_std)
-        return self._z.square().sum(1).mul_(-0.5) - constant, constant + 0.5 * len(self._log_std)
+        constant = self.log_std.sum() + 0.5 * math.log(2 * math.pi) * len(self.log_std)
+        return self._z.square().sum(1).mul_(-0.5) - constant, constant + 0.5 * len(self.log_std)
 
     def backward(self, log_prob_gradient: th.Tensor, ent_coef: float) -> th.Tensor:
         """See :class:`ActionDistribution`. The gradient of log σ goes into its ``grad``."""
         z_gradient = log_prob_gradient.unsqueeze(1) * self._z
-        self._log_std.grad = (z_gradient * self._z).sum(0) - (log_prob_gradient.sum() + ent_coef)
+        self.log_std.grad = (z_gradient * self._z).sum(0) - (log_prob_gradient.sum() + ent_coef)
         return z_gradient / self._std
 
 
@@ -169,7 +168,8 @@ def is_mlp_actor_critic(policy: ActorCriticPolicy) -> bool:
     :param policy: any policy of PPO
     :return: whether it does
     """
-    if type(policy) not in (ActorCriticPolicy, PPOMlpPolicy) or type(policy.mlp_extractor) is not MlpExtractor:
+    is_sb3s = all(getattr(type(policy), name, None) is getattr(ActorCriticPolicy, name, None) for name in _FORWARD)
+    if not is_sb3s or type(policy.mlp_extractor) is not MlpExtractor:
         return False
     networks, space = policy.mlp_extractor, policy.observation_space
     heads = [policy.action_net, policy.value_net]
