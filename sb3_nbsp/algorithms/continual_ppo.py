@@ -23,7 +23,7 @@ from sb3_nbsp.algorithms.ppo_mlp_gradients import MlpPPOGradients
 from sb3_nbsp.interventions import Intervention, Interventions
 from sb3_nbsp.interventions.base import NETWORKS, check_interventions, check_option
 from sb3_nbsp.interventions.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
-from sb3_nbsp.neurons.fused_optimizers import set_fused, take_step
+from sb3_nbsp.neurons.fused_optimizers import set_fused
 
 SelfContinualPPO = TypeVar("SelfContinualPPO", bound="ContinualPPO")
 
@@ -149,12 +149,7 @@ class ContinualPPO(PersistentAlgorithm, PPO):
             return False
         gradients.backward()
         th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-        # One optimizer moves both networks
-        for network in NETWORKS:
-            self.hooks.before_step(network)
-        take_step(self.policy.optimizer)
-        for network in reversed(NETWORKS):
-            self.hooks.after_step(network)
+        self.hooks.step(self.policy.optimizer, NETWORKS)
         return True
 
     def _make_gradients(self) -> PPOGradients:

@@ -22,7 +22,7 @@ from sb3_nbsp.algorithms.mlp_gradients import MlpGradients, can_use_mlp_gradient
 from sb3_nbsp.algorithms.phases import PhasedAlgorithm, reset_optimizer
 from sb3_nbsp.algorithms.policies import SACCnnPolicy, SACMlpPolicy, SACMultiInputPolicy
 from sb3_nbsp.interventions import Intervention, Interventions
-from sb3_nbsp.interventions.base import Network, check_interventions, check_option, check_range
+from sb3_nbsp.interventions.base import check_interventions, check_option, check_range
 from sb3_nbsp.neurons.fused_optimizers import set_fused, take_step
 
 # Type of device on which gradient steps are captured
@@ -242,22 +242,16 @@ class ContinualSAC(PhasedAlgorithm, SAC):
 
         # Line 13: the critics
         records["critic_loss"] = gradients.critic_loss(data, target_q_values)
-        self._step("critic", self.critic.optimizer)
+        self.hooks.step(self.critic.optimizer, ["critic"])
 
         # Line 14: the actor (the paper prints gradient ascent, but this is a loss)
         records["actor_loss"] = gradients.actor_loss(data, ent_coef)
-        self._step("actor", self.actor.optimizer)
+        self.hooks.step(self.actor.optimizer, ["actor"])
 
         # Line 16: the target critics
         if update_targets:
             self._update_targets()
         return records
-
-    def _step(self, network: Network, optimizer: th.optim.Optimizer) -> None:
-        """What the optimizer does, and the interventions make of it."""
-        self.hooks.before_step(network)
-        take_step(optimizer)
-        self.hooks.after_step(network)
 
     def _make_step(self) -> Step:
         """The step for this ``train()``. Where it can be a CUDA graph, it is captured once for a phase."""

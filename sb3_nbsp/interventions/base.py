@@ -11,6 +11,8 @@ import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sb3_nbsp.neurons.masks import MaskedStep, take_masked_step
+
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
@@ -116,6 +118,15 @@ class Intervention:
 
         :param network: whose optimizer is about to step
         """
+
+    def masked_step(self, network: Network) -> MaskedStep | None:
+        """
+        How the optimizer's step is scaled.
+
+        :param network: whose optimizer is about to step
+        :return: masks of its parameters, or None for the whole step
+        """
+        return None
 
     def after_step(self, network: Network) -> None:
         """
@@ -282,15 +293,22 @@ class Interventions:
         """Whether all classes say so, see :attr:`Intervention.capturable`; a subclass has to say it again."""
         return all(vars(type(intervention)).get("capturable", False) for intervention in self._all)
 
-    def before_step(self, network: Network) -> None:
-        """See :meth:`Intervention.before_step`."""
-        for intervention in self._all:
-            intervention.before_step(network)
+    def step(self, optimizer: th.optim.Optimizer, networks: Sequence[Network]) -> None:
+        """
+        What an optimizer does, and the interventions make of it: see :meth:`Intervention.before_step`,
+        :meth:`Intervention.masked_step` and :meth:`Intervention.after_step`.
 
-    def after_step(self, network: Network) -> None:
-        """See :meth:`Intervention.after_step`."""
-        for intervention in reversed(self._all):
-            intervention.after_step(network)
+        :param optimizer: has the gradients
+        :param networks: that it moves
+        """
+        for network in networks:
+            for intervention in self._all:
+                intervention.before_step(network)
+        masked = [each.masked_step(network) for network in networks for each in self._all]
+        take_masked_step(optimizer, [masks for masks in masked if masks is not None])
+        for network in reversed(networks):
+            for intervention in reversed(self._all):
+                intervention.after_step(network)
 
     def after_train(self) -> None:
         """See :meth:`Intervention.after_train`."""

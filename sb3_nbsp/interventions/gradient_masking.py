@@ -162,6 +162,7 @@ class GradientMasking(OffPolicyIntervention):
         """See :meth:`Intervention.on_learn_start`."""
         if reset:
             self._window.break_episodes()
+        self._prepare_masks()  # what a run that diverged has left in them must not outlive it
         env = self.agent.env
         assert env is not None
         if self.identification_data == "training" or "phase" not in env.unwrapped.reset_infos[0]:
@@ -207,15 +208,12 @@ class GradientMasking(OffPolicyIntervention):
 
     def before_step(self, network: Network) -> None:
         """See :meth:`Intervention.before_step`."""
-        if network in self._steps:
-            self._steps[network].before()
-        elif network in self._gradient_masks:
+        if network in self._gradient_masks:
             mask_gradients(self._gradient_masks[network])
 
-    def after_step(self, network: Network) -> None:
-        """See :meth:`Intervention.after_step`."""
-        if network in self._steps:
-            self._steps[network].after()
+    def masked_step(self, network: Network) -> MaskedStep | None:
+        """See :meth:`Intervention.masked_step`."""
+        return self._steps.get(network)
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Intervention.state_dict`."""

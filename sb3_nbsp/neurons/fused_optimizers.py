@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch as th
@@ -38,21 +38,50 @@ def take_step(optimizer: th.optim.Optimizer) -> None:
     :param optimizer: any
     """
     if _is_plain_fused_adam(optimizer):
-        _call_kernel(optimizer)
+        (group,) = optimizer.param_groups
+        _call_kernel(th._fused_adam_, optimizer, group["params"], group["weight_decay"])
     else:
         optimizer.step()
 
 
+def can_step_into(optimizer: th.optim.Optimizer) -> bool:
+    """
+    :param optimizer: any
+    :return: whether :func:`step_into` knows how: for steps in single precision that do not depend on the parameters
+    """
+    if not _is_plain_fused_adam(optimizer):
+        return False
+    (group,) = optimizer.param_groups
+    return group["weight_decay"] == 0 and group["lr"] > 0 and group["params"][0].dtype == th.float32
+
+
+def step_into(optimizer: th.optim.Optimizer, changes: list[th.Tensor]) -> None:
+    """
+    What ``optimizer.step()`` would add to the parameters, which stay as they are.
+
+    The kernel adds its step to what it is given. That of AdamW multiplies this with 1 - learning rate · weight decay
+    first: with a decay of one over the learning rate, nothing is left of what was there, which saves setting it to
+    zero. (In double precision a rounding error would be left.)
+
+    :param optimizer: one of which :func:`can_step_into` is true
+    :param changes: get the changes, in the order of the parameters; what they hold before has to be finite
+    """
+    (group,) = optimizer.param_groups
+    _call_kernel(th._fused_adamw_, optimizer, changes, weight_decay=1 / group["lr"])
+
+
 @th.no_grad()
-def _call_kernel(optimizer: th.optim.Optimizer) -> None:
+def _call_kernel(
+    kernel: Callable[..., None], optimizer: th.optim.Optimizer, targets: list[th.Tensor], weight_decay: float
+) -> None:
     (group,) = optimizer.param_groups
     parameters: list[th.Tensor] = group["params"]
     states = [optimizer.state[parameter] for parameter in parameters]
     steps, means, squares = ([state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq"))
     th._foreach_add_(steps, th.ones((), device="cpu"))
     beta1, beta2 = group["betas"]
-    th._fused_adam_(
-        parameters,
+    kernel(
+        targets,
         [parameter.grad for parameter in parameters if parameter.grad is not None],  # none is None
         means,
         squares,
@@ -61,7 +90,7 @@ def _call_kernel(optimizer: th.optim.Optimizer) -> None:
         lr=group["lr"],
         beta1=beta1,
         beta2=beta2,
-        weight_decay=group["weight_decay"],
+        weight_decay=weight_decay,
         eps=group["eps"],
         amsgrad=False,
         maximize=False,

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch as th
 from torch import nn
 
-# Share of masked rows from which on a parameter is masked as a whole (measured: the two ways are then equally fast)
-_MANY = 0.4
+from sb3_nbsp.neurons.fused_optimizers import can_step_into, step_into, take_step
 
 
 def skill_mask(scores: th.Tensor, selected: th.Tensor, alpha: float = 0.2, hard: bool = False) -> th.Tensor:
@@ -36,7 +35,8 @@ class MaskedStep:
     the gradient's running magnitude, in which a constant factor cancels, and its momentum moves a
     weight whose gradient is zero. So the step is scaled, whatever the optimizer.
 
-    Call :meth:`before` ahead of ``optimizer.step()`` and :meth:`after` behind it.
+    Adam's step is computed beside the parameters and then added to them; for other optimizers the parameters are
+    kept, and the step is taken back in part.
 
     :param masked: pairs of a parameter and its mask, of shape (neurons,), which applies to the
         parameter's first dimension
@@ -44,53 +44,60 @@ class MaskedStep:
 
     def __init__(self, masked: Sequence[tuple[nn.Parameter, th.Tensor]]) -> None:
         self.masked = list(masked)
-        self._parts: list[_MaskedRows | _MaskedWhole] = [
-            _MaskedRows(parameter, mask) if (mask < 1).float().mean() < _MANY else _MaskedWhole(parameter, mask)
-            for parameter, mask in masked
-        ]
+        self._masks: dict[th.Tensor, th.Tensor] = {parameter: _as_factor(mask, parameter) for parameter, mask in masked}
+        # For each parameter either its step or what it was before the step
+        self._scratch = {parameter: th.zeros_like(parameter.data) for parameter in self._masks}
+
+    @th.no_grad()
+    def take(self, optimizer: th.optim.Optimizer) -> None:
+        """
+        ``optimizer.step()``, masked. Parameters of the optimizer that have no mask take the whole step.
+
+        :param optimizer: any
+        """
+        if not can_step_into(optimizer):
+            self.before()
+            take_step(optimizer)
+            self.after()
+            return
+        parameters: list[th.Tensor] = optimizer.param_groups[0]["params"]
+        for parameter in parameters:
+            if parameter not in self._masks:
+                self._masks[parameter] = th.ones((), dtype=parameter.dtype)
+                self._scratch[parameter] = th.zeros_like(parameter.data)
+        changes = [self._scratch[parameter] for parameter in parameters]
+        step_into(optimizer, changes)
+        # With a mask of 1 this is what the kernel itself would do, bit for bit; with 0 nothing
+        th._foreach_addcmul_(parameters, changes, [self._masks[parameter] for parameter in parameters])
 
     def before(self) -> None:
-        """Keep the masked neurons' parameters as they are ahead of the optimizer's step."""
-        for part in self._parts:
-            part.keep()
+        """Keep the masked neurons' parameters as they are ahead of somebody else's step."""
+        for parameter, old in self._scratch.items():
+            old.copy_(parameter.data)
 
     def after(self) -> None:
         """Take back what the masks do not allow. Neurons with a mask of 1 are not touched; 0 is exact too."""
-        for part in self._parts:
-            part.take_back()
+        for parameter, old in self._scratch.items():
+            # With a weight of 1 lerp gives its second argument, bit for bit
+            th.lerp(old, parameter.data, self._masks[parameter], out=parameter.data)
 
 
-class _MaskedWhole:
-    """One parameter of which many rows have a mask below 1: to go through all of it is then faster than to pick rows."""
+def take_masked_step(optimizer: th.optim.Optimizer, masked: Sequence[MaskedStep]) -> None:
+    """
+    ``optimizer.step()``, scaled by all masks: where several hold back the same neuron, by their product.
 
-    def __init__(self, parameter: nn.Parameter, mask: th.Tensor) -> None:
-        self._parameter = parameter
-        self._mask = _as_factor(mask, parameter)
-        self._old = parameter.data.clone()
-
-    def keep(self) -> None:
-        self._old.copy_(self._parameter.data)
-
-    def take_back(self) -> None:
-        # With a weight of 1 lerp gives its second argument, bit for bit
-        th.lerp(self._old, self._parameter.data, self._mask, out=self._parameter.data)
-
-
-class _MaskedRows:
-    """The rows of one parameter whose mask is below 1: the others cost nothing."""
-
-    def __init__(self, parameter: nn.Parameter, mask: th.Tensor) -> None:
-        self._parameter = parameter
-        self._rows = th.nonzero(mask < 1).flatten().to(parameter.device)
-        self._mask = _as_factor(mask, parameter)[self._rows]
-        self._old = parameter.data[self._rows]
-
-    def keep(self) -> None:
-        th.index_select(self._parameter.data, 0, self._rows, out=self._old)
-
-    def take_back(self) -> None:
-        new = self._parameter.data.index_select(0, self._rows)
-        self._parameter.data.index_copy_(0, self._rows, self._old.lerp_(new, self._mask))
+    :param optimizer: any
+    :param masked: may be empty
+    """
+    if not masked:
+        take_step(optimizer)
+        return
+    *others, last = masked
+    for other in others:
+        other.before()
+    last.take(optimizer)
+    for other in reversed(others):
+        other.after()
 
 
 def _as_factor(mask: th.Tensor, parameter: th.Tensor) -> th.Tensor:

@@ -227,3 +227,21 @@ def test_the_step_is_scaled_whatever_the_optimizer(optimizer: type[th.optim.Opti
         old, new, free = before[f"{layer}.weight"], after[f"{layer}.weight"], plain[f"{layer}.weight"]
         assert (free - old).abs().max() > 1e-6
         th.testing.assert_close(new - old, mask.float()[:, None] * (free - old), atol=2e-7, rtol=0)
+
+
+def test_a_run_that_diverged_leaves_nothing_behind() -> None:
+    agent = masked(tagged_sequence())
+    agent.learn(80)
+    assert masking_of(agent)._steps.keys() == {"actor", "critic"}
+    parts = agent.policy, agent.actor.optimizer, agent.critic.optimizer, agent.ent_coef_optimizer
+    good, log_ent_coef = [copy.deepcopy(part.state_dict()) for part in parts], agent.log_ent_coef.item()
+    with th.no_grad():
+        for parameter in agent.policy.parameters():
+            parameter.fill_(float("nan"))
+    agent.train(2, 8)
+    for part, state in zip(parts, good, strict=True):
+        part.load_state_dict(state)
+    agent.log_ent_coef.data.fill_(log_ent_coef)
+    agent.learn(10, reset_num_timesteps=False)
+    assert all(parameter.isfinite().all() for parameter in agent.policy.parameters())
+    assert any(not th.equal(value, good[0][name]) for name, value in agent.policy.state_dict().items())

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import StepLR
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from sb3_nbsp.neurons import fused_optimizers
-from sb3_nbsp.neurons.fused_optimizers import take_step
+from sb3_nbsp.neurons.fused_optimizers import can_step_into, step_into, take_step
 
 
 def network() -> nn.Module:
@@ -70,6 +70,36 @@ def test_a_direct_step_is_that_of_the_optimizer(options: dict[str, Any], dtype: 
     assert all(map(th.equal, ours.parameters(), theirs.parameters()))
     for mine, its in zip(our_optimizer.state.values(), their_optimizer.state.values(), strict=True):
         assert mine.keys() == its.keys() and all(th.equal(mine[name], its[name]) for name in mine)
+
+
+@pytest.mark.parametrize("lr", [3e-4, 7e-5, 0.1, 1.0])
+def test_a_step_beside_the_parameters_is_that_of_the_optimizer(lr: float) -> None:
+    ours = network()
+    theirs = copy.deepcopy(ours)
+    our_optimizer, their_optimizer = adam(ours, lr=lr), adam(theirs, lr=lr)
+    changes = [th.full_like(parameter, 1e3) for parameter in ours.parameters()]
+    for step in range(5):
+        before = [parameter.detach().clone() for parameter in ours.parameters()]
+        for net in (ours, theirs):
+            set_gradients(net, step)
+        assert can_step_into(our_optimizer)
+        step_into(our_optimizer, changes)
+        assert all(map(th.equal, ours.parameters(), before))
+        their_optimizer.step()
+        with th.no_grad():
+            for parameter, change in zip(ours.parameters(), changes, strict=True):
+                parameter += change
+        assert all(map(th.equal, ours.parameters(), theirs.parameters()))
+    for mine, its in zip(our_optimizer.state.values(), their_optimizer.state.values(), strict=True):
+        assert mine.keys() == its.keys() and all(th.equal(mine[name], its[name]) for name in mine)
+
+
+@pytest.mark.parametrize("options", [{"weight_decay": 0.1}, {"lr": 0.0}, {"fused": False}, {"amsgrad": True}])
+def test_steps_that_depend_on_the_parameters_or_are_not_known(options: dict[str, Any]) -> None:
+    net = network()
+    assert can_step_into(adam(net)) and not can_step_into(adam(net, **options))
+    assert not can_step_into(th.optim.Adam(net.parameters(), fused=True))  # which has not stepped yet
+    assert not can_step_into(adam(net.double()))
 
 
 def pre_hook(optimizer: th.optim.Optimizer, net: nn.Module) -> Any:

@@ -8,7 +8,8 @@ import torch as th
 from torch import nn
 
 from sb3_nbsp.neurons import MaskedStep, skill_mask
-from sb3_nbsp.neurons.masks import _MaskedRows, _MaskedWhole, mask_gradients
+from sb3_nbsp.neurons.fused_optimizers import can_step_into
+from sb3_nbsp.neurons.masks import mask_gradients, take_masked_step
 
 MASK = th.tensor([1.0, 0.06, 0.0, 1.0, 0.1, 0.0], dtype=th.float64)
 Optimizer = Callable[..., th.optim.Optimizer]
@@ -33,15 +34,11 @@ class Problem:
         self.optimizer.zero_grad()
         (self.net(self.x) - self.y).square().mean().backward()
 
-    def run(self, steps: int, mask: MaskedStep | None = None) -> dict[str, th.Tensor]:
+    def run(self, steps: int, *masks: MaskedStep) -> dict[str, th.Tensor]:
         """Take steps. Returns how far every parameter has moved."""
         for _ in range(steps):
             self.gradients()
-            if mask is not None:
-                mask.before()
-            self.optimizer.step()
-            if mask is not None:
-                mask.after()
+            take_masked_step(self.optimizer, masks)
         return self.moved()
 
     def run_gradient_mask(self, steps: int, mask: th.Tensor = MASK) -> dict[str, th.Tensor]:
@@ -84,31 +81,66 @@ def test_first_step_is_mask_times_the_unmasked_step(make_optimizer: Optimizer) -
         assert (step.abs() > 1e-4).flatten(1).any(1).all() if step.dim() > 1 else (step != 0).all()
 
 
-@pytest.mark.parametrize("make_optimizer", [adam, fused_adam])
-def test_exact_where_the_mask_is_one_or_zero(make_optimizer: Optimizer) -> None:
-    """In single precision, bit for bit."""
+def decaying_adam(parameters: object) -> th.optim.Optimizer:
+    return th.optim.Adam(parameters, lr=0.01, fused=True, weight_decay=0.3)
+
+
+@pytest.mark.parametrize("dtype", [th.float32, th.float64])
+@pytest.mark.parametrize("make_optimizer", [adam, fused_adam, decaying_adam])
+def test_exact_where_the_mask_is_one_or_zero(make_optimizer: Optimizer, dtype: th.dtype) -> None:
+    """Bit for bit, in the first step and in one with momentum."""
+    free, held = Problem(dtype, make_optimizer), Problem(dtype, make_optimizer)
+    masks = MaskedStep(held.masked())
+    for _ in range(2):
+        held.net.load_state_dict(free.net.state_dict())
+        before = copy.deepcopy(free.net.state_dict())
+        free.run(1)
+        held.run(1, masks)
+        for (name, with_mask), without in zip(held.net.state_dict().items(), free.net.state_dict().values(), strict=True):
+            if name in MASKED_NAMES:
+                assert th.equal(with_mask[MASK == 1], without[MASK == 1]), name
+                assert th.equal(with_mask[MASK == 0], before[name][MASK == 0]), name
+            else:
+                assert th.equal(with_mask, without)
+
+
+@pytest.mark.parametrize("make_optimizer", [adam, fused_adam, decaying_adam])
+def test_a_mask_of_ones_changes_no_bit_of_a_long_run(make_optimizer: Optimizer) -> None:
     free, held = Problem(th.float32, make_optimizer), Problem(th.float32, make_optimizer)
-    free.run(1)
-    held.run(1, MaskedStep(held.masked()))
-    for (name, with_mask), without in zip(held.net.state_dict().items(), free.net.state_dict().values(), strict=True):
-        if name in MASKED_NAMES:
-            assert th.equal(with_mask[MASK == 1], without[MASK == 1]), name
-            assert th.equal(with_mask[MASK == 0], held.initial[name][MASK == 0]), name
-
-
-def test_a_mask_of_ones_changes_no_bit_of_a_long_run() -> None:
-    free, held = Problem(th.float32, adam), Problem(th.float32, adam)
     free.run(50)
     held.run(50, MaskedStep(held.masked(th.ones(6))))
     for with_mask, without in zip(held.net.state_dict().values(), free.net.state_dict().values(), strict=True):
         assert th.equal(with_mask, without)
 
 
-def test_mask_zero_does_not_move_a_bit_though_there_is_momentum() -> None:
+def test_both_ways_to_mask_adam_agree() -> None:
+    fast, slow = Problem(th.float32, fused_adam), Problem(th.float32, adam)
+    found = []
+    for problem in (fast, slow):
+        masks = MaskedStep(problem.masked())
+        problem.run(1, masks)
+        assert can_step_into(problem.optimizer) == (problem is fast)
+        found.append(problem.run(20, masks))
+    for name, movement in found[0].items():
+        assert movement.abs().max() > 1e-3
+        th.testing.assert_close(movement, found[1][name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("make_optimizer", [fused_adam, decaying_adam])
+def test_several_masks_multiply(make_optimizer: Optimizer) -> None:
+    halves, quarter = Problem(th.float32, make_optimizer), Problem(th.float32, make_optimizer)
+    one_half, other_half = (MaskedStep(halves.masked(th.full((6,), 0.5))) for _ in range(2))
+    found = halves.run(5, one_half, other_half)
+    for name, movement in quarter.run(5, MaskedStep(quarter.masked(th.full((6,), 0.25)))).items():
+        th.testing.assert_close(found[name], movement, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("make_optimizer", [adam, fused_adam])
+def test_mask_zero_does_not_move_a_bit_though_there_is_momentum(make_optimizer: Optimizer) -> None:
     def frozen(problem: Problem) -> dict[str, th.Tensor]:
         return {name: value[MASK == 0].clone() for name, value in problem.net.state_dict().items() if name in MASKED_NAMES}
 
-    held, literal = Problem(th.float32, adam), Problem(th.float32, adam)
+    held, literal = Problem(th.float32, make_optimizer), Problem(th.float32, make_optimizer)
     for problem in (held, literal):  # momentum from an earlier phase, which had no mask
         problem.run(20)
     before = frozen(held)
@@ -122,10 +154,16 @@ def test_mask_zero_does_not_move_a_bit_though_there_is_momentum() -> None:
     assert all((before[name] - after[name]).abs().max() > 1e-3 for name in ("0.weight", "3.weight"))
 
 
-def test_moments_are_those_of_the_unmasked_run() -> None:
-    free, held = Problem(th.float64, adam), Problem(th.float64, adam)
+@pytest.mark.parametrize("make_optimizer", [adam, fused_adam])
+def test_moments_are_those_of_the_unmasked_run(make_optimizer: Optimizer) -> None:
+    free, held = Problem(th.float64, make_optimizer), Problem(th.float64, make_optimizer)
+    masks = MaskedStep(held.masked())
     free.run(1)
-    held.run(1, MaskedStep(held.masked()))
+    held.run(1, masks)
+    for problem in (free, held):  # the same gradients again
+        problem.net.load_state_dict(problem.initial)
+    free.run(1)
+    held.run(1, masks)
     for of_free, of_held in zip(free.optimizer.state.values(), held.optimizer.state.values(), strict=True):
         assert th.equal(of_free["exp_avg"], of_held["exp_avg"])
         assert th.equal(of_free["exp_avg_sq"], of_held["exp_avg_sq"])
@@ -168,10 +206,7 @@ def movement_ratio(mode: str, seed: int, steps: int = 600) -> float:
         (net(x[batch]) - y[batch]).square().mean().backward()
         if mode == "gradient":
             mask_gradients(masked)
-        step.before()
-        optimizer.step()
-        if mode == "step":
-            step.after()
+        take_masked_step(optimizer, [step] if mode == "step" else [])
     moved = [(parameter.detach() - old).view(32, -1) for (parameter, _), old in zip(masked, initial, strict=True)]
     rows = th.cat(moved, dim=1).norm(dim=1)
     return float(rows[::2].mean() / rows[1::2].mean())
@@ -203,28 +238,3 @@ def test_skill_mask_range() -> None:
     assert (mask[~selected] == 1).all()  # exactly: these learn bit for bit as without a mask
     order = scores[selected].argsort()
     assert (mask[selected][order].diff() <= 0).all()  # the higher the score, the less it moves
-
-
-@pytest.mark.parametrize("shape", [(6,), (6, 5), (6, 3, 2, 2)])
-def test_few_and_many_masked_rows_are_the_same_to_the_last_bit(shape: tuple[int, ...]) -> None:
-    th.manual_seed(0)
-    mask = th.tensor([1.0, 0.07, 0.0, 1.0, 0.013, 1.0])
-    found = []
-    for kind in (_MaskedRows, _MaskedWhole):
-        parameter = nn.Parameter(th.arange(float(th.Size(shape).numel())).view(shape) / 7)
-        part = kind(parameter, mask)
-        part.keep()
-        before = parameter.detach().clone()
-        parameter.data += th.sin(10 * parameter.data)
-        free = parameter.detach().clone()
-        part.take_back()
-        found.append(parameter.detach())
-        assert th.equal(parameter[mask == 1], free[mask == 1]) and th.equal(parameter[mask == 0], before[mask == 0])
-    assert th.equal(*found)
-
-
-def test_how_a_parameter_is_masked_depends_on_its_share_of_masked_rows() -> None:
-    parameter, few, many = nn.Parameter(th.zeros(10, 2)), th.ones(10), th.ones(10)
-    few[:3], many[:4] = 0.1, 0.1
-    kinds = [type(part) for part in MaskedStep([(parameter, few), (parameter, many)])._parts]
-    assert kinds == [_MaskedRows, _MaskedWhole]
