@@ -231,7 +231,7 @@ def test_the_step_is_scaled_whatever_the_optimizer(optimizer: type[th.optim.Opti
 
 def test_a_run_that_diverged_leaves_nothing_behind() -> None:
     agent = masked(tagged_sequence())
-    agent.learn(80)
+    agent.learn(100)
     assert masking_of(agent)._steps.keys() == {"actor", "critic"}
     parts = agent.policy, agent.actor.optimizer, agent.critic.optimizer, agent.ent_coef_optimizer
     good, log_ent_coef = [copy.deepcopy(part.state_dict()) for part in parts], agent.log_ent_coef.item()
@@ -239,6 +239,8 @@ def test_a_run_that_diverged_leaves_nothing_behind() -> None:
         for parameter in agent.policy.parameters():
             parameter.fill_(float("nan"))
     agent.train(2, 8)
+    scratch = [*masking_of(agent)._steps["actor"]._scratch.values()]
+    assert all(each.isnan().any() for each in scratch)
     for part, state in zip(parts, good, strict=True):
         part.load_state_dict(state)
     agent.log_ent_coef.data.fill_(log_ent_coef)
