@@ -89,7 +89,7 @@ class InnerDistillation(Intervention):
 
     def after_renewal(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
         """Distil (Algorithm 1, the inner loop)."""
-        frozen = [(parameter, neurons) for layer, neurons in renewed for _, parameter in layer.incoming()]
+        frozen = [(parameter, neurons.to(parameter.device)) for layer, neurons in renewed for _, parameter in layer.incoming()]
         optimizer = th.optim.Adam(self._network.parameters, lr=self.distill_learning_rate, fused=True)
         generator = th.Generator().manual_seed(own_seed(self.agent, self._distillations, purpose=301))
         epochs, loss_before, loss = self._train(optimizer, frozen, generator)
@@ -123,8 +123,9 @@ class InnerDistillation(Intervention):
 
     def _step(self, batch: th.Tensor, optimizer: th.optim.Optimizer, frozen: Sequence[tuple[Any, th.Tensor]]) -> None:
         self._student.set_gradients(self._states[batch], at_states(self._teacher, batch), self.distill_alpha)
-        for parameter, neurons in frozen:  # Adam leaves alone what has never had a gradient
-            parameter.grad.index_fill_(0, neurons, 0.0)
+        for parameter, neurons in frozen:
+            if parameter.grad is not None:  # those of a shared features extractor may have none
+                parameter.grad.index_fill_(0, neurons, 0.0)  # Adam leaves alone what has never had a gradient
         take_step(optimizer)
 
     @th.no_grad()
