@@ -32,8 +32,7 @@ class ContinualBackprop(NeuronReset):
     are set to zero, and what it contributed on average, its outgoing weights times :math:`\hat f_i = f_i / (1 -
     \eta^{a_i})`, moves into the bias of the layer behind.
 
-    Activations are those of the training minibatch. In a list of interventions it stands in front of those that undo a part
-    of an optimizer's step (:class:`GradientMasking`), as they act in reverse order behind the step.
+    Activations are those of the training minibatch.
 
     Papers: Continual Backprop: Stochastic Gradient Descent with Persistent Randomness (Dohare et al., 2021); Loss of
     plasticity in deep continual learning (Dohare et al., 2024, equation 1 and algorithm 1).

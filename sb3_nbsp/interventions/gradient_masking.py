@@ -162,7 +162,6 @@ class GradientMasking(OffPolicyIntervention):
         """See :meth:`Intervention.on_learn_start`."""
         if reset:
             self._window.break_episodes()
-        self._prepare_masks()  # what a run that diverged has left in them must not outlive it
         env = self.agent.env
         assert env is not None
         if self.identification_data == "training" or "phase" not in env.unwrapped.reset_infos[0]:

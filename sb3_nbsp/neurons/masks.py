@@ -40,35 +40,46 @@ class MaskedStep:
 
     :param masked: pairs of a parameter and its mask, of shape (neurons,), which applies to the
         parameter's first dimension
+    :raises ValueError: if a parameter has two masks
     """
 
     def __init__(self, masked: Sequence[tuple[nn.Parameter, th.Tensor]]) -> None:
         self.masked = list(masked)
+        if len({id(parameter) for parameter, _ in masked}) < len(masked):
+            raise ValueError("masked: a parameter has two masks; multiply them")
         self._masks: dict[th.Tensor, th.Tensor] = {parameter: _as_factor(mask, parameter) for parameter, mask in masked}
         # For each parameter either its step or what it was before the step
         self._scratch = {parameter: th.zeros_like(parameter.data) for parameter in self._masks}
+        self._versions = -1
 
-    @th.no_grad()
     def take(self, optimizer: th.optim.Optimizer) -> None:
         """
         ``optimizer.step()``, masked. Parameters of the optimizer that have no mask take the whole step.
 
         :param optimizer: any
         """
-        if not can_step_into(optimizer):
+        if can_step_into(optimizer):
+            self._add_step(optimizer)
+        else:
             self.before()
             take_step(optimizer)
             self.after()
-            return
+
+    @th.no_grad()
+    def _add_step(self, optimizer: th.optim.Optimizer) -> None:
         parameters: list[th.Tensor] = optimizer.param_groups[0]["params"]
         for parameter in parameters:
             if parameter not in self._masks:
                 self._masks[parameter] = th.ones((), dtype=parameter.dtype)
                 self._scratch[parameter] = th.zeros_like(parameter.data)
         changes = [self._scratch[parameter] for parameter in parameters]
+        if self._versions != _versions(parameters):
+            # Somebody else has written to the parameters, perhaps because the last step was not finite
+            th._foreach_zero_(changes)
         step_into(optimizer, changes)
         # With a mask of 1 this is what the kernel itself would do, bit for bit; with 0 nothing
         th._foreach_addcmul_(parameters, changes, [self._masks[parameter] for parameter in parameters])
+        self._versions = _versions(parameters)
 
     def before(self) -> None:
         """Keep the masked neurons' parameters as they are ahead of somebody else's step."""
@@ -92,12 +103,17 @@ def take_masked_step(optimizer: th.optim.Optimizer, masked: Sequence[MaskedStep]
     if not masked:
         take_step(optimizer)
         return
-    *others, last = masked
+    *others, last = dict.fromkeys(masked)  # one that masks two networks counts once
     for other in others:
         other.before()
     last.take(optimizer)
     for other in reversed(others):
         other.after()
+
+
+def _versions(parameters: Sequence[th.Tensor]) -> int:
+    """PyTorch counts what is written to a tensor."""
+    return sum(parameter._version for parameter in parameters)
 
 
 def _as_factor(mask: th.Tensor, parameter: th.Tensor) -> th.Tensor:

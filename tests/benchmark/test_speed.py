@@ -40,7 +40,15 @@ def test_the_masked_model_has_masks_and_memory(tasks: int, protected: list[float
     assert len(masks) == 6 and protected[0] - 1e-6 <= share <= protected[1] + 1e-6
     memory = model.hooks.find(ExperienceReplay).memory
     assert memory is not None and len(memory.tasks) == tasks
-    assert (sac.cost_of_hooks(model, 2, 1) > 0).all()
+
+    hooks, stepped = model.hooks, []
+    masked_step = hooks._all[0].masked_step
+    hooks._all[0].masked_step = lambda network: stepped.append(network) or masked_step(network)
+    updates = model._n_updates
+    assert sac.cost_of_hooks(model, 2, 4).shape == (2,)
+    assert model._n_updates - updates == 2 * 3 * 4, "with and without them, and a turn to warm up"
+    assert stepped == ["critic", "actor"] * 3 * 4, "with them only"
+    assert model.hooks is hooks
 
 
 def test_turns() -> None:

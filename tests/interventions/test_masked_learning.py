@@ -244,6 +244,7 @@ def test_a_run_that_diverged_leaves_nothing_behind() -> None:
     for part, state in zip(parts, good, strict=True):
         part.load_state_dict(state)
     agent.log_ent_coef.data.fill_(log_ent_coef)
+    agent.train(1, 8)
     agent.learn(10, reset_num_timesteps=False)
     assert all(parameter.isfinite().all() for parameter in agent.policy.parameters())
     assert any(not th.equal(value, good[0][name]) for name, value in agent.policy.state_dict().items())

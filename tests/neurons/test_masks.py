@@ -68,16 +68,27 @@ MASKED_NAMES = {"0.weight", "0.bias", "3.weight", "3.bias", "4.weight", "4.bias"
 
 
 @pytest.mark.parametrize("make_optimizer", [adam, fused_adam, sgd])
-def test_first_step_is_mask_times_the_unmasked_step(make_optimizer: Optimizer) -> None:
-    free, held = Problem(th.float64, make_optimizer), Problem(th.float64, make_optimizer)
-    free_step, held_step = free.run(1), held.run(1, MaskedStep(held.masked()))
+@pytest.mark.parametrize("dtype", [th.float32, th.float64])
+def test_a_step_is_mask_times_the_unmasked_step(make_optimizer: Optimizer, dtype: th.dtype) -> None:
+    """The first one, and one with momentum."""
+    free, held = Problem(dtype, make_optimizer), Problem(dtype, make_optimizer)
+    masks = MaskedStep(held.masked())
+    assert_masked(free.run(1), held.run(1, masks), dtype)
+    for problem in (free, held):
+        problem.net.load_state_dict(problem.initial)
+    assert_masked(free.run(1), held.run(1, masks), dtype)
+    assert can_step_into(held.optimizer) == (make_optimizer is fused_adam and dtype is th.float32)
+
+
+def assert_masked(free_step: dict[str, th.Tensor], held_step: dict[str, th.Tensor], dtype: th.dtype) -> None:
+    rtol, atol = (1e-9, 1e-14) if dtype is th.float64 else (1e-3, 1e-7)
     assert free_step.keys() > MASKED_NAMES
     for name, step in free_step.items():
         if name not in MASKED_NAMES:
             assert th.equal(held_step[name], step), name  # nobody asked to mask it
             continue
         mask = MASK.view(-1, *[1] * (step.dim() - 1))
-        th.testing.assert_close(held_step[name], mask * step, rtol=1e-9, atol=1e-14)
+        th.testing.assert_close(held_step[name], mask.to(dtype) * step, rtol=rtol, atol=atol)
         assert (step.abs() > 1e-4).flatten(1).any(1).all() if step.dim() > 1 else (step != 0).all()
 
 
@@ -127,6 +138,49 @@ def test_both_ways_to_mask_adam_agree() -> None:
 
 
 @pytest.mark.parametrize("make_optimizer", [fused_adam, decaying_adam])
+def test_a_mask_given_twice_acts_once(make_optimizer: Optimizer) -> None:
+    twice, once = Problem(th.float32, make_optimizer), Problem(th.float32, make_optimizer)
+    masks = MaskedStep(twice.masked())
+    found = twice.run(5, masks, masks)
+    for name, movement in once.run(5, MaskedStep(once.masked())).items():
+        assert th.equal(found[name], movement)
+
+
+def test_the_two_ways_to_mask_adam_take_turns() -> None:
+    found = []
+    for rates in ([0.01, 0.01, 0.0, 0.01, 0.01], [0.01, 0.01, 1e-30, 0.01, 0.01]):  # with a rate of 0, the slow way
+        problem = Problem(th.float32, fused_adam)
+        masks = MaskedStep(problem.masked())
+        for rate in rates:
+            problem.optimizer.param_groups[0]["lr"] = rate
+            problem.run(1, masks)
+        found.append(problem.moved())
+    for name, movement in found[0].items():
+        th.testing.assert_close(found[1][name], movement, rtol=0, atol=1e-7)
+
+
+class OwnOptimizer(th.optim.SGD):
+    """Whose step needs autograd."""
+
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        assert th.is_grad_enabled()
+        with th.no_grad():
+            super().step()
+
+
+def test_an_optimizer_of_somebody_s_own_may_use_autograd() -> None:
+    problem = Problem(th.float32, lambda parameters: OwnOptimizer(parameters, lr=0.1))
+    moved = problem.run(1, MaskedStep(problem.masked()))
+    assert moved["3.weight"][MASK == 1].abs().max() > 0
+
+
+def test_two_masks_for_one_parameter() -> None:
+    parameter = nn.Parameter(th.zeros(2))
+    with pytest.raises(ValueError, match="two masks"):
+        MaskedStep([(parameter, th.ones(2)), (parameter, th.zeros(2))])
+
+
+@pytest.mark.parametrize("make_optimizer", [fused_adam, decaying_adam])
 def test_several_masks_multiply(make_optimizer: Optimizer) -> None:
     halves, quarter = Problem(th.float32, make_optimizer), Problem(th.float32, make_optimizer)
     one_half, other_half = (MaskedStep(halves.masked(th.full((6,), 0.5))) for _ in range(2))
@@ -156,7 +210,7 @@ def test_mask_zero_does_not_move_a_bit_though_there_is_momentum(make_optimizer: 
 
 @pytest.mark.parametrize("make_optimizer", [adam, fused_adam])
 def test_moments_are_those_of_the_unmasked_run(make_optimizer: Optimizer) -> None:
-    free, held = Problem(th.float64, make_optimizer), Problem(th.float64, make_optimizer)
+    free, held = Problem(th.float32, make_optimizer), Problem(th.float32, make_optimizer)
     masks = MaskedStep(held.masked())
     free.run(1)
     held.run(1, masks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import SAC
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import Logger
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
@@ -19,6 +21,7 @@ from sb3_nbsp.algorithms.captured_step import WARM_UP
 from sb3_nbsp.benchmark.speed import arithmetic
 from sb3_nbsp.benchmark.speed.turns import Row, take_turns
 from sb3_nbsp.interventions import Interventions, Phase
+from sb3_nbsp.interventions.base import Network
 
 BATCH = 256
 # What a step should be faster than stock SB3 by, by the sizes of the hidden layers
@@ -26,8 +29,6 @@ GOALS: dict[tuple[int, ...], float] = {(256, 256): 1.5, (768, 768, 768): 1.25}
 CUDA_GOALS: dict[tuple[int, ...], float] = {(768, 768, 768): 5.0}
 MASK_GOAL = 0.02
 TASKS = (1, 50)
-# The share is small, so that it takes more turns to tell it from noise
-HOOK_ROUNDS = 5
 
 
 class MetaWorldSizedEnv(gym.Env):
@@ -88,23 +89,49 @@ def with_masks(net_arch: Sequence[int], tasks: int) -> NBSPSAC:
     return model
 
 
+class TimedInterventions(Interventions):
+    """Interventions that know how long the optimizers' steps and the choice of the batches took."""
+
+    seconds = 0.0
+
+    def step(self, optimizer: th.optim.Optimizer, networks: Sequence[Network]) -> None:
+        """See :class:`Interventions`."""
+        start = time.perf_counter()
+        super().step(optimizer, networks)
+        self.seconds += time.perf_counter() - start
+
+    def replay_source(self, gradient_step: int) -> ReplayBuffer | None:
+        """See :class:`Interventions`."""
+        start = time.perf_counter()
+        source = super().replay_source(gradient_step)
+        self.seconds += time.perf_counter() - start
+        return source
+
+
 def cost_of_hooks(model: NBSPSAC, rounds: int, steps: int) -> np.ndarray:
     """
-    What masks and memory add to a gradient step: the same agent trains with and without them in turns.
+    What masks and memory add to a gradient step. The same agent trains with and without them in turns; compared is the time
+    of those parts of a step that they change, as they run in its midst: the rest would only add its noise.
 
     :param model: an agent with masks
     :param rounds: number of turns
     :param steps: gradient steps per turn
     :return: share of a step without them, shape (rounds,)
     """
+    own = model.hooks
+    variants = {"with": TimedInterventions([*own]), "without": TimedInterventions()}
+    spent: dict[str, list[float]] = {name: [] for name in variants}
 
-    def train(hooks: Interventions) -> None:
-        model.hooks = hooks
+    def train(name: str) -> None:
+        model.hooks = variants[name]
+        model.hooks.seconds = 0.0
         model.train(gradient_steps=steps, batch_size=BATCH)
+        spent[name].append(model.hooks.seconds)
 
-    tasks = {"with": partial(train, model.hooks), "without": partial(train, Interventions())}
-    times = take_turns(tasks, rounds, "masks and replay")
-    return times["with"] / times["without"] - 1
+    times = take_turns({name: partial(train, name) for name in variants}, rounds, "masks and replay")
+    model.hooks = own
+    more = np.array(spent["with"]) - np.array(spent["without"])
+    return more[1:] / times["without"]  # the first turn warms up
 
 
 def measure(net_arch: Sequence[int], rounds: int, steps: int, compiled: bool = False) -> list[Row]:
@@ -145,7 +172,7 @@ def measure(net_arch: Sequence[int], rounds: int, steps: int, compiled: bool = F
         goal = 1.0 if len(net_arch) == 3 else None
         rows.append(Row(f"{step}: ContinualSAC", times["SBX"] / times["ours"], "× SBX", goal))
     for number in TASKS:
-        shares = cost_of_hooks(with_masks(net_arch, number), HOOK_ROUNDS * rounds, steps)
+        shares = cost_of_hooks(with_masks(net_arch, number), rounds, steps)
         tasks_ = "1 task" if number == 1 else f"{number} tasks"
         rows.append(Row(f"{step}: masks and replay after {tasks_}", shares, "%", MASK_GOAL, at_least=False))
     return rows
