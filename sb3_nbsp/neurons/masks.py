@@ -50,6 +50,7 @@ class MaskedStep:
         self._masks: dict[th.Tensor, th.Tensor] = {parameter: _as_factor(mask, parameter) for parameter, mask in masked}
         # For each parameter either its step or what it was before the step
         self._scratch = {parameter: th.zeros_like(parameter.data) for parameter in self._masks}
+        self._parameters: list[th.Tensor] = []
         self._versions = -1
 
     def take(self, optimizer: th.optim.Optimizer) -> None:
@@ -68,18 +69,22 @@ class MaskedStep:
     @th.no_grad()
     def _add_step(self, optimizer: th.optim.Optimizer) -> None:
         parameters: list[th.Tensor] = optimizer.param_groups[0]["params"]
-        for parameter in parameters:
-            if parameter not in self._masks:
-                self._masks[parameter] = th.ones((), dtype=parameter.dtype)
-                self._scratch[parameter] = th.zeros_like(parameter.data)
-        changes = [self._scratch[parameter] for parameter in parameters]
+        if parameters is not self._parameters:
+            self._cover(parameters)
         if self._versions != _versions(parameters):
             # Somebody else has written to the parameters, perhaps because the last step was not finite
-            th._foreach_zero_(changes)
-        step_into(optimizer, changes)
+            th._foreach_zero_(self._changes)
+        step_into(optimizer, self._changes)
         # With a mask of 1 this is what the kernel itself would do, bit for bit; with 0 nothing
-        th._foreach_addcmul_(parameters, changes, [self._masks[parameter] for parameter in parameters])
+        th._foreach_addcmul_(parameters, self._changes, self._factors)
         self._versions = _versions(parameters)
+
+    def _cover(self, parameters: list[th.Tensor]) -> None:
+        """All parameters of the optimizer: those without a mask take the whole step."""
+        self._parameters = parameters
+        one = th.ones((), dtype=parameters[0].dtype)
+        self._factors = [self._masks.get(parameter, one) for parameter in parameters]
+        self._changes = [self._scratch.get(parameter, th.zeros_like(parameter.data)) for parameter in parameters]
 
     def before(self) -> None:
         """Keep the masked neurons' parameters as they are ahead of somebody else's step."""
