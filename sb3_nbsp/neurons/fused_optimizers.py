@@ -60,11 +60,11 @@ def step_into(optimizer: th.optim.Optimizer, changes: list[th.Tensor]) -> None:
     What ``optimizer.step()`` would add to the parameters, which stay as they are.
 
     The kernel adds its step to what it is given. That of AdamW multiplies this with 1 - learning rate · weight decay
-    first: with a decay of one over the learning rate, nothing is left of what was there, which saves setting it to
-    zero. (In double precision a rounding error would be left.)
+    first: with a decay of one over the learning rate, no more than a rounding error (1e-16) is left of what was there,
+    which saves setting it to zero.
 
     :param optimizer: one of which :func:`can_step_into` is true
-    :param changes: get the changes, in the order of the parameters; what they hold before has to be finite
+    :param changes: get the changes, in the order of the parameters; what they hold before has to be about as small as a step
     """
     (group,) = optimizer.param_groups
     _call_kernel(th._fused_adamw_, optimizer, changes, weight_decay=1 / group["lr"])

@@ -72,7 +72,7 @@ class MaskedStep:
         if parameters is not self._parameters:
             self._cover(parameters)
         if self._versions != _versions(parameters):
-            # Somebody else has written to the parameters, perhaps because the last step was not finite
+            # Somebody else has written to the parameters, perhaps because the last step was not finite: see step_into
             th._foreach_zero_(self._changes)
         step_into(optimizer, self._changes)
         # With a mask of 1 this is what the kernel itself would do, bit for bit; with 0 nothing
@@ -81,7 +81,7 @@ class MaskedStep:
 
     def _cover(self, parameters: list[th.Tensor]) -> None:
         """All parameters of the optimizer: those without a mask take the whole step."""
-        self._parameters = parameters
+        self._parameters, self._versions = parameters, -1
         one = th.ones((), dtype=parameters[0].dtype)
         self._factors = [self._masks.get(parameter, one) for parameter in parameters]
         self._changes = [self._scratch.get(parameter, th.zeros_like(parameter.data)) for parameter in parameters]
@@ -117,7 +117,7 @@ def take_masked_step(optimizer: th.optim.Optimizer, masked: Sequence[MaskedStep]
 
 
 def _versions(parameters: Sequence[th.Tensor]) -> int:
-    """PyTorch counts what is written to a tensor."""
+    """PyTorch counts how often a tensor is written to (other than by its ``data``)."""
     return sum(parameter._version for parameter in parameters)
 
 

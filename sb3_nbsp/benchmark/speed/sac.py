@@ -111,7 +111,8 @@ class TimedInterventions(Interventions):
 def cost_of_hooks(model: NBSPSAC, rounds: int, steps: int) -> np.ndarray:
     """
     What masks and memory add to a gradient step. The same agent trains with and without them in turns; compared is the time
-    of those parts of a step that they change, as they run in its midst: the rest would only add its noise.
+    of the optimizers' steps and of the choice of the buffer, as they run in the midst of a gradient step. The rest of
+    it would only add its noise; a batch from the memory takes the place of another one.
 
     :param model: an agent with masks
     :param rounds: number of turns
