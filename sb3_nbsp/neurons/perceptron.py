@@ -53,22 +53,14 @@ class Layer:
             return th.ops.aten.threshold_backward(gradient, outputs, 0)  # one pass, as autograd does it
         return th.ops.aten.tanh_backward(gradient, outputs) if self._activation is nn.Tanh else gradient
 
-    def gradients(self, gradient: th.Tensor, inputs: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def set_gradients(self, gradient: th.Tensor, inputs: th.Tensor) -> None:
         r"""
+        Leave :math:`\bar W = \bar Z^T X` and :math:`\bar b = \sum_i \bar Z_i` in the ``grad`` of the parameters.
+
         :param gradient: :math:`\bar Z`, shape (batch, outputs)
         :param inputs: X, shape (batch, inputs)
-        :return: :math:`\bar W = \bar Z^T X` and :math:`\bar b = \sum_i \bar Z_i`
         """
-        return gradient.t() @ inputs, gradient.sum(0)
-
-    def set_gradients(self, gradient: th.Tensor, inputs: th.Tensor) -> None:
-        """
-        Leave the :meth:`gradients` in the ``grad`` of the parameters.
-
-        :param gradient: see :meth:`gradients`
-        :param inputs: see :meth:`gradients`
-        """
-        self.weight.grad, self.bias.grad = self.gradients(gradient, inputs)
+        self.weight.grad, self.bias.grad = gradient.t() @ inputs, gradient.sum(0)
 
 
 class Perceptron:
@@ -100,41 +92,20 @@ class Perceptron:
             inputs = layer.forward(inputs)
         return inputs
 
-    def gradients(self, gradient: th.Tensor, signals: Sequence[th.Tensor]) -> list[th.Tensor]:
+    def backward(self, gradient: th.Tensor, signals: Sequence[th.Tensor]) -> None:
         r"""
-        Gradients of all parameters: from the last layer to the first, :class:`Layer`'s equations and
-        :math:`\bar X = \bar Z W`.
+        Leave the gradients of all parameters in their ``grad``: from the last layer to the first, :class:`Layer`'s equations
+        and :math:`\bar X = \bar Z W`.
 
         :param gradient: with respect to the last outputs, shape (batch, outputs)
         :param signals: what :meth:`forward` returned
-        :return: in the order of :meth:`parameters`
         """
-        found: list[th.Tensor] = []
         for i in reversed(range(len(self.layers))):
             layer = self.layers[i]
             gradient = layer.before_activation(gradient, signals[i + 1])
-            found = [*layer.gradients(gradient, signals[i]), *found]
+            layer.set_gradients(gradient, signals[i])
             if i > 0:
                 gradient = gradient @ layer.weight
-        return found
-
-    def parameters(self) -> list[th.Tensor]:
-        """
-        Weight and bias of each layer.
-
-        :return: in the order of the forward pass
-        """
-        return [parameter for layer in self.layers for parameter in (layer.weight, layer.bias)]
-
-    def backward(self, gradient: th.Tensor, signals: Sequence[th.Tensor]) -> None:
-        """
-        Leave the :meth:`gradients` in the ``grad`` of the parameters.
-
-        :param gradient: see :meth:`gradients`
-        :param signals: see :meth:`gradients`
-        """
-        for parameter, found in zip(self.parameters(), self.gradients(gradient, signals), strict=True):
-            parameter.grad = found
 
     def input_gradient(self, gradient: th.Tensor, signals: Sequence[th.Tensor], first: int) -> th.Tensor:
         r"""

@@ -1,56 +1,24 @@
-"""An agent survives its files: save, load, files of plain SB3, broken files."""
+"""An agent survives its files: save, load, files of plain SB3."""
 
 from __future__ import annotations
 
 import copy
 import io
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3 import PPO, SAC, TD3
-from stable_baselines3.common.buffers import ReplayBuffer
+from saved_agents import COUNTERS, nbsp, state_of
+from stable_baselines3 import SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
-from tagged_tasks import TaggedTask, differing, parameters, tagged_sequence, tiny
+from tagged_tasks import differing, parameters, tagged_sequence, tiny
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
-from sb3_nbsp.files import atomic_path, atomic_write
 from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, Phase
-from sb3_nbsp.interventions.task_memory import FIELDS
 from sb3_nbsp.tasks import latest_checkpoint
 from sb3_nbsp.tasks.checkpoint import save_checkpoint
-
-COUNTERS = ("phase", "phase_steps", "_phase_over", "_env_phase", "_n_updates", "num_timesteps")
-
-
-def nbsp(env: Any = None, **kwargs: Any) -> Any:
-    return tiny(NBSPSAC, tagged_sequence() if env is None else env, **{"memory_size": 50, **kwargs})
-
-
-def state_of(agent: Any) -> dict[str, th.Tensor]:
-    """Everything that NBSP has learned: parameters, optimizers, masks, scores, memory, window and D."""
-    masking, replay = agent.hooks._all[:2]
-    state = parameters(agent)
-    state.update({f"mask.{name}": mask for name, mask in masking.masks.items()})
-    for kind in ("scores", "skill_neurons"):
-        for task, networks in getattr(masking, kind).items():
-            state.update({f"{kind}.{task}.{name}": values for name, values in networks.items()})
-    state.update(
-        {f"window.{name}": metric.nan_to_num(-7.0) for name, metric in masking.state_dict()["window"]["metrics"].items()}
-    )
-    for which, buffer in (("D_pre", replay.memory), ("D", agent.replay_buffer)):
-        if buffer is not None:
-            state.update({f"{which}.{name}": th.tensor(getattr(buffer, name)) for name in FIELDS})
-    for name in ("actor", "critic"):
-        for index, moments in enumerate(getattr(agent, name).optimizer.state_dict()["state"].values()):
-            state.update({f"{name}.{index}.{key}": value for key, value in moments.items()})
-    return {name: tensor.detach().clone() for name, tensor in state.items()}
-
 
 # Round trips
 
@@ -343,176 +311,3 @@ def test_our_replay_buffer_loads_into_plain_sac(tmp_path: Path) -> None:
     plain.load_replay_buffer(tmp_path / "buffer")
     assert plain.replay_buffer.size() == 15
     plain.learn(30)
-
-
-# Broken and foreign files
-
-
-def write_broken_models(folder: Path) -> None:
-    agent = nbsp()
-    agent.learn(75)
-    agent.save(folder / "good")
-    whole = (folder / "good.zip").read_bytes()
-    (folder / "truncated.zip").write_bytes(whole[: len(whole) // 2])
-    (folder / "empty.zip").write_bytes(b"")
-    (folder / "text.zip").write_text("no zip at all")
-    with zipfile.ZipFile(folder / "other zip.zip", "w") as archive:
-        archive.writestr("readme.txt", "nothing of SB3's")
-    with zipfile.ZipFile(folder / "good.zip") as good, zipfile.ZipFile(folder / "without optimizer.zip", "w") as archive:
-        for name in good.namelist():
-            if name != "actor.optimizer.pth":
-                archive.writestr(name, good.read(name))
-    PPO("MlpPolicy", TaggedTask(1.0), n_steps=64, device="cpu").save(folder / "PPO")
-    TD3("MlpPolicy", TaggedTask(1.0), buffer_size=10, device="cpu").save(folder / "TD3")
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("truncated", "zip"),
-        ("empty", "zip"),
-        ("text", "zip"),
-        ("other zip", "data"),
-        ("without optimizer", r"actor\.optimizer"),
-        ("PPO", "NBSPSAC"),
-        ("TD3", "SACPolicy|NBSPSAC"),
-    ],
-)
-def test_broken_and_foreign_models(tmp_path: Path, name: str, reason: str) -> None:
-    write_broken_models(tmp_path)
-    with pytest.raises(ValueError, match=reason) as caught:
-        NBSPSAC.load(tmp_path / f"{name}.zip", env=tagged_sequence())
-    assert f"{name}.zip" in str(caught.value) or name == "TD3"
-    NBSPSAC.load(tmp_path / "good", env=tagged_sequence())
-
-
-def test_models_with_masks_need_an_agent_with_masks(tmp_path: Path) -> None:
-    agent = nbsp()
-    agent.learn(75)
-    agent.save(tmp_path / "model")
-    with pytest.raises(
-        ValueError, match=r"interventions \['0\.GradientMasking', '1\.ExperienceReplay'\] which this agent lacks"
-    ):
-        ContinualSAC.load(tmp_path / "model")
-    with pytest.raises(ValueError, match="lacks"):
-        NBSPSAC.load(tmp_path / "model", masking=False)
-
-
-def test_missing_files_are_missing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        NBSPSAC.load(tmp_path / "model")
-    with pytest.raises(FileNotFoundError):
-        nbsp().load_replay_buffer(tmp_path / "buffer")
-
-
-def write_broken_buffers(folder: Path) -> None:
-    def of(env: Any, **kwargs: Any) -> ReplayBuffer:
-        agent = tiny(ContinualSAC, env, **kwargs)
-        agent.learn(30)
-        return agent.replay_buffer
-
-    agent = nbsp()
-    agent.learn(75)
-    agent.save_replay_buffer(folder / "good")
-    whole = (folder / "good.pkl").read_bytes()
-    (folder / "truncated.pkl").write_bytes(whole[: len(whole) // 2])
-    (folder / "empty.pkl").write_bytes(b"")
-    (folder / "text.pkl").write_text("no pickle at all")
-
-    def write(name: str, thing: Any) -> None:
-        (folder / f"{name}.pkl").write_bytes(pickle.dumps(thing))
-
-    write("dictionary", {"observations": np.zeros(3)})
-    write("other observations", of(gym.make("Pendulum-v1")))
-    smaller = of(TaggedTask(1.0))
-    smaller.action_dim, smaller.actions = 1, smaller.actions[:, :, :1]
-    write("other actions", smaller)
-    write("two environments", of(DummyVecEnv([lambda: TaggedTask(1.0), lambda: TaggedTask(1.0)])))
-    wrong_memory = of(TaggedTask(1.0))
-    wrong_memory.intervention_memory = {"1.ExperienceReplay": {"tasks": {"red": 2}, "arrays": {}}}  # type: ignore[attr-defined]
-    write("broken memory", wrong_memory)
-    arrays = {name: np.zeros((2, 9)) for name in FIELDS}
-    memory = {"tasks": {"red": 2}, "arrays": arrays, "generator": np.random.default_rng().bit_generator.state}
-    wrong_memory.intervention_memory = {"1.ExperienceReplay": memory}  # type: ignore[attr-defined]
-    write("memory of other observations", wrong_memory)
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("truncated", ""),
-        ("empty", ""),
-        ("text", ""),
-        ("dictionary", "ReplayBuffer"),
-        ("other observations", r"obs_shape is \(3,\), the agent's is \(4,\)"),
-        ("other actions", "action_dim is 1, the agent's is 2"),
-        ("two environments", "n_envs is 2, the agent's is 1"),
-        ("broken memory", ""),
-        ("memory of other observations", r"memory holds observations of shape \(9,\)"),
-    ],
-)
-def test_broken_and_foreign_replay_buffers(tmp_path: Path, name: str, reason: str) -> None:
-    write_broken_buffers(tmp_path)
-    agent = nbsp(seed=3)
-    agent.learn(80)
-    before, d, d_pre = state_of(agent), agent.replay_buffer, agent.hooks._all[1].memory
-    with pytest.raises(ValueError, match=f"{name}.pkl does not hold a replay buffer for this agent.*{reason}"):
-        agent.load_replay_buffer(tmp_path / f"{name}.pkl")
-    assert agent.replay_buffer is d and agent.hooks._all[1].memory is d_pre
-    assert differing(before, state_of(agent)) == []
-    agent.learn(1, reset_num_timesteps=False)
-    agent.load_replay_buffer(tmp_path / "good")
-    assert agent.replay_buffer.size() == 15 and agent.hooks._all[1].memory.size() == 50
-
-
-# Atomic files
-
-
-@pytest.mark.parametrize("what", ["model.zip", "buffer.pkl", "text", "path"])
-def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    agent = nbsp()
-    agent.learn(75)
-
-    def write() -> None:
-        if what == "model.zip":
-            agent.save(tmp_path / what)
-        elif what == "buffer.pkl":
-            agent.save_replay_buffer(tmp_path / what)
-        elif what == "text":
-            atomic_write(tmp_path / what, "old" if not (tmp_path / what).exists() else "new")
-        else:
-            with atomic_path(tmp_path / what) as path:
-                path.write_text("half")
-                if (tmp_path / what).exists():
-                    raise OSError("no space left on device")
-
-    write()
-    old = (tmp_path / what).read_bytes()
-    assert old
-
-    def fail(*args: Any, **kwargs: Any) -> None:
-        raise OSError("no space left on device")
-
-    # In the middle: the zip has begun, the pickle has its first bytes
-    monkeypatch.setattr("stable_baselines3.common.save_util.th.save", fail)
-    monkeypatch.setattr(
-        "stable_baselines3.common.save_util.pickle.dump", lambda _obj, file, **_: (file.write(b"half"), fail())
-    )
-    monkeypatch.setattr(
-        "pathlib.Path.write_text", lambda self, text, **_: self.write_bytes(text.encode()[:1]) if what == "path" else fail()
-    )
-    with pytest.raises(OSError, match="no space"):
-        write()
-    assert (tmp_path / what).read_bytes() == old
-    assert [path.name for path in tmp_path.iterdir()] == [what]
-    monkeypatch.undo()
-    if what in ("model.zip", "buffer.pkl"):
-        write()
-        assert "intervention_memory" not in vars(agent.replay_buffer)
-
-
-def test_new_folders_are_made(tmp_path: Path) -> None:
-    agent = nbsp()
-    agent.save(tmp_path / "a" / "b" / "model")
-    agent.save_replay_buffer(str(tmp_path / "c" / "buffer"))
-    assert (tmp_path / "a" / "b" / "model.zip").is_file() and (tmp_path / "c" / "buffer.pkl").is_file()
