@@ -16,12 +16,12 @@ from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_nbsp.algorithms.actor_rollouts import can_defer_values, deferred_values
-from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
 from sb3_nbsp.algorithms.policies import PPOCnnPolicy, PPOMlpPolicy, PPOMultiInputPolicy
 from sb3_nbsp.algorithms.ppo_gradients import AutogradPPOGradients, PPOGradients, PPOObjective
 from sb3_nbsp.algorithms.ppo_mlp_gradients import MlpPPOGradients
+from sb3_nbsp.algorithms.rollout_phases import PhasedRollouts
 from sb3_nbsp.interventions import Intervention, Interventions
-from sb3_nbsp.interventions.base import NETWORKS, check_interventions, check_option
+from sb3_nbsp.interventions.base import NETWORKS, ON_POLICY_HOOKS, check_interventions, check_option
 from sb3_nbsp.interventions.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
 from sb3_nbsp.neurons.fused_optimizers import set_fused
 
@@ -31,9 +31,10 @@ SelfContinualPPO = TypeVar("SelfContinualPPO", bound="ContinualPPO")
 _OF_ONE_TRAINING = ["_objective", "_records"]
 
 
-class ContinualPPO(PersistentAlgorithm, PPO):
+class ContinualPPO(PhasedRollouts, PPO):
     """
-    Proximal Policy Optimization that takes interventions. Without them it is SB3's PPO.
+    Proximal Policy Optimization that takes interventions and follows the phases of a task sequence. Without interventions it
+    is SB3's PPO, except that training ends with the sequence.
 
     Every parameter that is not listed here is SB3's: see :class:`stable_baselines3.PPO`.
 
@@ -49,6 +50,7 @@ class ContinualPPO(PersistentAlgorithm, PPO):
     :raises ValueError: if an option is out of its range
     """
 
+    called_hooks: ClassVar[frozenset[str]] = ON_POLICY_HOOKS
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": PPOMlpPolicy,
         "CnnPolicy": PPOCnnPolicy,
@@ -68,6 +70,7 @@ class ContinualPPO(PersistentAlgorithm, PPO):
         check_option("fused", fused, (True, False))
         self.interventions = list(interventions)
         self.fused = fused
+        self._init_phases()
         super().__init__(policy, env, *args, **kwargs)
 
     def _setup_model(self) -> None:
@@ -87,20 +90,6 @@ class ContinualPPO(PersistentAlgorithm, PPO):
         super().set_parameters(load_path_or_dict, exact_match, device)
         set_fused([self.policy.optimizer], self.fused)
 
-    def _setup_learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        reset_num_timesteps: bool = True,
-        tb_log_name: str = "run",
-        progress_bar: bool = False,
-    ) -> Any:
-        reset_num_timesteps = self._begins_anew(reset_num_timesteps)
-        reset = reset_num_timesteps or self._last_obs is None
-        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        self.hooks.on_learn_start(reset)
-        return result
-
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
@@ -116,6 +105,7 @@ class ContinualPPO(PersistentAlgorithm, PPO):
 
     def train(self) -> None:
         """Epochs of PPO on the rollout, with the interventions' hooks in them (P3O, Algorithm 2)."""
+        self._deliver()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         gradients = self._make_gradients()
@@ -191,7 +181,10 @@ class ContinualPPO(PersistentAlgorithm, PPO):
     ) -> SelfContinualPPO:
         """Train, see SB3. Without a ``tb_log_name``, the run has the name of the class in TensorBoard."""
         name = tb_log_name or type(self).__name__
-        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+        super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+        self._deliver()  # of a rollout that a callback stopped
+        self._last_progress = self._get_progress()
+        return self
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), *_OF_ONE_TRAINING]

@@ -19,10 +19,10 @@ from sb3_nbsp.algorithms.captured_step import CapturedStep, Step, can_be_capture
 from sb3_nbsp.algorithms.compiled_gradients import CompiledGradients
 from sb3_nbsp.algorithms.gradients import AutogradGradients, SACGradients
 from sb3_nbsp.algorithms.mlp_gradients import MlpGradients, can_use_mlp_gradients
-from sb3_nbsp.algorithms.phases import PhasedAlgorithm, reset_optimizer
 from sb3_nbsp.algorithms.policies import SACCnnPolicy, SACMlpPolicy, SACMultiInputPolicy
+from sb3_nbsp.algorithms.replay_phases import PhasedReplay, reset_optimizer
 from sb3_nbsp.interventions import Intervention, Interventions
-from sb3_nbsp.interventions.base import check_interventions, check_option, check_range
+from sb3_nbsp.interventions.base import OFF_POLICY_HOOKS, check_interventions, check_option, check_range
 from sb3_nbsp.neurons.fused_optimizers import set_fused, take_step
 
 # Type of device on which gradient steps are captured
@@ -31,7 +31,7 @@ CAPTURES_ON = "cuda"
 SelfContinualSAC = TypeVar("SelfContinualSAC", bound="ContinualSAC")
 
 
-class ContinualSAC(PhasedAlgorithm, SAC):
+class ContinualSAC(PhasedReplay, SAC):
     """
     Soft Actor-Critic over a sequence of tasks. On an environment that is no task sequence, and without
     interventions, it is SB3's SAC. On a task sequence it only adds what the start of a
@@ -61,6 +61,7 @@ class ContinualSAC(PhasedAlgorithm, SAC):
     :raises ValueError: if an option is out of its range
     """
 
+    called_hooks: ClassVar[frozenset[str]] = OFF_POLICY_HOOKS
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": SACMlpPolicy,
         "CnnPolicy": SACCnnPolicy,

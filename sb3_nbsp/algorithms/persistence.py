@@ -16,6 +16,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback, TensorDict
 
 from sb3_nbsp.files import atomic_path
 from sb3_nbsp.interventions import Interventions
+from sb3_nbsp.tasks.recognize import ages
 
 Self = TypeVar("Self", bound="PersistentAlgorithm")
 File = str | pathlib.Path | io.BufferedIOBase
@@ -25,10 +26,10 @@ class PersistentAlgorithm(BaseAlgorithm):
     """
     An algorithm whose interventions' state travels inside the model's zip. Files of plain SB3 load too.
 
-    Where an environment changes with its steps (it has ``elapsed_steps`` and ``set_elapsed_steps()``, as
-    :class:`~sb3_nbsp.tasks.CycleFriction` has), a loaded agent that continues (``learn(reset_num_timesteps=False)``) puts
-    a new one where that of the saved agent was. No environment is ever put back: ``learn(reset_num_timesteps=True)``
-    begins the agent's count anew, but goes on in the environment as it is.
+    Where an environment changes with its steps (it has ``elapsed_steps``, ``set_elapsed_steps()`` and a true
+    ``sb3_nbsp_ages``, as :class:`~sb3_nbsp.tasks.CycleFriction` has), a loaded agent that continues
+    (``learn(reset_num_timesteps=False)``) puts a new one where that of the saved agent was. No environment is ever put
+    back: ``learn(reset_num_timesteps=True)`` begins the agent's count anew, but goes on in the environment as it is.
     """
 
     hooks: Interventions
@@ -53,7 +54,7 @@ class PersistentAlgorithm(BaseAlgorithm):
         progress_bar: bool = False,
     ) -> Any:
         assert self.env is not None, "set_env() must be called before learn()"
-        if self.env.has_attr("set_elapsed_steps"):
+        if ages(self.env):
             self._age_environments(reset_num_timesteps)  # before they are reset
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
@@ -62,11 +63,11 @@ class PersistentAlgorithm(BaseAlgorithm):
         assert self.env is not None
         own_steps = 0 if begins_anew else self.num_timesteps // self.n_envs  # per environment
         expected = 0 if begins_anew else own_steps + self._env_lead
-        ages = self.env.get_attr("elapsed_steps")
-        for index, age in enumerate(ages):
+        found = self.env.get_attr("elapsed_steps")
+        for index, age in enumerate(found):
             if age < expected:
                 self.env.env_method("set_elapsed_steps", expected, indices=index)
-        self._env_lead = max(expected, *ages) - own_steps
+        self._env_lead = max(expected, *found) - own_steps
 
     def save(self, path: File, exclude: Any = None, include: Any = None) -> None:
         """

@@ -22,6 +22,28 @@ Network = Literal["actor", "critic"]
 NETWORKS: tuple[Network, ...] = ("actor", "critic")
 AnyIntervention = TypeVar("AnyIntervention", bound="Intervention")
 
+# The hooks that every agent of this package calls, and those that an agent with a replay buffer or with rollouts calls
+_COMMON_HOOKS = frozenset(
+    {
+        "on_learn_start",
+        "on_phase_start",
+        "on_phase_end",
+        "on_transition",
+        "penalty",
+        "before_step",
+        "masked_step",
+        "after_step",
+        "after_train",
+        "before_renewal",
+        "after_renewal",
+        "state_dict",
+        "load_state_dict",
+    }
+)
+OFF_POLICY_HOOKS = _COMMON_HOOKS | {"replay_source", "memory_state", "load_memory_state"}
+ON_POLICY_HOOKS = _COMMON_HOOKS | {"extra_epochs"}
+HOOKS = OFF_POLICY_HOOKS | ON_POLICY_HOOKS
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -49,6 +71,8 @@ class Intervention:
     # Within a phase, it does the same operations on the same tensors at every gradient step, and never waits for their
     # values: only then can a gradient step on a GPU be captured once and replayed
     capturable: ClassVar[bool] = False
+    # It acts when another intervention renews neurons, and does nothing on its own
+    waits_for_renewals: ClassVar[bool] = False
 
     def attach(self, agent: BaseAlgorithm) -> None:
         """
@@ -73,21 +97,24 @@ class Intervention:
 
     def on_phase_start(self, phase: Phase) -> None:
         """
-        A phase other than the first one starts. The replay buffer is empty.
+        A phase other than the first one starts. The replay buffer is empty. On-policy agents call this right after
+        :meth:`on_phase_end`, before they learn from the rollout in which the phase started.
 
         :param phase: the phase that starts
         """
 
     def on_phase_end(self, phase: Phase) -> None:
         """
-        A phase has ended. The replay buffer still holds its transitions.
+        A phase has ended. The replay buffer still holds its transitions. On-policy agents call this when the rollout with the
+        boundary in it is full, and have not learned from it.
 
         :param phase: the phase that has ended
         """
 
     def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """
-        One transition per environment has just been added to the replay buffer.
+        One transition per environment has just been added to the replay buffer. On-policy agents call this for all steps of a
+        rollout when it is full, in order with :meth:`on_phase_end` and :meth:`on_phase_start`.
 
         :param rewards: as the environment gave them, shape (n_envs,)
         :param dones: shape (n_envs,)
@@ -197,6 +224,13 @@ class Intervention:
         if hasattr(self.agent, "_logger"):
             self.agent.logger.record(name, value)
 
+    def overrides(self, hook: str) -> bool:
+        """
+        :param hook: name of a method of :class:`Intervention`
+        :return: whether this intervention has a method of its own there
+        """
+        return getattr(getattr(self, hook), "__func__", None) is not getattr(Intervention, hook)
+
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the options only: the public attributes apart from the agent."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_") and name != "agent"}
@@ -245,10 +279,15 @@ class Interventions:
         raise ValueError(f"The agent has no {kind.__name__}; it has {[type(each).__name__ for each in self._all]}")
 
     def attach(self, agent: BaseAlgorithm) -> None:
-        """See :meth:`Intervention.attach`."""
+        """
+        See :meth:`Intervention.attach`.
+
+        :raises ValueError: if an intervention does not fit the agent, or overrides a hook that it never calls
+        """
         for intervention in self._all:
             try:
                 intervention.attach(agent)
+                _check_hooks(intervention, agent)
             except Exception:
                 if getattr(intervention, "agent", None) is agent:
                     del intervention.agent  # so that it can be given to an agent that fits
@@ -286,7 +325,7 @@ class Interventions:
 
     def have_penalty(self) -> bool:
         """Whether one of them may add a term to a loss: whether it has a :meth:`Intervention.penalty` of its own."""
-        return any(getattr(each.penalty, "__func__", None) is not Intervention.penalty for each in self._all)
+        return any(each.overrides("penalty") for each in self._all)
 
     @property
     def capturable(self) -> bool:
@@ -363,6 +402,16 @@ class Interventions:
         """
         for i, each in enumerate(self._all):
             each.load_memory_state(state.get(_key(i, each)))
+
+
+def _check_hooks(intervention: Intervention, agent: BaseAlgorithm) -> None:
+    never = [hook for hook in sorted(HOOKS - getattr(agent, "called_hooks", HOOKS)) if intervention.overrides(hook)]
+    if never:
+        kind = "on-policy" if never == ["extra_epochs"] else "off-policy"
+        raise ValueError(
+            f"interventions: {type(intervention).__name__} overrides {', '.join(f'{hook}()' for hook in never)}, which "
+            f"{type(agent).__name__} never calls; use it with an {kind} agent"
+        )
 
 
 def _key(index: int, intervention: Intervention) -> str:

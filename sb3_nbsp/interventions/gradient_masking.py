@@ -31,6 +31,7 @@ from sb3_nbsp.neurons.scores import (
     select_top,
     weight_score,
 )
+from sb3_nbsp.tasks.recognize import has_phases
 
 # Histograms are kept of so many of the best-scored skill neurons of each network
 N_HISTOGRAMS = 4
@@ -164,13 +165,9 @@ class GradientMasking(OffPolicyIntervention):
             self._window.break_episodes()
         env = self.agent.env
         assert env is not None
-        if self.identification_data == "training" or "phase" not in env.unwrapped.reset_infos[0]:
-            return
-        if env.has_attr("task_makers"):
+        if self.identification_data != "training" and has_phases(env):
             # A phase also ends when the environment is exchanged for one that may lack its task
             self._task_makers.update(env.get_attr("task_makers", indices=0)[0])
-        elif self.identification_data == "fresh":
-            raise ValueError("identification_data='fresh' needs an environment with task_makers, as a TaskSequence has them")
 
     def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """See :meth:`Intervention.on_transition`."""

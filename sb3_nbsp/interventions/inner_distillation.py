@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -40,6 +40,8 @@ class InnerDistillation(Intervention):
     :param distill_learning_rate: of Adam
     :raises ValueError: if an option is out of its range
     """
+
+    waits_for_renewals: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -151,6 +151,11 @@ class PeriodicReset(NeuronReset):
         :return: for each layer their indices, shape (k,)
         """
 
+    @property
+    def next_reset(self) -> int:
+        """Environment step from which on the next reset is due."""
+        return ((self._periods or 0) + 1) * self.reset_frequency
+
     def on_learn_start(self, reset: bool) -> None:
         """See :meth:`Intervention.on_learn_start`. The agent's count of steps may have begun anew."""
         now = self.agent.num_timesteps // self.reset_frequency

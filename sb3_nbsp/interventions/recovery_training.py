@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -30,6 +30,8 @@ class RecoveryTraining(Intervention):
     :param max_recovery_updates: give up after so many updates
     :raises ValueError: if an option is out of its range
     """
+
+    waits_for_renewals: ClassVar[bool] = True
 
     def __init__(self, reward_threshold: float = 100.0, recovery_epochs: int = 1, max_recovery_updates: int = 10) -> None:
         check_range("reward_threshold", reward_threshold, -np.inf)

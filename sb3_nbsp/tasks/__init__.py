@@ -1,6 +1,6 @@
 """Sequences of tasks, evaluation on all of them, and the metrics of continual learning."""
 
-from sb3_nbsp.tasks.checkpoint import SequenceCheckpoint, latest_checkpoint
+from sb3_nbsp.tasks.checkpoint import SequenceCheckpoint, latest_checkpoint, load_checkpoint
 from sb3_nbsp.tasks.cycle_friction import CycleFriction
 from sb3_nbsp.tasks.evaluation import SequenceEvaluation
 from sb3_nbsp.tasks.metrics import SuccessMatrix, average_success_rate, forgetting_measure, forward_transfer
@@ -17,4 +17,5 @@ __all__ = [
     "forward_transfer",
     "gymnasium_cycle",
     "latest_checkpoint",
+    "load_checkpoint",
 ]

@@ -1,17 +1,27 @@
-"""Checkpoints from which a killed run continues: the model together with its replay buffer."""
+"""Checkpoints from which a killed run continues: the model with all that it needs to go on where it was."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import warnings
 from pathlib import Path
+from typing import Any, TypeVar
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, VecTransposeImage, unwrap_vec_normalize
+
+from sb3_nbsp.tasks.recognize import has_phases
+
+Algorithm = TypeVar("Algorithm", bound=BaseAlgorithm)
 
 _NAME = re.compile(r"checkpoint_(\d+)_steps")
+_MODEL, _BUFFER, _NORMALIZATION, _POSITION = "model.zip", "replay_buffer.pkl", "vecnormalize.pkl", "position.json"
 
 
 def latest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
@@ -19,7 +29,7 @@ def latest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
     The last complete checkpoint in a folder.
 
     :param folder: where :class:`SequenceCheckpoint` writes
-    :return: the checkpoint's own folder, with ``model.zip`` and ``replay_buffer.pkl``; None if there is none
+    :return: the checkpoint's own folder, for :func:`load_checkpoint`; None if there is none
     """
     found = [
         (int(match[1]), path) for path in Path(folder).glob("checkpoint_*_steps") if (match := _NAME.fullmatch(path.name))
@@ -31,21 +41,25 @@ def save_checkpoint(model: BaseAlgorithm, folder: str | os.PathLike[str]) -> Pat
     """
     Write a checkpoint and remove the older ones. A run that is killed meanwhile leaves the last one whole.
 
-    :param model: the agent
+    :param model: the agent, of this package or any of SB3's
     :param folder: where to write
-    :return: the checkpoint's own folder
+    :return: the checkpoint's own folder, with ``model.zip`` and, where there are such things, ``replay_buffer.pkl``,
+        ``vecnormalize.pkl`` and ``position.json``, how far each environment is in its task sequence
     """
     final = Path(folder) / f"checkpoint_{model.num_timesteps}_steps"
     temporary = final.with_name(f".{final.name}")
     for leftover in Path(folder).glob(".checkpoint_*_steps"):  # of runs that were killed
         shutil.rmtree(leftover)
     temporary.mkdir(parents=True)
-    model.save(temporary / "model.zip")
+    model.save(temporary / _MODEL)
     if isinstance(model, OffPolicyAlgorithm):
-        model.save_replay_buffer(temporary / "replay_buffer.pkl")
+        model.save_replay_buffer(temporary / _BUFFER)
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
-        normalizer.save(str(temporary / "vecnormalize.pkl"))
+        normalizer.save(str(temporary / _NORMALIZATION))
+    env = model.env
+    if env is not None and has_phases(env):
+        (temporary / _POSITION).write_text(json.dumps(env.env_method("get_progress")), encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     for older in Path(folder).glob("checkpoint_*_steps"):
@@ -54,9 +68,62 @@ def save_checkpoint(model: BaseAlgorithm, folder: str | os.PathLike[str]) -> Pat
     return final
 
 
+def load_checkpoint(algorithm: type[Algorithm], checkpoint: str | os.PathLike[str], env: GymEnv, **kwargs: Any) -> Algorithm:
+    """
+    Load an agent from a checkpoint with its replay buffer, the statistics of ``VecNormalize`` and its place in the task
+    sequence. ``learn(..., reset_num_timesteps=False)`` then continues; the episode that was under way begins anew.
+
+    :param algorithm: the agent's class, of this package or any of SB3's
+    :param checkpoint: the checkpoint's own folder, as :func:`latest_checkpoint` returns it
+    :param env: a new environment like the agent's; a ``VecNormalize`` around it gets the saved statistics, and is put around
+        it where it is missing
+    :param kwargs: see ``load()`` of the class
+    :return: the agent, whose environment is ``get_env()``
+    :raises ValueError: if there is no checkpoint, or its sequence has other tasks than the environment
+    """
+    folder = Path(checkpoint)
+    if not (folder / _MODEL).exists():
+        raise ValueError(f"{folder} holds no checkpoint: {_MODEL} is missing")
+    if (folder / _NORMALIZATION).exists():
+        env = _normalized(env, folder / _NORMALIZATION)
+    model = algorithm.load(folder / _MODEL, env=env, **kwargs)
+    assert model.env is not None
+    if (folder / _POSITION).exists():
+        _restore_position(model.env, json.loads((folder / _POSITION).read_text(encoding="utf-8")))
+    if isinstance(model, OffPolicyAlgorithm) and (folder / _BUFFER).exists():
+        model.load_replay_buffer(folder / _BUFFER)
+    return model
+
+
+def _normalized(env: GymEnv, path: Path) -> VecEnv:
+    if not isinstance(env, VecEnv):
+        env = BaseAlgorithm._wrap_env(env)
+    own = unwrap_vec_normalize(env)
+    if own is None:
+        return VecNormalize.load(str(path), env.venv if isinstance(env, VecTransposeImage) else env)
+    saved = VecNormalize.load(str(path), own.venv)
+    for name in ("obs_rms", "ret_rms"):
+        setattr(own, name, getattr(saved, name))
+    return env
+
+
+def _restore_position(env: VecEnv, position: list[dict[str, Any]]) -> None:
+    if not has_phases(env):
+        raise ValueError("env must be a task sequence, as the environment of the checkpoint was one")
+    present = env.env_method("get_progress", indices=0)[0]
+    if any(position[0][name] != present[name] for name in ("tasks", "cycles")):
+        raise ValueError(
+            f"env: the checkpoint is of the sequence {position[0]['tasks']} x {position[0]['cycles']}, the environment is "
+            f"{present['tasks']} x {present['cycles']}"
+        )
+    for index in range(env.num_envs):
+        env.env_method("set_progress", position[min(index, len(position) - 1)], indices=index)
+
+
 class SequenceCheckpoint(BaseCallback):
     """
-    Every ``save_freq`` steps, save the model and its replay buffer together and drop the previous checkpoint.
+    Every ``save_freq`` steps, save the model with all that it needs to continue (:func:`load_checkpoint`) and drop the
+    previous checkpoint.
 
     :param save_freq: environment steps between two checkpoints
     :param folder: where to write
@@ -72,6 +139,21 @@ class SequenceCheckpoint(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._last = self.num_timesteps
+        self._warn_of_lost_position()
+
+    def _warn_of_lost_position(self) -> None:
+        """Any other agent than this package's begins its sequence anew when it is loaded in SB3's way."""
+        checkpoint = self.folder / f"checkpoint_{self.num_timesteps}_steps"
+        if not (checkpoint / _POSITION).exists() or not has_phases(self.training_env):
+            return
+        saved = json.loads((checkpoint / _POSITION).read_text(encoding="utf-8"))[0]
+        present = self.training_env.env_method("get_progress", indices=0)[0]
+        if (saved["phase"], saved["sequence_over"]) != (present["phase"], present["sequence_over"]):
+            warnings.warn(
+                f"{checkpoint} was saved in phase {saved['phase'] + 1} of its sequence, but the environment is in phase "
+                f"{present['phase'] + 1}. load_checkpoint({type(self.model).__name__}, {str(checkpoint)!r}, env) continues it",
+                stacklevel=2,
+            )
 
     def _on_rollout_start(self) -> None:
         # Between two rollouts the agent, its buffer and its environment are at the same step

@@ -33,6 +33,9 @@ class CycleFriction(gym.Wrapper, RecordConstructorArgs):
     :raises ValueError: if an option is out of its range or the environment has no MuJoCo model
     """
 
+    # What agents know an environment by that changes with its steps: see sb3_nbsp.tasks.recognize.ages()
+    sb3_nbsp_ages = True
+
     def __init__(
         self,
         env: gym.Env,

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from sb3_nbsp.files import atomic_write
 from sb3_nbsp.tasks.metrics import SuccessMatrix
+from sb3_nbsp.tasks.recognize import has_phases
 
 
 def evaluate_task(
@@ -94,7 +95,7 @@ class SequenceEvaluation(BaseCallback):
         self._warned = False
 
     def _on_training_start(self) -> None:
-        if not self.training_env.has_attr("task_names"):
+        if not has_phases(self.training_env):
             raise ValueError("SequenceEvaluation needs a task sequence as the training environment")
         self._sequence_over = False
         self._makers: dict[str, Callable[..., gym.Env]] = self.training_env.get_attr("task_makers", indices=0)[0]

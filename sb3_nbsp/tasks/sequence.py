@@ -90,6 +90,11 @@ class TaskSequence(gym.Env):
             raise ValueError(f"mastery_threshold must be in (0, 1] or None, not {threshold!r}")
 
     @property
+    def sb3_nbsp_phases(self) -> bool:
+        """What agents and callbacks know a task sequence by (:func:`~sb3_nbsp.tasks.recognize.has_phases`)."""
+        return not self.rotate
+
+    @property
     def task(self) -> str:
         """Name of the current task."""
         return self.tasks[self.phase % len(self.tasks)]

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_nbsp.algorithms import ContinualSAC
 from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
 from sb3_nbsp.tasks import SequenceEvaluation
+from sb3_nbsp.tasks.recognize import ages
 from sb3_nbsp.tasks.registration import is_sequence
 from sb3_nbsp.zoo.algos import PLAIN, hyperparams_file
 
@@ -122,7 +123,7 @@ class SequenceExperimentManager(ExperimentManager):
                 for each in self.callbacks
             ]
         for index, each in enumerate(self.callbacks):
-            if isinstance(each, EvalCallback) and each.eval_env.has_attr("set_elapsed_steps"):
+            if isinstance(each, EvalCallback) and ages(each.eval_env):
                 self.callbacks.insert(index, FollowTraining(each))
                 break
         if self.is_sequence and not self.optimize_hyperparameters:

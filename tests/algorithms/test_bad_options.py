@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.envs import SimpleMultiObsEnv
-from stable_baselines3.common.vec_env import DummyVecEnv
-from tagged_tasks import TaggedTask, tagged_sequence, tiny
+from tagged_tasks import TaggedTask, tiny
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
 from sb3_nbsp.interventions import ExperienceReplay, GradientMasking
@@ -145,24 +144,6 @@ def test_networks_without_hidden_layers(net_arch: Any, network: str) -> None:
     with pytest.raises(ValueError, match=f"net_arch gives the network '{network}' no hidden layer"):
         tiny(NBSPSAC, TaggedTask(1.0), policy_kwargs={"net_arch": net_arch})
     tiny(NBSPSAC, TaggedTask(1.0), policy_kwargs={"net_arch": net_arch}, masking=False)
-
-
-class Announces(gym.Wrapper):
-    """Announces phases, but does not say how its tasks are made."""
-
-    def get_wrapper_attr(self, name: str) -> Any:
-        if name == "task_makers":
-            raise AttributeError(name)
-        return super().get_wrapper_attr(name)
-
-
-def test_fresh_steps_need_task_makers() -> None:
-    agent = tiny(NBSPSAC, DummyVecEnv([lambda: Announces(tagged_sequence())]), identification_data="fresh")
-    with pytest.raises(ValueError, match=r"identification_data='fresh'.*task_makers"):
-        agent.learn(10)
-    assert agent.num_timesteps == 0
-    # Those that announce none need none
-    tiny(NBSPSAC, TaggedTask(1.0), identification_data="fresh").learn(10)
 
 
 def test_discrete_actions() -> None:

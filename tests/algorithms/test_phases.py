@@ -385,32 +385,6 @@ def test_a_model_saved_between_two_boundaries(tmp_path: Any) -> None:
     assert (loaded.replay_buffer.observations[: loaded.replay_buffer.pos, :, 0] == 2.0).all()
 
 
-class SilentBoundaries(gym.Wrapper):
-    """Announces phases but cannot be asked to move on."""
-
-    def get_wrapper_attr(self, name: str) -> Any:
-        if name in ("next_phase", "get_progress", "set_progress", "task_makers"):
-            raise AttributeError(name)
-        return super().get_wrapper_attr(name)
-
-
-def test_environments_that_cannot_be_asked_are_waited_for() -> None:
-    watch = Watch()
-    env = DummyVecEnv(
-        [
-            lambda: SilentBoundaries(tagged_sequence(steps_per_task=30)),
-            lambda: SilentBoundaries(tagged_sequence(steps_per_task=50)),
-        ]
-    )
-    agent = tiny(ContinualSAC, env, interventions=[watch])
-    agent.learn(2 * 55)
-    assert len(watch.of_phase(0)) == 30 and watch.ends[0]["num_timesteps"] == 100
-    assert agent.phase == Phase(1, "blue")
-    for step in watch.of_phase(1):
-        assert (step["observations"][:, :, 0] == 2.0).all()
-        check_consistent(step)
-
-
 def test_an_environment_without_phases_is_one_phase() -> None:
     spy = Spy()
     agent = tiny(NBSPSAC, TaggedTask(1.0), interventions=[spy])

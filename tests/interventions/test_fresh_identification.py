@@ -29,7 +29,6 @@ from tagged_tasks import (
 from sb3_nbsp import ContinualSAC
 from sb3_nbsp.interventions import GradientMasking
 from sb3_nbsp.interventions.base import own_seed
-from sb3_nbsp.tasks import TaskSequence
 
 
 @pytest.mark.parametrize("normalized", [False, True])
@@ -132,29 +131,6 @@ class FlattenedTwice(gym.ObservationWrapper):
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
         return np.concatenate([observation, observation])
-
-
-def test_auto_without_task_makers_takes_training_steps() -> None:
-    scores = []
-    for data in ("auto", "training"):
-        agent = masked(Announces(tagged_sequence()), identification_data=data, identification_steps=40)
-        agent.learn(60)
-        scores.append(masking_of(agent).scores["red"]["actor"])
-    assert th.equal(*scores)
-
-
-class Announces(gym.Env):
-    """Passes on what a sequence says of its phases, and nothing else of it."""
-
-    def __init__(self, sequence: TaskSequence) -> None:
-        self._sequence = sequence
-        self.observation_space, self.action_space = sequence.observation_space, sequence.action_space
-
-    def reset(self, **kwargs: Any) -> Any:
-        return self._sequence.reset(**kwargs)
-
-    def step(self, action: np.ndarray) -> Any:
-        return self._sequence.step(action)
 
 
 def test_fresh_steps_need_equal_spaces() -> None:

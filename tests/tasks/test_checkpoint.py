@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import torch as th
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_nbsp.tasks import SequenceCheckpoint, latest_checkpoint
+from sb3_nbsp import P3O, ContinualSAC
+from sb3_nbsp.tasks import SequenceCheckpoint, TaskSequence, gymnasium_cycle, latest_checkpoint, load_checkpoint
 from sb3_nbsp.tasks.checkpoint import save_checkpoint
 
 
@@ -108,6 +110,90 @@ def test_killed_while_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, st
         model.num_timesteps = step
         save_checkpoint(model, tmp_path)
         assert names(tmp_path) == [f"checkpoint_{step}_steps"]
+
+
+# Continuing
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_pendulums() -> Any:
+    for name in "AB":
+        gym.register(f"Short{name}-v0", entry_point="gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=20)
+    yield
+    for name in "AB":
+        gym.registry.pop(f"Short{name}-v0")
+
+
+def cycle(tasks: str = "AB", cycles: int = 2) -> TaskSequence:
+    return gymnasium_cycle([f"Short{name}-v0" for name in tasks], cycles=cycles, steps_per_task=60)
+
+
+def small(cls: Any, env: Any, **options: Any) -> Any:
+    return cls("MlpPolicy", env, policy_kwargs={"net_arch": [4]}, device="cpu", **options)
+
+
+AGENTS: dict[type, dict[str, Any]] = {
+    PPO: {"n_steps": 10, "batch_size": 10},
+    SAC: {"learning_starts": 2000, "buffer_size": 500},
+    P3O: {"n_steps": 10, "batch_size": 10, "reset_frequency": 50},
+    ContinualSAC: {"learning_starts": 2000, "buffer_size": 500},
+}
+
+
+@pytest.mark.parametrize("cls", AGENTS)
+def test_every_agent_continues_where_it_was(tmp_path: Path, cls: Any) -> None:
+    small(cls, cycle(), **AGENTS[cls]).learn(151, SequenceCheckpoint(50, tmp_path))
+    checkpoint = latest_checkpoint(tmp_path)
+    assert checkpoint is not None and "position.json" in names(checkpoint)
+    env = cycle()
+    model = load_checkpoint(cls, checkpoint, env)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # SequenceCheckpoint has nothing to complain of
+        model.learn(10, SequenceCheckpoint(50, tmp_path), reset_num_timesteps=False)
+    # At step 150 two phases of 60 steps and 30 of the third are over; the episode under way begins anew
+    assert (env.phase, env.phase_steps) == (2, 40) and model.num_timesteps == 160
+    if isinstance(model, SAC):
+        assert model.replay_buffer.size() == (160 if cls is SAC else 40)
+
+
+def test_sb3s_way_to_load_is_warned_about(tmp_path: Path) -> None:
+    agent(cycle()).learn(151, SequenceCheckpoint(50, tmp_path))
+    loaded = SAC.load(tmp_path / "checkpoint_150_steps" / "model.zip", env=cycle())
+    with pytest.warns(UserWarning, match=r"was saved in phase 3 .* is in phase 1\. load_checkpoint\(SAC, "):
+        loaded.learn(1, SequenceCheckpoint(50, tmp_path), reset_num_timesteps=False)
+
+
+def test_a_sequence_that_is_over_stays_over(tmp_path: Path) -> None:
+    model = agent(cycle(cycles=1))
+    model.learn(120)
+    env = cycle(cycles=1)
+    load_checkpoint(SAC, save_checkpoint(model, tmp_path), env)
+    assert env.sequence_over
+
+
+@pytest.mark.parametrize("other", [lambda: cycle("BA"), lambda: cycle(cycles=3), lambda: gym.make("Pendulum-v1")])
+def test_a_checkpoint_does_not_fit_every_environment(tmp_path: Path, other: Any) -> None:
+    with pytest.raises(ValueError, match=r"^env"):
+        load_checkpoint(SAC, save_checkpoint(agent(cycle()), tmp_path), other())
+
+
+def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no checkpoint: model\.zip is missing"):
+        load_checkpoint(SAC, tmp_path, gym.make("Pendulum-v1"))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_normalization_is_restored(tmp_path: Path, wrapped: bool) -> None:
+    env = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]))
+    model = small(PPO, env, n_steps=10, batch_size=10)
+    model.learn(10)
+    fresh: Any = gym.make("Pendulum-v1")
+    if wrapped:
+        fresh = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]), clip_obs=3.0)
+    loaded = load_checkpoint(PPO, save_checkpoint(model, tmp_path), fresh).get_vec_normalize_env()
+    assert loaded is not None and loaded.clip_obs == (3.0 if wrapped else 10.0)
+    np.testing.assert_array_equal(loaded.obs_rms.mean, env.obs_rms.mean)
+    assert loaded.obs_rms.count == env.obs_rms.count and loaded.ret_rms.var == env.ret_rms.var
 
 
 @pytest.mark.parametrize("save_freq", [0, -5])

@@ -1,0 +1,93 @@
+"""What an agent was told to do and will not do: said when it begins to learn, with what to change."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import TrainFreq
+
+from sb3_nbsp.interventions import ContinualBackprop, Intervention
+from sb3_nbsp.interventions.neuron_reset import NeuronReset, PeriodicReset
+
+
+def idle_parts(agent: Any, has_phases: bool, phase_options: dict[str, Any]) -> dict[str, str]:
+    """
+    :param agent: an agent of this package whose ``learn()`` begins
+    :param has_phases: whether its environment is a task sequence
+    :param phase_options: the agent's options that act at the start of a phase only, with their defaults
+    :return: for everything that will not act, its name and a message
+    """
+    interventions, messages = list(agent.hooks), {}
+    waiting = [type(each).__name__ for each in interventions if each.overrides("on_phase_end")]
+    waiting += [name for name, default in phase_options.items() if getattr(agent, name) != default]
+    if waiting and not has_phases and agent.phase.task == "":
+        messages["phases"] = _no_phases(agent, waiting)
+    if phase_options and agent.reset_ent_coef and agent.ent_coef_optimizer is None:
+        fixed = f"ent_coef={agent.ent_coef!r} is fixed"
+        messages["reset_ent_coef"] = f"reset_ent_coef has nothing to reset: {fixed}. Use ent_coef='auto', or leave it out"
+    for each in interventions:
+        name = type(each).__name__
+        if each.waits_for_renewals and not any(isinstance(other, NeuronReset) for other in interventions):
+            messages[name] = _no_renewals(name)
+        elif (message := _too_short(agent, each)) is not None:
+            messages[name] = message
+    return messages
+
+
+def _no_phases(agent: Any, waiting: list[str]) -> str:
+    return (
+        f"The environment is no task sequence: there is one phase only, which never ends, and {', '.join(waiting)} of this "
+        f"{type(agent).__name__} will not act. Put the tasks into a sb3_nbsp.tasks.TaskSequence, or call start_phase(task) "
+        "whenever you change the task yourself, and ahead of the first one"
+    )
+
+
+def _no_renewals(name: str) -> str:
+    return f"{name} acts when neurons are renewed, and no intervention renews any: add one that does, e.g. CycleReset"
+
+
+def _too_short(agent: BaseAlgorithm, intervention: Intervention) -> str | None:
+    """Whether this call of ``learn()`` ends ahead of the first renewal in the agent's life."""
+    if not isinstance(intervention, NeuronReset) or any(counts.any() for counts in intervention.reset_counts.values()):
+        return None
+    if isinstance(intervention, PeriodicReset):
+        end, next_reset = _last_step(agent), intervention.next_reset
+        if end < next_reset:
+            return (
+                f"{type(intervention).__name__} renews no neuron in this call of learn(), which ends at step {end}: the next "
+                f"reset is due at step {next_reset}. Train longer or lower reset_frequency={intervention.reset_frequency}"
+            )
+    if isinstance(intervention, ContinualBackprop):
+        n_steps, threshold = _gradient_steps(agent), intervention.maturity_threshold
+        if n_steps <= threshold:
+            return (
+                f"ContinualBackprop replaces no neuron in this call of learn(), which makes {n_steps} gradient steps: neurons "
+                f"have to be older than maturity_threshold={threshold}. Train longer or lower it"
+            )
+    return None
+
+
+def _last_step(agent: BaseAlgorithm) -> int:
+    """Environment step at which this call of ``learn()`` ends; PPO fills its last rollout."""
+    total = agent._total_timesteps
+    if not isinstance(agent, PPO):
+        return total
+    rollout, left = agent.n_steps * agent.n_envs, total - agent.num_timesteps
+    return agent.num_timesteps + math.ceil(left / rollout) * rollout
+
+
+def _gradient_steps(agent: BaseAlgorithm) -> int:
+    """How many gradient steps this call of ``learn()`` makes at most."""
+    left = _last_step(agent) - agent.num_timesteps
+    if isinstance(agent, PPO):
+        rollout = agent.n_steps * agent.n_envs
+        return left // rollout * agent.n_epochs * math.ceil(rollout / agent.batch_size)
+    assert isinstance(agent, OffPolicyAlgorithm) and isinstance(agent.train_freq, TrainFreq)
+    if agent.gradient_steps < 0:
+        return left
+    per_rollout = agent.train_freq.frequency * agent.n_envs if agent.train_freq.unit.value == "step" else 1
+    return left // per_rollout * agent.gradient_steps

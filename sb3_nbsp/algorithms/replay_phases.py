@@ -1,0 +1,134 @@
+"""What a phase means for an agent that learns from a replay buffer: D, the look at a task, the warm-up."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.type_aliases import RolloutReturn
+
+from sb3_nbsp.algorithms.persistence import PersistentMemory
+from sb3_nbsp.algorithms.phases import PhasedAlgorithm
+from sb3_nbsp.interventions import Phase
+
+
+class PhasedReplay(PhasedAlgorithm, PersistentMemory):
+    """An off-policy algorithm that follows phases: D is emptied at the start of each, and the agent warms up again."""
+
+    phase_options: ClassVar[dict[str, Any]] = {
+        "clear_replay_buffer": True,
+        "phase_learning_starts": None,
+        "reset_optimizers": False,
+        "reset_ent_coef": False,
+        "known_task_threshold": None,
+    }
+
+    clear_replay_buffer: bool
+    phase_learning_starts: int | None
+    known_task_threshold: float | None
+    look_episodes: int
+
+    def _init_phases(self) -> None:
+        super()._init_phases()
+        # A phase other than the first begins with a look at what the policy can do already
+        self._is_looking = False
+        self._look: list[bool] = []  # success of the episodes of the look
+        self._warmup_end = 0  # phase_steps after which this phase learns
+        self._is_known = False  # is the policy good enough to act in the warm-up?
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        if self._crossed.any():
+            # Steps on two tasks at once belong to no phase as a whole and are left out
+            self._last_obs = new_obs
+            if self._vec_normalize_env is not None:
+                self._last_original_obs = self._vec_normalize_env.get_original_obs()
+        else:
+            super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+            self.phase_steps += self.n_envs
+            raw_reward = reward if self._vec_normalize_env is None else self._vec_normalize_env.get_original_reward()
+            self.hooks.on_transition(raw_reward, dones, infos)
+            if self._is_looking:
+                self._follow_look(dones, infos)
+        if self._has_phases():
+            self._follow_boundaries(infos)
+
+    def _start_phase(self, phase: Phase) -> None:
+        """A phase starts: D is emptied, and the agent looks or warms up."""
+        self.phase, self._phase_over, self.phase_steps = phase, False, 0
+        assert self.replay_buffer is not None
+        if self.clear_replay_buffer:
+            self.replay_buffer.reset()
+        self._look, self._is_looking = [], self.known_task_threshold is not None
+        if not self._is_looking:
+            self._end_look(is_known=False)
+        self.hooks.on_phase_start(self.phase)
+
+    def _follow_look(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """Count the successes of the look, and end it as soon as its outcome is certain."""
+        threshold = self.known_task_threshold if self.known_task_threshold is not None else 1.0
+        ended = [info for done, info in zip(dones, infos, strict=True) if done]
+        self._look += [bool(info.get("is_success", False)) for info in ended]
+        needed = math.ceil(threshold * self.look_episodes - 1e-9)  # 0.28 * 25 is a little more than 7
+        is_known = sum(self._look) >= needed
+        is_new = any("is_success" not in info for info in ended) or self._look.count(False) > self.look_episodes - needed
+        if is_known or is_new:
+            self._is_looking = False
+            self.logger.record("phase/known", float(is_known))
+            self._end_look(is_known)
+
+    def _end_look(self, is_known: bool) -> None:
+        """
+        Warm up: where the policy knows the task, it fills D itself, and goes on from what it can. Otherwise actions are
+        random from here on, and what the agent was told to reset is reset.
+        """
+        warmup = self.learning_starts if self.phase_learning_starts is None else self.phase_learning_starts
+        self._is_known = is_known
+        self._warmup_end = warmup if is_known else self.phase_steps + warmup
+        if not is_known:
+            self._reset_for_phase()
+
+    def _reset_for_phase(self) -> None:
+        """What else an algorithm resets when a phase starts."""
+
+    def _is_warming_up(self) -> bool:
+        """Whether a phase other than the first is too young to learn. (Of the first, SB3 takes care.)"""
+        if self.phase.index == 0:
+            return False
+        assert self.replay_buffer is not None
+        batch = min(self.batch_size, self.replay_buffer.buffer_size * self.n_envs)
+        has_batch = self.replay_buffer.size() * self.n_envs >= batch
+        return self._is_looking or self.phase_steps <= self._warmup_end or not has_batch
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self.phase.index > 0:
+            is_random = not self._is_looking and not self._is_known and self.phase_steps < self._warmup_end
+            learning_starts = self.num_timesteps + 1 if is_random else 0
+        return super()._sample_action(learning_starts, action_noise, n_envs)
+
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
+        """Collect experience, see SB3; training stops when the task sequence is over."""
+        rollout = super().collect_rollouts(*args, **kwargs)
+        return rollout._replace(continue_training=False) if self._sequence_over else rollout
+
+
+def reset_optimizer(optimizer: th.optim.Optimizer) -> None:
+    """
+    Forget an optimizer's moments.
+
+    :param optimizer: the optimizer
+    """
+    optimizer.state.clear()

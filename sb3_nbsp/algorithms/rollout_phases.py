@@ -1,0 +1,69 @@
+"""What a phase means for an agent that learns from rollouts: its interventions hear of it between a rollout and its update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from sb3_nbsp.algorithms.phases import PhasedAlgorithm
+
+
+class PhasedRollouts(PhasedAlgorithm, OnPolicyAlgorithm):
+    """
+    An on-policy algorithm that follows phases. A boundary lies in the midst of a rollout, whose policy has to stay as it is.
+    So what happens in a rollout is told when it is full, in order, and before it is learned from: at the end of a phase the
+    policy has not learned from any step of the next one, and the rollout buffer holds the rollout with the boundary in it.
+    """
+
+    def _init_phases(self) -> None:
+        super()._init_phases()
+        self._to_tell: list[Callable[[], None]] = []
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_to_tell", "_rollout_callback", "_tells_transitions"]
+
+    def collect_rollouts(self, env: Any, callback: BaseCallback, *args: Any, **kwargs: Any) -> bool:
+        """Fill the rollout buffer, see SB3; training stops after the update on the rollout in which the sequence ends."""
+        if self._sequence_over:
+            return False
+        self._rollout_callback = callback
+        self._tells_transitions = any(each.overrides("on_transition") for each in self.hooks)
+        return super().collect_rollouts(env, callback, *args, **kwargs)
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        """SB3 calls this after every step."""
+        super()._update_info_buffer(infos, dones)
+        if not self._crossed.any() and not self._sequence_over:
+            assert dones is not None
+            self._to_tell.append(self._note_transition(dones, infos))
+        if self._has_phases() and not self._sequence_over:
+            self._follow_boundaries(infos)
+
+    def _note_transition(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> Callable[[], None]:
+        """What to do about a transition later; its infos are kept for interventions that want them only."""
+        if not self._tells_transitions:
+            return self._count_transition
+        rewards = self._rollout_callback.locals["rewards"]
+        raw_rewards = rewards if self._vec_normalize_env is None else self._vec_normalize_env.get_original_reward()
+        # A copy, as SB3 is about to add the value of what was cut off
+        return partial(self._tell_transition, raw_rewards.copy(), dones, infos)
+
+    def _count_transition(self) -> None:
+        self.phase_steps += self.n_envs
+
+    def _tell_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        self._count_transition()
+        self.hooks.on_transition(rewards, dones, infos)
+
+    def _on_boundary(self, following: tuple[int, str] | None) -> None:
+        self._to_tell.append(partial(super()._on_boundary, following))
+
+    def _deliver(self) -> None:
+        told, self._to_tell = self._to_tell, []
+        for tell in told:
+            tell()

@@ -1,0 +1,105 @@
+"""What will not act is said when learn() begins, once and with what to do; all that acts is not."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+from tagged_tasks import TaggedTask, tagged_sequence, tiny
+
+from sb3_nbsp import CBPPPO, CBPSAC, NBSPSAC, P3O, ContinualPPO, ContinualSAC, CycleSAC
+from sb3_nbsp.interventions import CycleReset, InnerDistillation, Phase, RecoveryTraining
+
+PHASES = "The environment is no task sequence"
+
+
+def warnings_of(agent: Any, steps: int = 30, **options: Any) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        agent.learn(steps, **options)
+    return [str(each.message) for each in caught if "sb3_nbsp" in each.filename]
+
+
+def small_ppo(cls: type, **options: Any) -> Any:
+    options = {"n_steps": 16, "batch_size": 8, "n_epochs": 2, "policy_kwargs": {"net_arch": [8]}, **options}
+    return cls("MlpPolicy", TaggedTask(1.0), device="cpu", **options)
+
+
+def test_nbsp_without_phases_says_so_once() -> None:
+    agent = tiny(NBSPSAC, TaggedTask(1.0))
+    (message,) = warnings_of(agent)
+    assert message.startswith(PHASES) and "GradientMasking, ExperienceReplay of this NBSPSAC will not act" in message
+    assert "TaskSequence" in message and "start_phase(task)" in message
+    assert warnings_of(agent) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"clear_replay_buffer": False},
+        {"phase_learning_starts": 0},
+        {"reset_optimizers": True},
+        {"reset_ent_coef": True},
+        {"known_task_threshold": 0.5},
+    ],
+)
+def test_options_of_phases_without_phases(options: dict[str, Any]) -> None:
+    (message,) = warnings_of(tiny(ContinualSAC, TaggedTask(1.0), **options))
+    assert message.startswith(PHASES) and f"and {next(iter(options))} of this ContinualSAC will not act" in message
+
+
+def test_agents_that_need_no_phases_or_have_them_say_nothing() -> None:
+    assert warnings_of(tiny(ContinualSAC, TaggedTask(1.0))) == []
+    assert warnings_of(tiny(NBSPSAC, TaggedTask(1.0), masking=False, replay=False)) == []
+    assert warnings_of(tiny(NBSPSAC, tagged_sequence(), reset_ent_coef=True, known_task_threshold=0.5)) == []
+    assert warnings_of(small_ppo(ContinualPPO)) == []
+
+
+def test_a_fixed_entropy_coefficient_cannot_be_reset() -> None:
+    (message,) = warnings_of(tiny(ContinualSAC, tagged_sequence(), ent_coef=0.2, reset_ent_coef=True))
+    assert message.startswith("reset_ent_coef has nothing to reset: ent_coef=0.2 is fixed")
+
+
+@pytest.mark.parametrize("kind", [InnerDistillation, RecoveryTraining])
+def test_what_waits_for_renewals_needs_something_that_renews(kind: type) -> None:
+    (message,) = warnings_of(small_ppo(ContinualPPO, interventions=[kind()]))
+    assert message.startswith(f"{kind.__name__} acts when neurons are renewed, and no intervention renews any")
+    assert warnings_of(small_ppo(ContinualPPO, interventions=[kind(), CycleReset(16)])) == []
+
+
+def test_a_budget_below_the_reset_frequency() -> None:
+    (message,) = warnings_of(small_ppo(P3O, reset_frequency=65), 49)
+    assert message.startswith("CycleReset renews no neuron in this call of learn(), which ends at step 64: the next reset")
+    assert "due at step 65" in message and "reset_frequency=65" in message
+    reached = small_ppo(P3O, reset_frequency=64, reset_rate=0.5)
+    assert warnings_of(reached, 49) == []  # PPO fills its last rollout
+    assert [int(counts.sum()) for counts in reached.hooks.find(CycleReset).reset_counts.values()] == [4]
+    sac = tiny(CycleSAC, TaggedTask(1.0), reset_frequency=31)
+    assert len(warnings_of(sac, 30)) == 1
+    # The next call reaches it
+    assert warnings_of(sac, 30, reset_num_timesteps=False) == []
+
+
+def test_a_budget_below_the_age_of_replacement() -> None:
+    # 4 updates of 2 epochs of 2 minibatches
+    (message,) = warnings_of(small_ppo(CBPPPO, maturity_threshold=16), 64)
+    assert "which makes 16 gradient steps" in message and "maturity_threshold=16" in message
+    assert warnings_of(small_ppo(CBPPPO, maturity_threshold=15), 64) == []
+    assert len(warnings_of(tiny(CBPSAC, TaggedTask(1.0)), 30)) == 1
+    assert warnings_of(tiny(CBPSAC, TaggedTask(1.0), maturity_threshold=29), 30) == []
+
+
+def test_phases_of_tasks_that_are_changed_by_hand() -> None:
+    agent = tiny(NBSPSAC, TaggedTask(1.0))
+    agent.start_phase("red")
+    assert warnings_of(agent, 40) == [] and agent.phase == Phase(0, "red")
+    agent.set_env(TaggedTask(2.0))
+    agent.start_phase("blue")
+    assert agent.phase == Phase(1, "blue") and agent.replay_buffer.size() == 0
+    masking, replay = agent.hooks
+    assert set(masking.skill_neurons) == {"red"} and replay.memory.tasks == {"red": 40}
+    agent.learn(30, reset_num_timesteps=False)
+    assert (agent.replay_buffer.observations[:30, 0, 0] == 2.0).all() and agent.phase_steps == 30
+    with pytest.raises(ValueError, match="this environment is a task sequence"):
+        tiny(NBSPSAC, tagged_sequence()).start_phase("red")
