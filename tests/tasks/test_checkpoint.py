@@ -135,7 +135,7 @@ def small(cls: Any, env: Any, **options: Any) -> Any:
 AGENTS: dict[type, dict[str, Any]] = {
     PPO: {"n_steps": 10, "batch_size": 10},
     SAC: {"learning_starts": 2000, "buffer_size": 500},
-    P3O: {"n_steps": 10, "batch_size": 10, "reset_frequency": 50},
+    P3O: {"n_steps": 10, "batch_size": 10, "reset_frequency": 50, "reset_rate": 0.5},
     ContinualSAC: {"learning_starts": 2000, "buffer_size": 500},
 }
 
