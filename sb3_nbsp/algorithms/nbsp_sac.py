@@ -11,7 +11,10 @@ from sb3_nbsp.algorithms.continual_sac import ContinualSAC
 from sb3_nbsp.algorithms.method import Method
 from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, Intervention
 from sb3_nbsp.interventions.base import check_option
+from sb3_nbsp.interventions.experience_replay import ReplayEntCoef
 from sb3_nbsp.interventions.goal_window import GoalMetric
+from sb3_nbsp.interventions.gradient_masking import Identification
+from sb3_nbsp.interventions.parameter_masks import MaskSide
 
 
 class NBSPSAC(Method, ContinualSAC):
@@ -27,21 +30,22 @@ class NBSPSAC(Method, ContinualSAC):
     :param env: see :class:`ContinualSAC`
     :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param masking: use gradient masking; the options are those of :class:`~sb3_nbsp.interventions.GradientMasking`
-    :param skill_proportion: m, share of skill neurons among the hidden neurons of a network
+    :param skill_proportion: m, share of skill neurons among the eligible hidden neurons of a network
     :param mask_alpha: α of equation 7
     :param mask_type: "soft" or "hard"
     :param mask_target: "step" or "gradient"
-    :param mask_accumulation: "minimum" or "latest"
+    :param mask_accumulation: "minimum" (over the tasks) or "latest"
+    :param mask_side: "incoming", "outgoing" or "both"
     :param mask_networks: "both", "actor" or "critic"
-    :param identification: "goal", "activation", "weight" or "random"
+    :param identification: "goal", "balanced", "activation", "weight" or "random"
     :param identification_steps: T
     :param identification_data: "auto", "training" or "fresh"
     :param goal_metric: "auto", "step_success", "episode_success", "episode_return" or a function of (reward, done, info)
-    :param exclude_dead: never select dead neurons
+    :param min_active_share: never select neurons that are on one side of their mean on less than this share of the steps
     :param replay: use experience replay; the options are those of :class:`~sb3_nbsp.interventions.ExperienceReplay`
     :param memory_size: capacity of the memory of earlier tasks, in transitions
     :param replay_interval: k, gradient steps from one batch of the memory to the next
-    :param replay_ent_coef: entropy coefficient for these batches: "own" or "current"
+    :param replay_ent_coef: entropy coefficient for these batches: "current", "own" or "auto"
     :param interventions: further interventions; they act after NBSP's own
     :param kwargs: everything else: see :class:`ContinualSAC` and :class:`stable_baselines3.SAC`
     :raises ValueError: if an option is out of its range
@@ -58,16 +62,17 @@ class NBSPSAC(Method, ContinualSAC):
         mask_type: Literal["soft", "hard"] = "soft",
         mask_target: Literal["step", "gradient"] = "step",
         mask_accumulation: Literal["minimum", "latest"] = "minimum",
+        mask_side: MaskSide = "incoming",
         mask_networks: Literal["both", "actor", "critic"] = "both",
-        identification: Literal["goal", "activation", "weight", "random"] = "goal",
+        identification: Identification = "goal",
         identification_steps: int = 10_000,
         identification_data: Literal["auto", "training", "fresh"] = "auto",
         goal_metric: GoalMetric = "auto",
-        exclude_dead: bool = True,
+        min_active_share: float = 0.01,
         replay: bool = True,
         memory_size: int = 100_000,
         replay_interval: int = 10,
-        replay_ent_coef: Literal["own", "current"] = "own",
+        replay_ent_coef: ReplayEntCoef = "auto",
         **kwargs: Any,
     ) -> None:
         check_option("masking", masking, (True, False))
@@ -78,12 +83,13 @@ class NBSPSAC(Method, ContinualSAC):
         self.mask_type = mask_type
         self.mask_target = mask_target
         self.mask_accumulation = mask_accumulation
+        self.mask_side = mask_side
         self.mask_networks = mask_networks
         self.identification = identification
         self.identification_steps = identification_steps
         self.identification_data = identification_data
         self.goal_metric = goal_metric
-        self.exclude_dead = exclude_dead
+        self.min_active_share = min_active_share
         self.replay = replay
         self.memory_size = memory_size
         self.replay_interval = replay_interval

@@ -43,6 +43,7 @@ _ALL = [
     _nbsp("nbsp_activation", "skill neurons by activation magnitude", identification="activation"),
     _nbsp("nbsp_weight", "skill neurons by weight magnitude", identification="weight"),
     _nbsp("nbsp_random", "random skill neurons", identification="random"),
+    _nbsp("nbsp_balanced", "skill neurons by the score corrected for chance", identification="balanced"),
     # Table 4
     _nbsp("nbsp_actor", "masks on the actor only", mask_networks="actor"),
     _nbsp("nbsp_critic", "masks on the critics only", mask_networks="critic"),
@@ -50,7 +51,10 @@ _ALL = [
     *(_nbsp(f"nbsp_proportion_{m}", f"a share of {m} skill neurons", skill_proportion=m) for m in PROPORTIONS),
     # Readings of what the paper leaves open
     _nbsp("nbsp_gradient_mask", "the mask scales the gradient instead of the step", mask_target="gradient"),
+    _nbsp("nbsp_outgoing", "masks on the weights that read skill neurons", mask_side="outgoing"),
+    _nbsp("nbsp_both_sides", "masks on incoming and outgoing weights", mask_side="both"),
     _nbsp("nbsp_current_ent_coef", "replayed batches have the current entropy coefficient", replay_ent_coef="current"),
+    _nbsp("nbsp_own_ent_coef", "replayed batches have their task's entropy coefficient", replay_ent_coef="own"),
     *(
         _nbsp(
             f"nbsp_{metric}_{data}",
@@ -76,11 +80,12 @@ METHODS = {method.name: method for method in _ALL}
 # The methods of each of the paper's tables, and of the questions that it leaves open
 ABLATIONS: dict[str, list[str]] = {
     "table2": ["continual_sac", "nbsp_replay_only", "nbsp_masks_only", "nbsp_hard_masks", "nbsp_sac"],
-    "table3": ["nbsp_activation", "nbsp_weight", "nbsp_random", "nbsp_sac"],
+    "table3": ["nbsp_activation", "nbsp_weight", "nbsp_random", "nbsp_balanced", "nbsp_sac"],
     "table4": ["nbsp_actor", "nbsp_critic", "nbsp_sac"],
     "figure4": [f"nbsp_proportion_{m}" for m in PROPORTIONS],
     "mask_target": ["nbsp_gradient_mask", "nbsp_sac"],
-    "replay_ent_coef": ["nbsp_current_ent_coef", "nbsp_sac"],
+    "mask_side": ["nbsp_outgoing", "nbsp_both_sides", "nbsp_sac"],
+    "replay_ent_coef": ["nbsp_current_ent_coef", "nbsp_own_ent_coef"],
     "goal_metric": ["nbsp_step_training", "nbsp_step_fresh", "nbsp_episode_training", "nbsp_episode_fresh"],
     "phase_start": ["continual_sac_look", "continual_sac_anew", "nbsp_sac_look", "nbsp_sac_anew"],
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+import warnings
+from typing import Any, ClassVar, Literal, get_args
 
 from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -11,6 +12,8 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_nbsp.interventions.base import OffPolicyIntervention, Phase, check_option, check_range, own_seed
 from sb3_nbsp.interventions.task_memory import TaskMemory, stored_transitions
+
+ReplayEntCoef = Literal["auto", "own", "current"]
 
 
 class ExperienceReplay(OffPolicyIntervention):
@@ -24,8 +27,10 @@ class ExperienceReplay(OffPolicyIntervention):
 
     :param memory_size: capacity of the memory in transitions, shared equally between the tasks seen
     :param replay_interval: k; 1 draws every batch from the memory once there is one
-    :param replay_ent_coef: SAC's entropy coefficient for these batches: "own", for each transition that with which its task's
-        last phase ended; or "current", which the current phase learns, from these batches too
+    :param replay_ent_coef: SAC's entropy coefficient for these batches: "current", which the current phase learns, from these
+        batches too; "own", for each transition that with which its task was learned: the smallest with which a phase of the
+        task ended, since a phase that resets the coefficient and is soon over ends with one that is too large; or "auto":
+        "own" if the agent resets its coefficient when a task starts (``reset_ent_coef``), otherwise "current"
     :raises ValueError: if an option is out of its range
     """
 
@@ -35,11 +40,11 @@ class ExperienceReplay(OffPolicyIntervention):
         self,
         memory_size: int = 100_000,
         replay_interval: int = 10,
-        replay_ent_coef: Literal["own", "current"] = "own",
+        replay_ent_coef: ReplayEntCoef = "auto",
     ) -> None:
         check_range("memory_size", memory_size, 1, integer=True)
         check_range("replay_interval", replay_interval, 1, integer=True)
-        check_option("replay_ent_coef", replay_ent_coef, ("own", "current"))
+        check_option("replay_ent_coef", replay_ent_coef, get_args(ReplayEntCoef))
         self.memory_size = memory_size
         self.replay_interval = replay_interval
         self.replay_ent_coef = replay_ent_coef
@@ -69,14 +74,20 @@ class ExperienceReplay(OffPolicyIntervention):
         assert buffer is not None
         if self._memory is None:
             self._memory = TaskMemory(self.memory_size, buffer, own_seed(self.agent, phase, purpose=100))
+        self._memory.gives_ent_coefs = self._gives_own()
         # With clear_replay_buffer=False, D still holds transitions of earlier phases
         of_this_phase = getattr(self.agent, "phase_steps", None) if phase.index > 0 else None
         self._memory.store(phase.task, stored_transitions(buffer, of_this_phase), self._ent_coef())
         self.agent.logger.record("nbsp/memory_size", self._memory.size())
 
+    def _gives_own(self) -> bool:
+        """Whether what is replayed has the coefficients of its tasks."""
+        resets = getattr(self.agent, "reset_ent_coef", False)
+        return isinstance(self.agent, SAC) and (self.replay_ent_coef == "own" or (self.replay_ent_coef == "auto" and resets))
+
     def _ent_coef(self) -> float | None:
-        """The entropy coefficient to remember; None for agents that have none, and if the current one is to be used."""
-        if self.replay_ent_coef == "current" or not isinstance(self.agent, SAC):
+        """The entropy coefficient to remember, whether it is used or not; None for agents that have none."""
+        if not isinstance(self.agent, SAC):
             return None
         learned = self.agent.log_ent_coef
         return float(self.agent.ent_coef_tensor if learned is None else learned.detach().exp())
@@ -98,7 +109,14 @@ class ExperienceReplay(OffPolicyIntervention):
         assert self.agent.replay_buffer is not None
         memory = TaskMemory(self.memory_size, self.agent.replay_buffer, seed=0)
         memory.restore(state)
-        # The option may be another than when it was saved; what was saved without coefficients gets the current one
-        current = self._ent_coef()
-        memory.ent_coefs = {} if current is None else {task: memory.ent_coefs.get(task, current) for task in memory.tasks}
+        memory.gives_ent_coefs = self._gives_own()
+        if memory.gives_ent_coefs and (unknown := [task for task in memory.tasks if task not in memory.ent_coefs]):
+            current = self._ent_coef()
+            assert current is not None
+            warnings.warn(
+                f"The saved memory does not say with which entropy coefficients {unknown} were learned: they get the current "
+                f"one, {current:.3g}. With replay_ent_coef='current' none is needed",
+                stacklevel=2,
+            )
+            memory.ent_coefs.update(dict.fromkeys(unknown, current))
         self._memory = memory

@@ -15,12 +15,17 @@ GoalMetric = (
 GOAL_METRICS = ("auto", "step_success", "episode_success", "episode_return")
 
 
+# A success that fewer of the steps report is not that of the step
+NEARLY_ALL = 0.9
+
+
 def step_success(info: dict[str, Any]) -> float | None:
     """
     :param info: what the environment says of a step
     :return: 1 if the step is a success, 0 if it is not, None if the environment does not say
     """
-    success = info.get("success", info.get("is_success"))
+    # A task sequence repeats what its task says of the step as "success"; its own "is_success" is the episode's
+    success = info.get("success", None if "boundary" in info else info.get("is_success"))
     return None if success is None else float(success)
 
 
@@ -48,6 +53,7 @@ class GoalWindow:
         # nan: not known (yet); the episode's metrics are filled in when it ends
         self.metrics = {name: np.full(shape, np.nan, dtype=np.float32) for name in (*GOAL_METRICS[1:], "custom")}
         self.rows = 0
+        self.reports_success = False
         # The episodes under way
         self._length = np.zeros(self.n_envs, dtype=np.int64)
         self._success = np.full(self.n_envs, np.nan)
@@ -68,6 +74,7 @@ class GoalWindow:
         for env in range(self.n_envs):
             success = step_success(infos[env])
             if success is not None:
+                self.reports_success = True
                 self.metrics["step_success"][row, env] = success
                 self._success[env] = np.fmax(self._success[env], success)
             if self.custom is not None:
@@ -84,11 +91,26 @@ class GoalWindow:
         self.metrics["episode_return"][rows, env] = self._return[env]
         self._length[env], self._success[env], self._return[env] = 0, np.nan, 0.0
 
+    def best_known(self, buffer: ReplayBuffer) -> str:
+        """
+        The metric that says most of what the environment tells: the step's success where (nearly) all steps report it. SB3
+        asks for a report at an episode's last step only, and some environments report where a success happens: then it is
+        the episode's.
+
+        :param buffer: the replay buffer to whose end the window is aligned
+        :return: "step_success", "episode_success", or "episode_return" where no success is reported
+        """
+        n_reports, n_steps = (len(self.select(name, buffer)[0]) for name in ("step_success", "any"))
+        if n_reports >= NEARLY_ALL * n_steps > 0:
+            return "step_success"
+        return "episode_success" if self.reports_success else "episode_return"
+
     def select(self, name: str, buffer: ReplayBuffer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
-        Steps of the window for which a metric is known.
+        Steps of the window for which a metric is known. Once an episode has reported success, one that ends without a
+        report is a failure.
 
-        :param name: "step_success", "episode_success", "episode_return" or "custom"
+        :param name: "step_success", "episode_success", "episode_return", "custom", or "any": all steps, with 0
         :param buffer: the replay buffer to whose end the window is aligned
         :return: rows and columns into the buffer's arrays, and q(t), each of shape (steps,);
             oldest first
@@ -97,7 +119,11 @@ class GoalWindow:
         valid = buffer.size() - int(buffer.optimize_memory_usage and buffer.full)
         available = min(self.rows, self.n_rows, valid)
         back = np.arange(available, 0, -1)
-        metric = self.metrics[name][(self.rows - back) % self.n_rows]
+        rows = (self.rows - back) % self.n_rows
+        metric = np.zeros((available, self.n_envs), dtype=np.float32) if name == "any" else self.metrics[name][rows]
+        if name == "episode_success" and self.reports_success:
+            has_ended = ~np.isnan(self.metrics["episode_return"][rows])
+            metric = np.where(np.isnan(metric) & has_ended, np.float32(0), metric)
         buffer_rows = (buffer.pos - back) % buffer.buffer_size
         known_rows, envs = np.nonzero(~np.isnan(metric))
         return buffer_rows[known_rows], envs, metric[known_rows, envs]
@@ -108,7 +134,8 @@ class GoalWindow:
 
     def state_dict(self) -> dict[str, Any]:
         """The window as tensors and numbers, without the episodes under way."""
-        return {"rows": self.rows, "metrics": {name: th.from_numpy(metric) for name, metric in self.metrics.items()}}
+        metrics = {name: th.from_numpy(metric) for name, metric in self.metrics.items()}
+        return {"rows": self.rows, "metrics": metrics, "reports_success": self.reports_success}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
@@ -119,3 +146,5 @@ class GoalWindow:
         metrics = {name: metric.cpu().numpy().copy() for name, metric in state["metrics"].items()}
         if all(metric.shape == (self.n_rows, self.n_envs) for metric in metrics.values()):
             self.rows, self.metrics = state["rows"], metrics
+            reported = not np.isnan(metrics["step_success"]).all()
+            self.reports_success = bool(state.get("reports_success", reported))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +18,7 @@ from torch import nn
 from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase, check_option, check_range, own_seed
 from sb3_nbsp.interventions.goal_window import GOAL_METRICS, GoalMetric, GoalWindow
 from sb3_nbsp.interventions.networks import ScoredNetwork, scored_networks
+from sb3_nbsp.interventions.parameter_masks import MaskSide, parameter_masks
 from sb3_nbsp.interventions.rollout import fresh_steps, has_own_spaces
 from sb3_nbsp.neurons.activations import record_activations
 from sb3_nbsp.neurons.histograms import activation_histogram
@@ -25,6 +26,8 @@ from sb3_nbsp.neurons.layers import count_neurons, split_by_layer
 from sb3_nbsp.neurons.masks import MaskedStep, mask_gradients, skill_mask
 from sb3_nbsp.neurons.scores import (
     activation_score,
+    active_share,
+    balanced_score,
     dead_neurons,
     goal_oriented_score,
     random_score,
@@ -33,34 +36,43 @@ from sb3_nbsp.neurons.scores import (
 )
 from sb3_nbsp.tasks.recognize import has_phases
 
+Identification = Literal["goal", "balanced", "activation", "weight", "random"]
+# Those that compare what a neuron does with q(t), and those that need no step to score
+GOAL_ORIENTED, WITHOUT_STEPS = ("goal", "balanced"), ("weight", "random")
 # Histograms are kept of so many of the best-scored skill neurons of each network
 N_HISTOGRAMS = 4
+# With fewer of the steps that were asked for, there is a warning
+ENOUGH_STEPS = 0.5
 
 
 class GradientMasking(OffPolicyIntervention):
     """
     At the end of a phase, score the hidden neurons of the actor and of each critic (NBSP, equations 1 to 4),
     select the top ``skill_proportion`` of each network (equation 5) and from then on scale what
-    the optimizer does to their incoming parameters (equations 6 and 7; Algorithms 1 and 2).
+    the optimizer does to their parameters (equations 6 and 7; Algorithms 1 and 2).
 
     Paper: NBSP, A Neuron-Level Framework for Balancing Stability and Plasticity in Deep Reinforcement Learning.
 
-    :param skill_proportion: m, share of the hidden neurons of a network that are skill neurons, in (0, 1]
+    :param skill_proportion: m, share of the eligible hidden neurons of a network that are skill neurons, in (0, 1]
     :param mask_alpha: α of equation 7, in [0, 1]
     :param mask_type: "soft" (equation 7) or "hard" (mask 0)
     :param mask_target: "step" scales the optimizer's step, "gradient" the gradient, which Adam mostly undoes
-    :param mask_accumulation: "minimum" keeps protecting the neurons of all phases, "latest" only those of the last
+    :param mask_accumulation: "minimum" keeps protecting the neurons of all tasks, and a task that comes back replaces its
+        own; "latest" protects only those of the last phase
+    :param mask_side: the parameters of a neuron that are held back: "incoming" (its weights, its bias, the gain and bias of
+        its norm layer), "outgoing" (the weights that read it, those of output layers included) or "both"
     :param mask_networks: "both", "actor" or "critic"
-    :param identification: "goal" (the paper's), "activation", "weight" or "random" (its table 3)
+    :param identification: "goal" (the paper's), "balanced" (the paper's, corrected for chance:
+        :func:`~sb3_nbsp.neurons.balanced_score`), "activation", "weight" or "random" (the paper's table 3)
     :param identification_steps: T, number of steps to identify on
     :param identification_data: "training" takes the last T steps of the phase, "fresh" lets the trained
         policy act for T steps in an environment of its own, without learning; "auto" is "fresh" on a task
         sequence that is not wrapped into another space, and "training" elsewhere
     :param goal_metric: q(t): "step_success", "episode_success", "episode_return", a function of
-        (reward, done, info) of a step, or "auto": the step's success where the environment reports
-        ``info["success"]`` (or ``"is_success"``), the episode's return elsewhere
-    :param exclude_dead: never select a neuron that is constant over the window; False is the literal formula. "weight"
-        and "random" look at no steps, so that they may select it
+        (reward, done, info) of a step, or "auto": the step's success where nearly all steps report
+        ``info["success"]`` (or ``"is_success"``), the episode's success where only some do, its return elsewhere
+    :param min_active_share: a neuron is eligible if at least this share of the steps is above its mean, and this share
+        not, in [0, 0.5]. With 0 every neuron is eligible, which is the paper's literal formula
     :raises ValueError: if an option is out of its range
     """
 
@@ -73,36 +85,39 @@ class GradientMasking(OffPolicyIntervention):
         mask_type: Literal["soft", "hard"] = "soft",
         mask_target: Literal["step", "gradient"] = "step",
         mask_accumulation: Literal["minimum", "latest"] = "minimum",
+        mask_side: MaskSide = "incoming",
         mask_networks: Literal["both", "actor", "critic"] = "both",
-        identification: Literal["goal", "activation", "weight", "random"] = "goal",
+        identification: Identification = "goal",
         identification_steps: int = 10_000,
         identification_data: Literal["auto", "training", "fresh"] = "auto",
         goal_metric: GoalMetric = "auto",
-        exclude_dead: bool = True,
+        min_active_share: float = 0.01,
     ) -> None:
         check_range("skill_proportion", skill_proportion, 0, 1, low_open=True)
         check_range("mask_alpha", mask_alpha, 0, 1)
         check_option("mask_type", mask_type, ("soft", "hard"))
         check_option("mask_target", mask_target, ("step", "gradient"))
         check_option("mask_accumulation", mask_accumulation, ("minimum", "latest"))
+        check_option("mask_side", mask_side, get_args(MaskSide))
         check_option("mask_networks", mask_networks, ("both", "actor", "critic"))
-        check_option("identification", identification, ("goal", "activation", "weight", "random"))
+        check_option("identification", identification, get_args(Identification))
         check_range("identification_steps", identification_steps, 1, integer=True)
         check_option("identification_data", identification_data, ("auto", "training", "fresh"))
         if not callable(goal_metric):
             check_option("goal_metric", goal_metric, GOAL_METRICS)
-        check_option("exclude_dead", exclude_dead, (True, False))
+        check_range("min_active_share", min_active_share, 0, 0.5)
         self.skill_proportion = skill_proportion
         self.mask_alpha = mask_alpha
         self.mask_type = mask_type
         self.mask_target = mask_target
         self.mask_accumulation = mask_accumulation
+        self.mask_side = mask_side
         self.mask_networks = mask_networks
         self.identification = identification
         self.identification_steps = identification_steps
         self.identification_data = identification_data
         self.goal_metric = goal_metric
-        self.exclude_dead = exclude_dead
+        self.min_active_share = min_active_share
 
     def attach(self, agent: BaseAlgorithm) -> None:
         """See :meth:`Intervention.attach`."""
@@ -116,13 +131,16 @@ class GradientMasking(OffPolicyIntervention):
         for network in self._networks:
             if not network.layers:
                 raise ValueError(f"policy_kwargs: net_arch gives the network {network.name!r} no hidden layer to mask")
+        # Complain now, not at the end of a phase, of layers whose outgoing weights cannot be told
+        every = {layer.name: th.ones(layer.n_neurons) for network in self._networks for layer in network.layers}
+        parameter_masks(self._networks, every, self.mask_side)
         self._window = self._new_window(agent.n_envs)
         self._masks: dict[str, th.Tensor] = {}
         self._scores: dict[str, dict[str, th.Tensor]] = {}
         self._skills: dict[str, dict[str, th.Tensor]] = {}
         self._histograms: dict[str, dict[str, list[dict[str, Any]]]] = {}
         self._identified_in: dict[str, int] = {}
-        self._warned = False
+        self._warned: set[str] = set()
         self._task_makers: dict[str, Callable[[], gym.Env]] = {}
         self._prepare_masks()
 
@@ -185,22 +203,23 @@ class GradientMasking(OffPolicyIntervention):
             return
         observations, actions, goal_metric = steps
         self.agent.policy.set_training_mode(False)
-        new_masks: dict[str, th.Tensor] = {}
         self._scores[phase.task], self._skills[phase.task], self._histograms[phase.task] = {}, {}, {}
         self._identified_in[phase.task] = phase.index
+        live: dict[str, th.Tensor] = {}
         for index, network in enumerate(self._networks):
             activations = self._activations(network, observations, actions)
-            seed = own_seed(self.agent, phase, index)
-            scores, eligible = self._score(network, activations, goal_metric, seed)
+            eligible = self._eligible(network, activations)
+            scores = self._score(network, activations, goal_metric, eligible, own_seed(self.agent, phase, index))
             selected = select_top(scores, self.skill_proportion, eligible)
             self._histograms[phase.task][network.name] = _best_histograms(scores, selected, activations, goal_metric)
             self._scores[phase.task][network.name], self._skills[phase.task][network.name] = scores, selected
-            mask = skill_mask(scores, selected, self.mask_alpha, self.mask_type == "hard")
-            for name, part in split_by_layer(mask, network.layers).items():
-                # Critics may share a features extractor: protected for one is protected
-                new_masks[name] = th.minimum(new_masks[name], part) if name in new_masks else part
-            self._record(network, scores, selected, eligible)
-        self._update_masks(new_masks)
+            self._record(network, scores, selected, eligible, activations)
+            live[network.name] = eligible
+        self._prepare_masks()
+        for network in self._networks:
+            masked = th.cat([self._masks[layer.name] for layer in network.layers]) < 1
+            share = (masked & live[network.name]).sum() / live[network.name].sum().clamp(min=1)
+            self.agent.logger.record(f"nbsp/{network.name}_masked_share", share.item())
 
     def before_step(self, network: Network) -> None:
         """See :meth:`Intervention.before_step`."""
@@ -215,11 +234,11 @@ class GradientMasking(OffPolicyIntervention):
         """See :meth:`Intervention.state_dict`."""
         window = self._window.state_dict()
         found = {"scores": self._scores, "skill_neurons": self._skills, "histograms": self._histograms}
-        return {"masks": self._masks, **found, "identified_in": self._identified_in, "window": window}
+        return {**found, "identified_in": self._identified_in, "window": window}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See :meth:`Intervention.load_state_dict`."""
-        self._masks, self._scores, self._skills = (dict(state[name]) for name in ("masks", "scores", "skill_neurons"))
+        self._scores, self._skills = dict(state["scores"]), dict(state["skill_neurons"])
         self._histograms, self._identified_in = dict(state["histograms"]), dict(state["identified_in"])
         self._window.load_state_dict(state["window"])
         self._prepare_masks()
@@ -232,7 +251,7 @@ class GradientMasking(OffPolicyIntervention):
         """Observations, actions and q(t) of the steps to identify on; None, with a warning, if there are none to tell."""
         window, buffer = self._window, self.agent.replay_buffer
         assert buffer is not None
-        if self.identification in ("weight", "random"):  # these look at no step
+        if not self._looks_at_steps:
             rows = envs = np.zeros(0, dtype=int)
             return (*self._batch(buffer, rows, envs), np.zeros(0))
         if self._wants_fresh_steps(phase):
@@ -244,10 +263,27 @@ class GradientMasking(OffPolicyIntervention):
         if len(rows) == 0:
             self._skip(phase, "there is no complete episode to identify them on; raise identification_steps")
             return None
-        if self.identification == "goal" and _is_constant(goal_metric):
+        if self.identification in GOAL_ORIENTED and _is_constant(goal_metric):
             self._skip(phase, "the goal metric is the same at all steps, and so is the return of the episodes")
             return None
+        self._check_number(len(rows))
         return (*self._batch(buffer, rows, envs), goal_metric)
+
+    @property
+    def _looks_at_steps(self) -> bool:
+        return self.identification not in WITHOUT_STEPS or self.min_active_share > 0
+
+    def _check_number(self, n_steps: int) -> None:
+        self.agent.logger.record("nbsp/identification_steps", n_steps)
+        if n_steps < ENOUGH_STEPS * self.identification_steps and "steps" not in self._warned:
+            self._warned.add("steps")
+            warnings.warn(
+                f"Skill neurons are identified on {n_steps} steps instead of identification_steps="
+                f"{self.identification_steps}: of the others the goal metric ({self._metric_name}) is not known, or the "
+                "phase or the replay buffer is too short. Give another goal_metric, larger ones, or fewer "
+                "identification_steps. Later phases only record nbsp/identification_steps",
+                stacklevel=2,
+            )
 
     def _wants_fresh_steps(self, phase: Phase) -> bool:
         if self.identification_data != "auto":
@@ -269,20 +305,22 @@ class GradientMasking(OffPolicyIntervention):
     def _goal_metric(self, window: GoalWindow, buffer: ReplayBuffer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Steps with a known goal metric: rows and columns of the buffer's arrays, and q(t)."""
         name = "custom" if callable(self.goal_metric) else str(self.goal_metric)
-        if name == "auto":
-            name = "step_success" if len(window.select("step_success", buffer)[0]) else "episode_return"
+        self._metric_name = name = window.best_known(buffer) if name == "auto" else name
         rows, envs, goal_metric = window.select(name, buffer)
         is_constant = _is_constant(goal_metric)
         self.agent.logger.record("nbsp/goal_metric_is_constant", int(is_constant))
-        if is_constant and name != "episode_return" and self.identification == "goal":
+        if self.identification in WITHOUT_STEPS and len(rows) == 0:
+            return window.select("any", buffer)
+        if is_constant and name != "episode_return" and self.identification in GOAL_ORIENTED:
             fallback = window.select("episode_return", buffer)
-            if not self._warned and not _is_constant(fallback[2]):
-                self._warned = True
+            if "constant" not in self._warned and not _is_constant(fallback[2]):
+                self._warned.add("constant")
                 warnings.warn(
                     f"The goal metric ({name}) is the same at all steps of the window and cannot tell neurons apart: "
                     "the episode return takes its place. Later windows are recorded as nbsp/goal_metric_is_constant only",
                     stacklevel=2,
                 )
+            self._metric_name = "episode_return"
             return fallback
         return rows, envs, goal_metric
 
@@ -295,44 +333,41 @@ class GradientMasking(OffPolicyIntervention):
 
     def _activations(self, network: ScoredNetwork, observations: th.Tensor, actions: th.Tensor) -> th.Tensor | None:
         """Of all neurons of a network, shape (T, neurons); None if the identification looks at no step."""
-        if self.identification in ("weight", "random"):
+        if not self._looks_at_steps:
             return None
         return record_activations(network.forward, (observations, actions), network.layers)
 
-    def _score(
-        self, network: ScoredNetwork, activations: th.Tensor | None, goal_metric: np.ndarray, seed: int
-    ) -> tuple[th.Tensor, th.Tensor | None]:
-        """Scores of all neurons of a network, and which may be selected (None: all)."""
-        if self.identification == "weight":
-            return _to_unit(weight_score(network.layers)), None
-        if activations is None:
-            scores = random_score(count_neurons(network.layers), th.Generator().manual_seed(seed))
-            return _to_unit(scores).to(self.agent.device), None
-        eligible = ~dead_neurons(activations) if self.exclude_dead else None
-        if self.identification == "activation":
-            return _to_unit(activation_score(activations)), eligible
-        metric = th.as_tensor(goal_metric, device=activations.device)
-        return goal_oriented_score(activations, metric, self.exclude_dead), eligible
+    def _eligible(self, network: ScoredNetwork, activations: th.Tensor | None) -> th.Tensor:
+        """Which neurons may be selected: those that are on both sides of their mean often enough."""
+        if activations is None or self.min_active_share == 0:
+            return th.ones(count_neurons(network.layers), dtype=th.bool, device=self.agent.device)
+        return active_share(activations) >= self.min_active_share
 
-    def _update_masks(self, new_masks: dict[str, th.Tensor]) -> None:
-        if self.mask_accumulation == "minimum":
-            for name, new in new_masks.items():
-                if name in self._masks:  # not after a change of mask_networks
-                    new_masks[name] = th.minimum(new, self._masks[name].to(new))
-        self._masks = new_masks
-        self._prepare_masks()
+    def _score(
+        self,
+        network: ScoredNetwork,
+        activations: th.Tensor | None,
+        goal_metric: np.ndarray,
+        eligible: th.Tensor,
+        seed: int,
+    ) -> th.Tensor:
+        """Scores of all neurons of a network. Where they compare with the goal, ineligible neurons have the lowest."""
+        if self.identification == "weight":
+            return _to_unit(weight_score(network.layers))
+        if self.identification == "random":
+            scores = random_score(count_neurons(network.layers), th.Generator().manual_seed(seed))
+            return _to_unit(scores).to(self.agent.device)
+        assert activations is not None
+        if self.identification == "activation":
+            return _to_unit(activation_score(activations))
+        score = goal_oriented_score if self.identification == "goal" else balanced_score
+        scores = score(activations, th.as_tensor(goal_metric, device=activations.device))
+        return scores.masked_fill(~eligible, 0.5)
 
     def _prepare_masks(self) -> None:
-        """Pair the parameters of each optimizer with their masks."""
-        by_parameter: dict[nn.Parameter, th.Tensor] = {}
-        for network in self._networks:
-            for layer in network.layers:
-                if layer.name not in self._masks:
-                    continue
-                for _, parameter in layer.incoming():
-                    mask = self._masks[layer.name].to(parameter.device)
-                    other = by_parameter.get(parameter)
-                    by_parameter[parameter] = mask if other is None else th.minimum(mask, other)
+        """Masks of the layers from what is known of the tasks, and of the parameters of each optimizer from these."""
+        self._masks = self._masks_of_layers()
+        by_parameter = parameter_masks(self._networks, self._masks, self.mask_side)
         self._steps: dict[Network, MaskedStep] = {}
         self._gradient_masks: dict[Network, list[tuple[nn.Parameter, th.Tensor]]] = {}
         optimizers: dict[Network, th.optim.Optimizer] = {
@@ -347,15 +382,40 @@ class GradientMasking(OffPolicyIntervention):
             elif masked:
                 self._gradient_masks[name] = masked
 
-    def _record(self, network: ScoredNetwork, scores: th.Tensor, selected: th.Tensor, eligible: th.Tensor | None) -> None:
+    def _masks_of_layers(self) -> dict[str, th.Tensor]:
+        """The smallest mask of each neuron over the tasks, or that of the task of the last phase."""
+        tasks = list(self._skills)
+        if self.mask_accumulation == "latest":
+            tasks = sorted(tasks, key=self._identified_in.__getitem__)[-1:]
+        masks: dict[str, th.Tensor] = {}
+        for task in tasks:
+            for network in self._networks:
+                if network.name not in self._skills[task]:  # mask_networks was another then
+                    continue
+                scores, selected = self._scores[task][network.name], self._skills[task][network.name]
+                mask = skill_mask(scores, selected, self.mask_alpha, self.mask_type == "hard")
+                for name, part in split_by_layer(mask, network.layers).items():
+                    # Critics may share a features extractor: protected for one is protected
+                    masks[name] = th.minimum(masks[name], part) if name in masks else part
+        return masks
+
+    def _record(
+        self,
+        network: ScoredNetwork,
+        scores: th.Tensor,
+        selected: th.Tensor,
+        eligible: th.Tensor,
+        activations: th.Tensor | None,
+    ) -> None:
         record = self.agent.logger.record
         chosen = scores[selected]
         if len(chosen):
             record(f"nbsp/{network.name}_threshold", chosen.min().item())
             record(f"nbsp/{network.name}_max_score", chosen.max().item())
         record(f"nbsp/{network.name}_skill_neurons", int(selected.sum()))
-        if eligible is not None:
-            record(f"nbsp/{network.name}_dead_neurons", int((~eligible).sum()))
+        record(f"nbsp/{network.name}_eligible_neurons", int(eligible.sum()))
+        if activations is not None:
+            record(f"nbsp/{network.name}_dead_neurons", int(dead_neurons(activations).sum()))
 
 
 def _best_histograms(
@@ -363,8 +423,7 @@ def _best_histograms(
 ) -> list[dict[str, Any]]:
     if activations is None:
         return []
-    best = select_top(scores, min(1.0, N_HISTOGRAMS / len(scores)), selected)
-    order = sorted(th.nonzero(best).flatten().tolist(), key=lambda neuron: -scores[neuron].item())
+    order = sorted(th.nonzero(selected).flatten().tolist(), key=lambda neuron: -scores[neuron].item())[:N_HISTOGRAMS]
     metric = th.as_tensor(goal_metric)
     return [
         {"neuron": neuron, "score": scores[neuron].item(), **activation_histogram(activations[:, neuron], metric)}

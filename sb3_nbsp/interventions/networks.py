@@ -11,6 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.sac.policies import Actor, ContinuousCritic, SACPolicy
 from torch import nn
 from torch.distributions import Distribution
@@ -50,7 +51,13 @@ def scored_networks(agent: OffPolicyAlgorithm) -> list[ScoredNetwork]:
 
 def _actor(actor: Actor) -> ScoredNetwork:
     chain = [("actor.features_extractor", actor.features_extractor), ("actor.latent_pi", actor.latent_pi)]
-    return ScoredNetwork("actor", "actor", find_neuron_layers(chain), lambda obs, _: actor.get_action_dist_params(obs))
+    layers = find_neuron_layers(chain, _heads(actor))
+    return ScoredNetwork("actor", "actor", layers, lambda obs, _: actor.get_action_dist_params(obs))
+
+
+def _heads(actor: Actor) -> list[nn.Module]:
+    """The output layers; with gSDE, log_std is a parameter of its own."""
+    return [actor.mu] if isinstance(actor.log_std, nn.Parameter) else [actor.mu, actor.log_std]
 
 
 def _critics(critic: ContinuousCritic) -> list[ScoredNetwork]:
@@ -61,8 +68,12 @@ def _critics(critic: ContinuousCritic) -> list[ScoredNetwork]:
             features = critic.extract_features(observations, critic.features_extractor)
             return head(th.cat([features, actions], dim=1))
 
+        front = find_neuron_layers([("critic.features_extractor", critic.features_extractor)])
         chain = [("critic.features_extractor", critic.features_extractor), (f"critic.qf{index}", head)]
-        return ScoredNetwork(f"qf{index}", "critic", find_neuron_layers(chain), forward)
+        layers = find_neuron_layers(chain)
+        if front:
+            layers[len(front) - 1].n_other_inputs = get_action_dim(critic.action_space)
+        return ScoredNetwork(f"qf{index}", "critic", layers, forward)
 
     return [network(index) for index in range(critic.n_critics)]
 
@@ -135,8 +146,7 @@ def _sac_actor(policy: SACPolicy, renew_shared: bool) -> ActorNetwork:
     if is_shared and renew_shared and find_neuron_layers([("", actor.features_extractor)]):
         raise ValueError("renew_shared: SAC's critics read a shared features extractor together with the action; use False")
     front = [] if is_shared else [("actor.features_extractor", actor.features_extractor)]
-    heads = [actor.mu] if isinstance(actor.log_std, nn.Parameter) else [actor.mu, actor.log_std]
-    layers = find_neuron_layers([*front, ("actor.latent_pi", actor.latent_pi)], heads)
+    layers = find_neuron_layers([*front, ("actor.latent_pi", actor.latent_pi)], _heads(actor))
 
     def distribution(observations: th.Tensor) -> list[Distribution]:
         mean_actions, log_std, kwargs = actor.get_action_dist_params(observations)

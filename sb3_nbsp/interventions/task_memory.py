@@ -40,7 +40,7 @@ class MemorySamples(ReplayBufferSamples):
 class TaskMemory(ReplayBuffer):
     """
     A replay buffer over all remembered transitions, whose every task has the same share of the capacity.
-    Sampling uses a random stream of its own.
+    Sampling uses a random stream of its own. With ``gives_ent_coefs``, batches carry their tasks' entropy coefficients.
 
     :param capacity: transitions in all
     :param like: the agent's replay buffer, for the spaces and the device
@@ -53,6 +53,7 @@ class TaskMemory(ReplayBuffer):
         self.generator = np.random.default_rng(seed)
         self.tasks: dict[str, int] = {}
         self.ent_coefs: dict[str, float] = {}
+        self.gives_ent_coefs = False
         for name in FIELDS:
             setattr(self, name, getattr(self, name)[:0, 0])
 
@@ -67,12 +68,13 @@ class TaskMemory(ReplayBuffer):
 
         :param task: name of the task
         :param new: field name to an array of shape (transitions, ...), as :func:`stored_transitions` gives it
-        :param ent_coef: entropy coefficient that the task's transitions, old and new, are to have; for all tasks or for none
+        :param ent_coef: entropy coefficient with which a phase of the task has ended: all of its transitions, old and new,
+            have the smallest of these; for all tasks or for none
         """
         if len(new["rewards"]) == 0:
             return
         if ent_coef is not None:
-            self.ent_coefs[task] = ent_coef
+            self.ent_coefs[task] = min(ent_coef, self.ent_coefs.get(task, ent_coef))
         parts = self._by_task()
         old = parts.get(task)
         parts[task] = new if old is None else {name: np.concatenate([old[name], new[name]]) for name in FIELDS}
@@ -100,7 +102,7 @@ class TaskMemory(ReplayBuffer):
             self._normalize_reward(self.rewards[rows].reshape(-1, 1), env),
         )
         batch = MemorySamples(*map(self.to_torch, data))
-        if self.ent_coefs:
+        if self.gives_ent_coefs:
             batch.ent_coefs = self.to_torch(self._ent_coefs_of(rows)).reshape(-1, 1)
         return batch
 

@@ -4,7 +4,15 @@ from sb3_nbsp.neurons.activations import record_activations
 from sb3_nbsp.neurons.crelu import CReLU
 from sb3_nbsp.neurons.layers import NeuronLayer, find_neuron_layers
 from sb3_nbsp.neurons.masks import MaskedStep, skill_mask
-from sb3_nbsp.neurons.scores import activation_score, goal_oriented_score, random_score, select_top, weight_score
+from sb3_nbsp.neurons.scores import (
+    activation_score,
+    active_share,
+    balanced_score,
+    goal_oriented_score,
+    random_score,
+    select_top,
+    weight_score,
+)
 from sb3_nbsp.neurons.utility import contribution_utility, redo_score
 from sb3_nbsp.neurons.zeroing import zeroed
 
@@ -13,6 +21,8 @@ __all__ = [
     "MaskedStep",
     "NeuronLayer",
     "activation_score",
+    "active_share",
+    "balanced_score",
     "contribution_utility",
     "find_neuron_layers",
     "goal_oriented_score",

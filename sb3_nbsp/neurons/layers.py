@@ -22,6 +22,8 @@ class NeuronLayer:
         (batch, neurons) or (batch, channels, height, width)
     :param norms: normalization layers between the two; their gain and bias belong to the neuron
     :param consumers: the modules whose weights multiply the layer's activations: the next layer, or the heads
+    :param n_other_inputs: inputs that the consumers read after this layer's, such as the action that a critic reads after
+        its features
     """
 
     name: str
@@ -29,6 +31,7 @@ class NeuronLayer:
     activation: nn.Module
     norms: list[nn.Module] = field(default_factory=list)
     consumers: list[nn.Linear | nn.Conv2d] = field(default_factory=list)
+    n_other_inputs: int = 0
 
     @property
     def n_neurons(self) -> int:
@@ -61,7 +64,7 @@ class NeuronLayer:
         :raises ValueError: if the consumer also reads something else, so that its columns cannot be told apart
         """
         for consumer in self.consumers:
-            n_columns, n_features = consumer.weight.shape[1], self.features_per_neuron * self.n_neurons
+            n_columns, n_features = consumer.weight.shape[1] - self.n_other_inputs, self.features_per_neuron * self.n_neurons
             if n_columns % n_features != 0:
                 raise ValueError(
                     f"Layer {self.name!r} has {n_features} outputs, but the layer behind it reads {n_columns} inputs: "

@@ -38,8 +38,8 @@ class MaskedStep:
     Adam's step is computed beside the parameters and then added to them; for other optimizers the parameters are
     kept, and the step is taken back in part.
 
-    :param masked: pairs of a parameter and its mask, of shape (neurons,), which applies to the
-        parameter's first dimension
+    :param masked: pairs of a parameter and its mask: of shape (neurons,), which applies to the parameter's first
+        dimension, or one that multiplies the parameter entry by entry (with as many dimensions, some of which may be 1)
     :raises ValueError: if a parameter has two masks
     """
 
@@ -122,15 +122,16 @@ def _versions(parameters: Sequence[th.Tensor]) -> int:
 
 
 def _as_factor(mask: th.Tensor, parameter: th.Tensor) -> th.Tensor:
-    """A mask of shape (neurons,) in a shape that multiplies the parameter's first dimension."""
-    return mask.to(parameter).view(-1, *[1] * (parameter.dim() - 1))
+    """A mask of shape (neurons,) in a shape that multiplies the parameter's first dimension; others as they are."""
+    mask = mask.to(parameter)
+    return mask.view(-1, *[1] * (parameter.dim() - 1)) if mask.dim() == 1 else mask
 
 
 def mask_gradients(masked: Sequence[tuple[nn.Parameter, th.Tensor]]) -> None:
     """
     Multiply gradients by masks in place: the literal reading of equation 6 (an ablation; see :class:`MaskedStep`).
 
-    :param masked: pairs of a parameter and its mask of shape (neurons,)
+    :param masked: pairs of a parameter and its mask, see :class:`MaskedStep`
     """
     for parameter, mask in masked:
         if parameter.grad is not None:

@@ -32,6 +32,8 @@ def sample_nbsp(trial: optuna.Trial) -> dict[str, Any]:
     return {
         "skill_proportion": trial.suggest_float("skill_proportion", 0.05, 0.5),
         "mask_alpha": trial.suggest_float("mask_alpha", 0.0, 1.0),
+        "mask_side": trial.suggest_categorical("mask_side", ["incoming", "outgoing", "both"]),
+        "identification": trial.suggest_categorical("identification", ["goal", "balanced"]),
         "replay_interval": trial.suggest_int("replay_interval", 2, 20),
     }
 

@@ -30,7 +30,8 @@ MASKING: dict[str, list[Any]] = {
     "identification_steps": COUNT,
     "identification_data": ["old", None],
     "goal_metric": ["success", None, 1.0],
-    "exclude_dead": SWITCH,
+    "mask_side": ["rows", None, ["both"]],
+    "min_active_share": [0.51, *SHARE],
 }
 REPLAY: dict[str, list[Any]] = {"memory_size": COUNT, "replay_interval": COUNT, "replay_ent_coef": ["old", None, 0.1]}
 AGENT: dict[str, list[Any]] = {
@@ -98,7 +99,8 @@ GOOD: list[dict[str, Any]] = [
     {"qf_learning_rate": 0},
     {"qf_learning_rate": lambda remaining: 1e-3 * remaining},
     {"interventions": (GradientMasking(), ExperienceReplay())},
-    {"exclude_dead": np.bool_(True), "fused": False},
+    {"min_active_share": 0, "fused": False},
+    {"min_active_share": 0.5, "mask_side": "outgoing", "identification": "balanced", "fused": np.bool_(True)},
 ]
 
 

@@ -72,6 +72,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "k": {"replay_interval": 3},
     "m": {"skill_proportion": 0.4},
     "alpha": {"mask_alpha": 0.9},
+    "outgoing weights": {"mask_side": "outgoing"},
+    "both sides": {"mask_side": "both"},
     "current entropy coefficient": {"replay_ent_coef": "current"},
     "vanilla": {"masking": False, "replay": False},
 }

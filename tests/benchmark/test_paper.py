@@ -18,7 +18,8 @@ def test_every_sequence_of_table_1_and_every_row() -> None:
 
 
 def test_methods_of_the_ablations_have_rows() -> None:
-    assert set(ROWS) == {name for table in ("table2", "table3", "table4") for name in ABLATIONS[table]}
+    # The score corrected for chance is not the paper's
+    assert set(ROWS) == {name for table in ("table2", "table3", "table4") for name in ABLATIONS[table]} - {"nbsp_balanced"}
     assert set(ROWS) <= set(METHODS)
 
 

@@ -63,8 +63,13 @@ def slow_metric(transitions: list[Any], name: str, n_steps: int, limit: int = 10
     return sorted(step for step in steps if step[0] >= len(transitions) - rows)
 
 
-def slow_scores(modules: list[nn.Module], forward: Any, inputs: list[Any], q: list[float]) -> tuple[list[float], list[bool]]:
-    """Scores of the neurons behind some activation modules (equations 1 to 4), and which of them are dead."""
+def slow_scores(
+    modules: list[nn.Module], forward: Any, inputs: list[Any], q: list[float], balanced: bool = False
+) -> tuple[list[float], list[float]]:
+    """
+    Scores of the neurons behind some activation modules (equations 1 to 4, or balanced), and the share of the steps on the
+    emptier side of their means.
+    """
     activations: list[list[float]] = []
     for each in inputs:
         row: list[float] = []
@@ -78,19 +83,24 @@ def slow_scores(modules: list[nn.Module], forward: Any, inputs: list[Any], q: li
             handle.remove()
         activations.append(row)
     mean_q = sum(q) / len(q)
-    scores, dead = [], []
+    scores, shares = [], []
     for neuron in range(len(activations[0])):
         own = [row[neuron] for row in activations]
         mean = sum(own) / len(own)
         constant = all(value == own[0] for value in own)
-        over = 0
+        agrees: dict[bool, list[bool]] = {True: [], False: []}  # by whether the step is a success
+        n_above = 0
         for value, metric in zip(own, q, strict=True):
             is_above = value > mean and not constant
-            over += is_above == (metric > mean_q)
-        r_over = over / len(q)
+            n_above += is_above
+            agrees[metric > mean_q].append(is_above == (metric > mean_q))
+        if balanced:
+            r_over = sum(sum(each) / len(each) for each in agrees.values()) / 2
+        else:
+            r_over = sum(map(sum, agrees.values())) / len(q)
         scores.append(max(r_over, 1 - r_over))
-        dead.append(constant)
-    return scores, dead
+        shares.append(min(n_above, len(q) - n_above) / len(q))
+    return scores, shares
 
 
 def activation_modules(*parts: nn.Module) -> list[nn.Module]:
@@ -112,12 +122,10 @@ def slow_networks(policy: Any) -> dict[str, tuple[list[nn.Module], Any]]:
     return networks
 
 
-def slow_selection(scores: list[float], dead: list[bool], proportion: float, exclude_dead: bool) -> list[bool]:
-    """Equation 5: the best first, the earlier of two equals, and never a dead one."""
-    number = round(proportion * len(scores))
-    order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
-    if exclude_dead:
-        order = [i for i in order if not dead[i]]
+def slow_selection(scores: list[float], eligible: list[bool], proportion: float) -> list[bool]:
+    """Equation 5: of the eligible, the best first, and the earlier of two equals."""
+    order = [i for i in sorted(range(len(scores)), key=lambda i: (-scores[i], i)) if eligible[i]]
+    number = round(proportion * len(order))
     return [i in order[:number] for i in range(len(scores))]
 
 
@@ -126,18 +134,18 @@ def check_scores(masking: GradientMasking, policy: Any, task: str, inputs: list[
     expected_masks: dict[int, float] = {}
     n_skills = n_selectable = 0
     for name, (modules, forward) in slow_networks(policy).items():
-        scores, dead = slow_scores(modules, forward, inputs, q)
-        if masking.exclude_dead:
-            scores = [0.5 if is_dead else score for score, is_dead in zip(scores, dead, strict=True)]
+        scores, shares = slow_scores(modules, forward, inputs, q, masking.identification == "balanced")
+        eligible = [share >= masking.min_active_share for share in shares]
+        scores = [score if is_eligible else 0.5 for score, is_eligible in zip(scores, eligible, strict=True)]
         np.testing.assert_allclose(masking.scores[task][name].numpy(), scores, atol=1e-12, err_msg=name)
-        selected = slow_selection(scores, dead, masking.skill_proportion, masking.exclude_dead)
+        selected = slow_selection(scores, eligible, masking.skill_proportion)
         assert masking.skill_neurons[task][name].tolist() == selected
         n_skills += sum(selected)
         n_selectable += round(masking.skill_proportion * len(scores))
         for i, (score, skill) in enumerate(zip(scores, selected, strict=True)):
             hard = masking.mask_type == "hard"
             expected_masks[len(expected_masks)] = (0.0 if hard else masking.mask_alpha * (1 - score)) if skill else 1.0
-            assert not (skill and masking.exclude_dead and dead[i])
+            assert eligible[i] or not skill
     assert 0 < n_skills <= n_selectable
     if len(masking.skill_neurons) == 1:
         # In the order of the networks and their layers (convolutional extractors apart, those may be shared)

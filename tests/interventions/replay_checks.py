@@ -13,8 +13,10 @@ from sb3_nbsp.interventions import ExperienceReplay
 from sb3_nbsp.interventions.task_memory import TaskMemory
 
 
-def replaying(env: Any, k: int = 10, size: int = 100, spy: Spy | None = None, **kwargs: Any) -> Any:
-    replay = ExperienceReplay(memory_size=size, replay_interval=k)
+def replaying(
+    env: Any, k: int = 10, size: int = 100, spy: Spy | None = None, replay_ent_coef: Any = "auto", **kwargs: Any
+) -> Any:
+    replay = ExperienceReplay(memory_size=size, replay_interval=k, replay_ent_coef=replay_ent_coef)
     interventions = [replay] if spy is None else [spy, replay]
     return tiny(ContinualSAC, env, interventions=interventions, **kwargs)
 

@@ -44,6 +44,7 @@ class Recording:
     def slow(self, name: str, available: int) -> list[tuple[float, float]]:
         """The same from the list of all steps: one episode at a time."""
         found: dict[int, float] = {}
+        reports = any(step[3] is not None for steps in self.steps for step in steps)
         for steps in self.steps:
             episode: list[tuple[int, float, bool, float | None]] = []
             for step in steps:
@@ -55,8 +56,8 @@ class Recording:
                     for each in episode:
                         if name == "episode_return":
                             found[each[0]] = sum(other[1] for other in episode)
-                        if name == "episode_success" and known:
-                            found[each[0]] = max(known)
+                        if name == "episode_success" and (known or reports):
+                            found[each[0]] = max(known, default=0.0)
                     episode = []
         oldest = (len(self.steps[0]) - available) * 10
         return [(number, found[number]) for number in sorted(found) if number >= oldest]
@@ -106,14 +107,16 @@ def test_an_episode_longer_than_the_window_fills_all_of_it() -> None:
     assert both.selected("episode_success") == [(50, 1), (60, 1), (70, 1)]
 
 
-def test_steps_without_success_are_unknown() -> None:
+def test_steps_without_a_report_are_unknown_and_episodes_without_one_are_failures() -> None:
     both = Recording(10, 1, 100)
     both.add([1.0], [False], [None])
     both.add([1.0], [True], [1.0])
     both.add([1.0], [True], [None])
     assert both.selected("step_success") == [(10, 1)]
-    assert both.selected("episode_success") == [(0, 1), (10, 1)]
+    assert both.selected("episode_success") == [(0, 1), (10, 1), (20, 0)]
     assert both.selected("episode_return") == [(0, 2), (10, 2), (20, 1)]
+    both.add([1.0], [False], [None])  # of an episode that has not ended, nothing is known
+    assert both.selected("episode_success") == [(0, 1), (10, 1), (20, 0)]
     assert step_success({}) is None and step_success({"is_success": True}) == 1.0
     assert step_success({"success": 0.0, "is_success": True}) == 0.0  # the step's own comes first
 
@@ -199,3 +202,48 @@ def test_state_of_another_shape_is_ignored() -> None:
     other = GoalWindow(6, 2)
     other.load_state_dict(both.window.state_dict())
     assert other.rows == 0 and np.isnan(other.metrics["step_success"]).all()
+
+
+# What "auto" takes
+
+
+def test_success_reported_at_the_last_step_of_an_episode_is_the_episodes() -> None:
+    """As SB3 asks for it: a metric of the step would know one step of each episode."""
+    both = Recording(100, 1, 100)
+    for t in range(60):
+        both.add([1.0], [t % 10 == 9], [float(t == 19) if t % 10 == 9 else None])
+    assert both.window.best_known(both.buffer) == "episode_success"
+    assert both.selected("episode_success") == [(t * 10, float(10 <= t < 20)) for t in range(60)]
+    assert len(both.selected("step_success")) == 6
+
+
+def test_success_reported_only_where_it_happens_leaves_the_other_episodes_as_failures() -> None:
+    both = Recording(100, 1, 100)
+    for t in range(60):
+        both.add([1.0], [t % 10 == 9], [1.0 if t == 24 else None])
+        # Nothing is known of success before the first; then all that has ended
+        assert both.window.best_known(both.buffer) == ("episode_success" if t >= 24 else "episode_return")
+    assert both.selected("episode_success") == [(t * 10, float(20 <= t < 30)) for t in range(60)]
+
+
+@pytest.mark.parametrize(("missing", "expected"), [(0, "step_success"), (6, "step_success"), (7, "episode_success")])
+def test_success_of_the_step_where_nearly_all_steps_report_it(missing: int, expected: str) -> None:
+    both = Recording(100, 1, 100)
+    for t in range(60):
+        both.add([1.0], [t % 10 == 9], [None if t < missing else float(t % 3 == 0)])
+    assert both.window.best_known(both.buffer) == expected
+
+
+def test_no_success_means_the_return() -> None:
+    both = Recording(100, 1, 100)
+    assert both.window.best_known(both.buffer) == "episode_return"
+    for t in range(30):
+        both.add([1.0], [t % 10 == 9], [None])
+    assert both.window.best_known(both.buffer) == "episode_return"
+
+
+def test_the_success_of_a_sequences_episode_is_not_that_of_its_steps() -> None:
+    """A sequence adds "is_success" to all steps after a report; what its task says of a step is "success"."""
+    assert step_success({"boundary": False, "is_success": True}) is None
+    assert step_success({"boundary": False, "is_success": True, "success": 0.0}) == 0.0
+    assert step_success({"is_success": True}) == 1.0

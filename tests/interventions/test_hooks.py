@@ -178,7 +178,9 @@ def test_hooks_that_do_nothing_change_nothing() -> None:
 
 
 def test_two_of_a_kind_keep_their_states_apart() -> None:
-    first, second = masks_of_training(skill_proportion=0.1), masks_of_training(skill_proportion=0.5, mask_type="hard")
+    everyone = {"min_active_share": 0}
+    first = masks_of_training(skill_proportion=0.1, **everyone)
+    second = masks_of_training(skill_proportion=0.5, mask_type="hard", **everyone)
     agent = tiny(ContinualSAC, tagged_sequence(), interventions=[first, ExperienceReplay(50), second])
     agent.learn(100)
     state = agent.hooks.state_dict()
@@ -186,7 +188,7 @@ def test_two_of_a_kind_keep_their_states_apart() -> None:
     counts = [int((th.cat([*masking.masks.values()]) < 1).sum()) for masking in (first, second)]
     assert counts == [3 * round(1.6), 3 * 8]
     expected = copy.deepcopy((first.masks, second.masks))
-    fresh = [masks_of_training(), ExperienceReplay(), masks_of_training()]
+    fresh = [masks_of_training(), ExperienceReplay(), masks_of_training(mask_type="hard")]
     other = tiny(ContinualSAC, tagged_sequence(), interventions=fresh)
     other.hooks.load_state_dict(state)
     assert differing(fresh[0].masks, expected[0]) == [] == differing(fresh[2].masks, expected[1])  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,15 @@ CASES: dict[str, tuple[Any, str, dict[str, Any], dict[str, Any]]] = {
     "small buffer": (tagged_sequence, "step_success", {"identification_steps": 25}, {"buffer_size": 37}),
     "window larger than the buffer": (tagged_sequence, "step_success", {}, {"buffer_size": 37}),
     "a buffer that keeps earlier phases": (tagged_sequence, "step_success", {}, {"clear_replay_buffer": False}),
-    "literal formula": (tagged_sequence, "step_success", {"exclude_dead": False}, {}),
+    "literal formula": (tagged_sequence, "step_success", {"min_active_share": 0}, {}),
+    "a high floor": (tagged_sequence, "step_success", {"min_active_share": 0.3, "skill_proportion": 0.5}, {}),
+    "balanced": (tagged_sequence, "step_success", {"identification": "balanced"}, {}),
+    "balanced, return": (
+        tagged_sequence,
+        "episode_return",
+        {"identification": "balanced", "goal_metric": "episode_return"},
+        {},
+    ),
     "hard": (tagged_sequence, "step_success", {"mask_type": "hard"}, {}),
     "alpha, proportion": (tagged_sequence, "step_success", {"mask_alpha": 0.7, "skill_proportion": 0.5}, {}),
     "tanh, three critics": (
@@ -158,6 +167,7 @@ def test_images(shared: bool) -> None:
 
 
 def test_dead_neurons_are_recorded_and_never_selected() -> None:
+    """Nor are those that are on one side of their mean at hardly any step."""
     spy, logger = Spy(), RecordingLogger()
     agent = masked(tagged_sequence(), spy, {"learning_rate": 0.0}, skill_proportion=1.0)
     agent.set_logger(logger)
@@ -171,9 +181,9 @@ def test_dead_neurons_are_recorded_and_never_selected() -> None:
     assert score["actor"][3] == score["qf1"][8 + 5] == 0.5
     assert masking.masks["actor.latent_pi.0"][3] == 1 == masking.masks["critic.qf1.2"][5]
     for name in ("actor", "qf0", "qf1"):
-        (dead,) = logger.values(f"nbsp/{name}_dead_neurons")
-        (skills,) = logger.values(f"nbsp/{name}_skill_neurons")
-        assert dead == 16 - skills == 16 - int(skill[name].sum())
+        (dead,), (eligible,) = (logger.values(f"nbsp/{name}_{kind}_neurons") for kind in ("dead", "eligible"))
+        (skills,), (share,) = logger.values(f"nbsp/{name}_skill_neurons"), logger.values(f"nbsp/{name}_masked_share")
+        assert eligible == skills == int(skill[name].sum()) <= 16 - dead and share == 1
         assert dead >= (name != "qf0")
         (highest,), (threshold,) = logger.values(f"nbsp/{name}_max_score"), logger.values(f"nbsp/{name}_threshold")
         assert highest == score[name].max() and threshold == score[name][skill[name]].min()
@@ -186,6 +196,7 @@ def test_histograms_of_the_best_skill_neurons(tmp_path: Path) -> None:
     for network in masking.networks:
         histograms = masking.histograms["red"][network.name]
         scores, skills = masking.scores["red"][network.name], masking.skill_neurons["red"][network.name]
+        assert len(histograms) == min(4, int(skills.sum())) > 2
         assert [histogram["score"] for histogram in histograms] == scores[skills].sort(descending=True).values[:4].tolist()
         for histogram in histograms:
             assert skills[histogram["neuron"]] and histogram["score"] == scores[histogram["neuron"]]
@@ -197,7 +208,7 @@ def test_histograms_of_the_best_skill_neurons(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("identification", ["weight", "random"])
 def test_no_histograms_without_activations(identification: str) -> None:
-    agent = masked(tagged_sequence(), identification=identification)
+    agent = masked(tagged_sequence(), identification=identification, min_active_share=0)
     agent.learn(60)
     assert masking_of(agent).histograms["red"] == {"actor": [], "qf0": [], "qf1": []}
 
@@ -213,7 +224,7 @@ def test_a_constant_metric_falls_back_to_the_return_with_one_warning() -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             agent.learn(10_000)
-        ours = [str(each.message) for each in caught if "goal metric" in str(each.message)]
+        ours = [str(each.message) for each in caught if "The goal metric" in str(each.message)]
         assert len(ours) == (0 if metric == "episode_return" else 1)
         assert all(("step_success" if metric == "auto" else "episode_success") in message for message in ours)
         masks.append(masking_of(agent).masks)
@@ -225,7 +236,7 @@ def test_a_constant_metric_falls_back_to_the_return_with_one_warning() -> None:
 
 def test_a_metric_that_varies_is_recorded_as_such() -> None:
     logger = RecordingLogger()
-    agent = masked(tagged_sequence())
+    agent = masked(tagged_sequence(), identification_steps=60)
     agent.set_logger(logger)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -272,9 +283,10 @@ def test_equal_returns_say_nothing_either() -> None:
 # Other ways to identify
 
 
-def test_identification_by_weight_needs_no_window() -> None:
+def test_identification_by_weight_among_all_neurons_needs_no_window() -> None:
     spy = Spy()
-    agent = masked(tagged_sequence(success=None), spy, identification="weight", identification_data="fresh")
+    options = {"identification": "weight", "identification_data": "fresh", "min_active_share": 0}
+    agent = masked(tagged_sequence(success=None), spy, **options)
     agent.learn(60)
     assert len(TaggedTask.played[1.0]) == 60  # no fresh step was needed
     policy, masking = spy.ends[0]["policy"], masking_of(agent)
@@ -315,7 +327,7 @@ def test_identification_by_activation() -> None:
 def test_random_identification_is_random_and_repeatable() -> None:
     found = []
     for seed in (0, 0, 1):
-        agent = masked(tagged_sequence(), None, {"seed": seed}, identification="random")
+        agent = masked(tagged_sequence(), None, {"seed": seed}, identification="random", min_active_share=0)
         agent.learn(120)
         skills = masking_of(agent).skill_neurons
         found.append({(task, name): skill.tolist() for task, networks in skills.items() for name, skill in networks.items()})
@@ -370,3 +382,75 @@ def test_a_spoilt_state_of_one_agent_is_not_shared() -> None:
     second.learn(120)
     assert set(first.hooks._all[0].scores) == {"red"}
     assert set(second.hooks._all[0].scores) == {"red", "blue"}
+
+
+# Tasks that report success at an episode's last step only
+
+
+class ReportsAtTheEnd(TaggedTask):
+    """As SB3 asks for: ``info["is_success"]`` at the last step of an episode."""
+
+    every_episode = True
+
+    def step(self, action: np.ndarray) -> Any:
+        observation, reward, terminated, truncated, info = super().step(action)
+        success = bool(info.pop("success"))
+        if (terminated or truncated) and (self.every_episode or success):
+            info["is_success"] = success
+        return observation, reward, terminated, truncated, info
+
+
+class ReportsASuccess(ReportsAtTheEnd):
+    """Says nothing of an episode that fails."""
+
+    every_episode = False
+
+
+@pytest.mark.parametrize("data", ["training", "fresh"])
+@pytest.mark.parametrize("task", [ReportsAtTheEnd, ReportsASuccess])
+def test_success_of_the_last_step_identifies_on_all_steps_of_the_episodes(task: type[TaggedTask], data: str) -> None:
+    makers = {name: partial(task, tag) for name, tag in (("red", 1.0), ("blue", 2.0))}
+    logger = RecordingLogger()
+    env = TaskSequence(makers, steps_per_task=200, mastery_threshold=None)
+    agent = masked(env, None, {"learning_starts": 1000}, identification_steps=100, identification_data=data)
+    agent.set_logger(logger)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agent.learn(200)
+    assert logger.values("nbsp/identification_steps") == [100]
+    assert logger.values("nbsp/goal_metric_is_constant") == [0]
+    played = TaggedTask.played[1.0][100:200] if data == "training" else TaggedTask.played[1.0][200:]
+    ends = [success for *_, success, done in played if done]
+    assert len(played) == 100 and 0 < sum(ends) < 10  # type: ignore[arg-type]
+    for histogram in masking_of(agent).histograms["red"]["actor"]:
+        assert sum(histogram["success"]) == 10 * sum(ends)  # type: ignore[arg-type]
+
+
+def test_far_fewer_steps_than_asked_for_are_warned_of_once() -> None:
+    makers = {name: partial(ReportsAtTheEnd, tag) for name, tag in (("red", 1.0), ("blue", 2.0))}
+    env = TaskSequence(makers, steps_per_task=100, mastery_threshold=None)
+    agent = masked(env, None, {"learning_starts": 1000}, identification_steps=100, goal_metric="step_success")
+    with pytest.warns(UserWarning, match=r"on 10 steps instead of identification_steps=100.*\(step_success\)") as seen:
+        agent.learn(400)
+    assert agent.phase.index == 3 and len([each for each in seen if "identification_steps" in str(each.message)]) == 1
+
+
+@pytest.mark.parametrize("identification", ["goal", "balanced", "activation", "weight", "random"])
+def test_a_neuron_that_hardly_ever_moves_is_chosen_by_no_identification(identification: str) -> None:
+    """Two neurons of the first layer read one step in a hundred or less, the others all; m counts those."""
+    logger = RecordingLogger()
+    env = tagged_sequence(steps_per_task=400)
+    agent = masked(env, None, {"learning_starts": 1000}, identification=identification, identification_steps=400)
+    agent.set_logger(logger)
+    first = agent.actor.latent_pi[0]
+    with th.no_grad():
+        first.weight.zero_()
+        first.weight[:, 2] = 1.0  # noise in [-1, 1]
+        first.bias.zero_()
+        first.weight[3, 2], first.bias[3] = 1000.0, -995.0  # active where it is above 0.995, with large weights
+        first.bias[4] = -0.999
+    agent.learn(400)
+    skills = masking_of(agent).skill_neurons["red"]["actor"]
+    assert not skills[[3, 4]].any()
+    (eligible,) = logger.values("nbsp/actor_eligible_neurons")
+    assert skills.sum() == round(0.2 * eligible) and 6 <= eligible <= 14

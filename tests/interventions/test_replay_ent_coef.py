@@ -14,22 +14,24 @@ from sb3_nbsp import NBSPSAC, ContinualSAC
 from sb3_nbsp.interventions import ExperienceReplay
 
 
-def test_every_transition_has_the_coefficient_of_its_task() -> None:
+def test_every_transition_has_the_smallest_coefficient_of_its_task() -> None:
     memory = empty_memory(90)
+    memory.gives_ent_coefs = True
     memory.store("red", transitions(1, 0, 7), 0.5)  # fewer than its share
     memory.store("blue", transitions(2, 0, 200), 0.25)
     memory.store("green", transitions(3, 0, 200), 0.125)
-    memory.store("blue", transitions(2, 500, 10), 2.0)  # it comes back: old and new have the new one
+    memory.store("blue", transitions(2, 500, 10), 2.0)  # it comes back, in a phase that did not get far
+    memory.store("red", transitions(1, 500, 10), 0.25)  # it comes back, and is learned further: old and new have that
     batch = memory.sample(2000)
     assert batch.ent_coefs.shape == (2000, 1) and batch.ent_coefs.dtype == th.float32
-    expected = {1.0: 0.5, 2.0: 2.0, 3.0: 0.125}
+    expected = {1.0: 0.25, 2.0: 0.25, 3.0: 0.125}
     assert {*batch.observations[:, 0].tolist()} == {*expected}
     assert batch.ent_coefs[:, 0].tolist() == [expected[tag] for tag in batch.observations[:, 0].tolist()]
 
 
-def test_a_memory_without_coefficients_gives_none() -> None:
+def test_a_memory_gives_coefficients_only_if_told_to() -> None:
     memory = empty_memory(90)
-    memory.store("red", transitions(1, 0, 7))
+    memory.store("red", transitions(1, 0, 7), 0.5)
     assert memory.sample(10).ent_coefs is None
 
 
@@ -54,7 +56,8 @@ def seen_coefficients(agent: Any) -> list[tuple[bool, Any]]:
 @pytest.mark.parametrize("reset_ent_coef", [True, False])
 def test_replayed_batches_have_the_coefficient_with_which_their_task_ended(fused: bool, reset_ent_coef: bool) -> None:
     spy = Spy()
-    agent = replaying(tagged_sequence(), 3, spy=spy, learning_rate=0.05, fused=fused, reset_ent_coef=reset_ent_coef)
+    options = {"replay_ent_coef": "own", "reset_ent_coef": reset_ent_coef}
+    agent = replaying(tagged_sequence(), 3, spy=spy, learning_rate=0.05, fused=fused, **options)
     seen = seen_coefficients(agent)
     agent.learn(175)  # into the third phase
     red, blue = (np.exp(end["log_ent_coef"]) for end in spy.ends[:2])
@@ -93,8 +96,31 @@ def test_a_fixed_coefficient_is_the_same_either_way() -> None:
     assert [name for name in own if not th.allclose(own[name], current[name], atol=1e-5)] == []
 
 
+def test_a_short_phase_does_not_overwrite_what_a_longer_one_learned() -> None:
+    """With a reset coefficient, a task that comes back for a few steps ends with one near 1."""
+    spy, env = Spy(), tagged_sequence()
+    agent = replaying(env, 3, spy=spy, learning_rate=0.05, reset_ent_coef=True)
+    agent.learn(145)
+    env.next_phase()  # a few updates into the third phase, which is red again
+    agent.learn(1, reset_num_timesteps=False)
+    first, blue, third = (np.exp(end["log_ent_coef"]) for end in spy.ends)
+    assert first < 0.2 < 0.7 < third
+    assert memory_of(agent).ent_coefs == {"red": pytest.approx(first), "blue": pytest.approx(blue)}
+
+
+@pytest.mark.parametrize(
+    ("choice", "reset", "expected"),
+    [("auto", True, 16), ("auto", False, 1), ("own", False, 16), ("current", True, 1)],
+)
+def test_auto_is_own_where_the_coefficient_is_reset(choice: str, reset: bool, expected: int) -> None:
+    agent = replaying(tagged_sequence(), 3, replay_ent_coef=choice, reset_ent_coef=reset)
+    seen = seen_coefficients(agent)
+    agent.learn(90)
+    assert {coefficients.numel() for is_replay, coefficients in seen if is_replay} == {expected}
+
+
 def test_coefficients_are_saved(tmp_path: Any) -> None:
-    agent = replaying(tagged_sequence(), k=3)
+    agent = replaying(tagged_sequence(), k=3, replay_ent_coef="own")
     agent.learn(130)
     agent.save(tmp_path / "model")
     agent.save_replay_buffer(tmp_path / "buffer")
@@ -112,12 +138,19 @@ def test_the_option_may_change_when_a_model_is_loaded(tmp_path: Any, saved: str,
     agent.save_replay_buffer(tmp_path / "buffer")
     other = NBSPSAC.load(tmp_path / "model", env=tagged_sequence(), replay_ent_coef=loaded)
     other.load_replay_buffer(tmp_path / "buffer")
-    kept = agent.hooks.find(ExperienceReplay).memory.ent_coefs
-    current = agent.log_ent_coef.exp().item()
     memory = other.hooks.find(ExperienceReplay).memory
-    expected = {} if loaded == "current" else kept or {"red": pytest.approx(current)}
-    assert memory.ent_coefs == expected
+    # They are kept whether they are used or not
+    assert memory.ent_coefs == agent.hooks.find(ExperienceReplay).memory.ent_coefs and set(memory.ent_coefs) == {"red"}
+    assert (memory.sample(5).ent_coefs is None) == (loaded == "current")
     other.learn(110, reset_num_timesteps=False)
-    assert set(memory.tasks) == {"red", "blue"} and set(memory.ent_coefs) == (
-        set() if loaded == "current" else {"red", "blue"}
-    )
+    assert set(memory.tasks) == {"red", "blue"} == set(memory.ent_coefs)
+
+
+def test_a_memory_saved_without_coefficients_gets_the_current_one_with_a_warning() -> None:
+    agent = replaying(tagged_sequence(), 3, replay_ent_coef="own")
+    agent.learn(90)
+    state = agent.interventions[0].memory_state()
+    state["ent_coefs"] = {}
+    with pytest.warns(UserWarning, match=r"\['red'\] were learned.*replay_ent_coef='current'"):
+        agent.interventions[0].load_memory_state(state)
+    assert memory_of(agent).ent_coefs == {"red": pytest.approx(agent.log_ent_coef.exp().item())}

@@ -1,15 +1,20 @@
 from fractions import Fraction
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import SAC
 from torch import nn
 
 from sb3_nbsp.neurons import (
     activation_score,
+    active_share,
+    balanced_score,
     find_neuron_layers,
     goal_oriented_score,
     random_score,
+    record_activations,
     select_top,
     weight_score,
 )
@@ -17,8 +22,8 @@ from sb3_nbsp.neurons.layers import split_by_layer
 from sb3_nbsp.neurons.scores import dead_neurons
 
 
-def slow_score(activations: np.ndarray, goal_metric: np.ndarray, exclude_dead: bool) -> list[float]:
-    """Equations 1 to 4 step by step in exact fractions."""
+def slow_score(activations: np.ndarray, goal_metric: np.ndarray, balanced: bool = False) -> list[float]:
+    """Equations 1 to 4 step by step in exact fractions; or with successes and failures counted alike."""
     steps, neurons = activations.shape
     q = [Fraction(float(value)) for value in goal_metric]
     q_mean = sum(q) / steps
@@ -26,15 +31,16 @@ def slow_score(activations: np.ndarray, goal_metric: np.ndarray, exclude_dead: b
     for neuron in range(neurons):
         a = [Fraction(float(value)) for value in activations[:, neuron]]
         a_mean = sum(a) / steps
-        agree = 0
+        agree, total = {True: 0, False: 0}, {True: 0, False: 0}
         for t in range(steps):
-            if (a[t] > a_mean) == (q[t] > q_mean):
-                agree += 1
-        r_over = Fraction(agree, steps)
-        score = max(r_over, 1 - r_over)
-        if exclude_dead and len(set(a)) == 1:
-            score = Fraction(1, 2)
-        scores.append(float(score))
+            success = q[t] > q_mean
+            total[success] += 1
+            if (a[t] > a_mean) == success:
+                agree[success] += 1
+        r_over = Fraction(sum(agree.values()), steps)
+        if balanced:
+            r_over = sum(Fraction(agree[each], total[each]) for each in total) / 2 if total[True] else Fraction(1, 2)
+        scores.append(float(max(r_over, 1 - r_over)))
     return scores
 
 
@@ -73,8 +79,8 @@ def test_goal_metric_at_its_mean_is_no_success() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("exclude_dead", [True, False])
-def test_equals_slow_version(seed: int, exclude_dead: bool) -> None:
+@pytest.mark.parametrize("balanced", [True, False])
+def test_equals_slow_version(seed: int, balanced: bool) -> None:
     generator = np.random.default_rng(seed)
     steps, neurons = int(generator.integers(2, 60)), 9
     # Multiples of 1/8, with ReLU: many ties with the mean and dead neurons
@@ -88,8 +94,9 @@ def test_equals_slow_version(seed: int, exclude_dead: bool) -> None:
         generator.normal(size=steps).astype(np.float32),
     ]
     for metric in metrics:
-        scores = goal_oriented_score(th.from_numpy(activations), th.from_numpy(metric), exclude_dead)
-        np.testing.assert_allclose(scores.numpy(), slow_score(activations, metric, exclude_dead), atol=1e-12)
+        score = balanced_score if balanced else goal_oriented_score
+        scores = score(th.from_numpy(activations), th.from_numpy(metric))
+        np.testing.assert_allclose(scores.numpy(), slow_score(activations, metric, balanced), atol=1e-12)
         assert ((scores >= 0.5) & (scores <= 1)).all()
 
 
@@ -102,10 +109,9 @@ def test_dead_neuron(value: float, successes: int) -> None:
     q[:successes] = 1
     # Never above its own mean, so it agrees with every failure
     mean = successes / steps
-    literal = goal_oriented_score(activations, q, exclude_dead=False)
-    assert literal.item() == pytest.approx(max(mean, 1 - mean), abs=1e-12)
-    assert goal_oriented_score(activations, q).item() == 0.5
-    assert dead_neurons(activations).tolist() == [True]
+    assert goal_oriented_score(activations, q).item() == pytest.approx(max(mean, 1 - mean), abs=1e-12)
+    assert balanced_score(activations, q).item() == pytest.approx(0.5, abs=1e-12)
+    assert dead_neurons(activations).tolist() == [True] and active_share(activations).item() == 0
 
 
 def test_a_neuron_that_moves_once_is_not_dead() -> None:
@@ -114,7 +120,72 @@ def test_a_neuron_that_moves_once_is_not_dead() -> None:
     q = th.zeros(100)
     q[99] = 1
     assert dead_neurons(activations).tolist() == [True, False]
-    assert goal_oriented_score(activations, q).tolist() == [0.5, 1.0]
+    assert active_share(activations).tolist() == [0, 0.01]
+    assert goal_oriented_score(activations, q).tolist() == [0.99, 1.0]
+
+
+def test_active_share_by_hand() -> None:
+    activations = th.tensor([[0.0, 1, 5, 2], [0.0, 1, 5, -2], [0.0, 1, 5, 2], [4.0, -7, 5, -2]])
+    # Above their means of 1, -1, 5 and 0: one step, three, none, two
+    assert active_share(activations).tolist() == [0.25, 0.25, 0, 0.5]
+
+
+def test_balanced_score_by_hand() -> None:
+    q = th.tensor([0.0, 0, 0, 0, 0, 0, 0, 0, 1, 1])  # mean 0.2
+    never, half, opposite = th.zeros(10), th.zeros(10), th.ones(10)
+    never[0] = 1  # of ten steps above its mean on one, without success: printed 0.7, by its rarity alone
+    half[[0, 2, 4, 6, 8]] = 1  # on half of the failures and half of the successes
+    opposite[[7, 8, 9]] = 0  # on seven of the failures and on no success
+    activations = th.stack([never, half, opposite], dim=1)
+    # True positives 0, 1/2, 0; true negatives 7/8, 1/2, 1/8
+    assert balanced_score(activations, q).tolist() == pytest.approx([1 - 7 / 16, 0.5, 1 - 1 / 16], abs=1e-12)
+    assert goal_oriented_score(activations, q).tolist() == pytest.approx([0.7, 0.5, 0.9], abs=1e-12)
+
+
+def test_balanced_score_of_a_constant_goal_says_nothing() -> None:
+    assert balanced_score(th.randn(20, 3), th.ones(20)).tolist() == [0.5] * 3
+
+
+def test_both_scores_are_the_same_if_half_of_the_steps_are_successes() -> None:
+    generator = th.Generator().manual_seed(0)
+    activations, q = th.randn(400, 30, generator=generator), th.arange(400) % 2
+    th.testing.assert_close(balanced_score(activations, q), goal_oriented_score(activations, q))
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.3, 0.2, 0.1])
+def test_only_the_balanced_score_ranks_an_informative_neuron_above_rare_ones(rate: float) -> None:
+    generator, steps = th.Generator().manual_seed(0), 10_000
+    q = (th.rand(steps, generator=generator) < rate).float()
+    near_dead = th.zeros(steps)
+    near_dead[:3] = 1e-5
+    rare = th.relu(th.randn(steps, generator=generator) - 2)  # active on 2 % of the steps, whatever the goal
+    informative = q + 0.7 * th.randn(steps, generator=generator)
+    activations = th.stack([near_dead, rare, informative], dim=1)
+    printed, balanced = goal_oriented_score(activations, q), balanced_score(activations, q)
+    assert balanced[2] > 0.7 and balanced[:2].max() < 0.52
+    assert (printed[0] > printed[2]) == (rate <= 0.2)  # the rarer the success, the better the neuron that is never active
+    assert (active_share(activations) >= 0.01).tolist() == [False, True, True]
+
+
+def test_a_goal_by_chance_picks_neurons_of_all_layers_by_the_balanced_score_only() -> None:
+    """A coin of 5 % has nothing to do with what SAC's actor does: the printed score takes the rarely active layer."""
+    env = gym.make("HalfCheetah-v5")
+    model = SAC("MlpPolicy", env, seed=0, buffer_size=1, device="cpu")
+    env.action_space.seed(0)
+    observations = [env.reset(seed=0)[0]]
+    while len(observations) < 4000:
+        observation, _, _, truncated, _ = env.step(env.action_space.sample())
+        observations.append(env.reset()[0] if truncated else observation)
+    layers = find_neuron_layers([("actor", model.actor.latent_pi)])
+    seen = th.as_tensor(np.array(observations), dtype=th.float32)
+    activations = record_activations(model.actor.latent_pi, [seen], layers)
+    q = th.rand(len(seen), generator=th.Generator().manual_seed(0)) < 0.05
+    shares = {}
+    for score in (goal_oriented_score, balanced_score):
+        chosen = select_top(score(activations, q.float()), 0.2, active_share(activations) >= 0.01)
+        shares[score] = chosen[256:].double().mean() / (chosen.double().mean() * 2)
+    assert shares[goal_oriented_score] > 0.9
+    assert 0.3 < shares[balanced_score] < 0.7
 
 
 @pytest.mark.parametrize("width", [1, 16])
@@ -175,9 +246,9 @@ def test_ties_are_broken_by_position() -> None:
 def test_ineligible_are_never_selected() -> None:
     scores = th.tensor([1.0, 0.9, 0.8, 0.7, 0.6])
     eligible = th.tensor([False, True, False, True, True])
-    # The number counts all neurons: 0.4 of five are two
-    assert select_top(scores, 0.4, eligible).tolist() == [False, True, False, True, False]
-    # Fewer are eligible than may be selected
+    # The number counts the eligible: 0.6 of three are two
+    assert select_top(scores, 0.6, eligible).tolist() == [False, True, False, True, False]
+    assert select_top(scores, 0.3, eligible).tolist() == [False, True, False, False, False]
     assert select_top(scores, 1, eligible).tolist() == eligible.tolist()
     assert not select_top(scores, 0.4, th.zeros(5, dtype=th.bool)).any()
 

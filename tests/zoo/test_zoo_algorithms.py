@@ -161,7 +161,7 @@ def test_the_sampler_gives_what_the_class_accepts(algo):
         own = set(sampled) & set(vars(model)) - made_otherwise
         assert all(getattr(model, name) == sampled[name] for name in own)
     expected = {
-        "nbsp": {"skill_proportion", "mask_alpha", "replay_interval"},
+        "nbsp": {"skill_proportion", "mask_alpha", "mask_side", "identification", "replay_interval"},
         "sbp": {"reset_frequency", "reset_rate", "distill_alpha", "distill_threshold"},
         "cycle": {"reset_frequency", "reset_rate"},
         "redo": {"reset_frequency", "reset_rate"},

@@ -163,7 +163,7 @@ def test_tasks_from_the_command_line(command, played, capsys):
 @pytest.mark.parametrize(
     "algo, env, own",
     [
-        ("nbsp_sac", ["--env", "Pendulum-v1"], {"skill_proportion", "mask_alpha", "replay_interval"}),
+        ("nbsp_sac", ["--env", "Pendulum-v1"], {"skill_proportion", "mask_alpha", "mask_side", "replay_interval"}),
         ("continual_sac", ["--env", ENV_ID, "--env-kwargs", "steps_per_task:400", "cycles:1", "horizon:50"], set()),
     ],
 )
