@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import torch as th
-from stable_baselines3 import PPO
-from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples, TensorDict
 from stable_baselines3.common.utils import explained_variance
-from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_nbsp.algorithms.actor_rollouts import can_defer_values, deferred_values
+from sb3_nbsp.algorithms.actor_rollouts import ActorRollouts
 from sb3_nbsp.algorithms.policies import PPOCnnPolicy, PPOMlpPolicy, PPOMultiInputPolicy
 from sb3_nbsp.algorithms.ppo_gradients import AutogradPPOGradients, PPOGradients, PPOObjective
 from sb3_nbsp.algorithms.ppo_mlp_gradients import MlpPPOGradients
@@ -31,7 +26,7 @@ SelfContinualPPO = TypeVar("SelfContinualPPO", bound="ContinualPPO")
 _OF_ONE_TRAINING = ["_objective", "_records"]
 
 
-class ContinualPPO(PhasedRollouts, PPO):
+class ContinualPPO(PhasedRollouts, ActorRollouts):
     """
     Proximal Policy Optimization that takes interventions and follows the phases of a task sequence. Without interventions it
     is SB3's PPO, except that training ends with the sequence.
@@ -45,7 +40,7 @@ class ContinualPPO(PhasedRollouts, PPO):
     :param fused: use PyTorch's fused kernel where the optimizer has one and, where the policy is SB3's MlpPolicy with ReLU or
         tanh and Gaussian or categorical actions, gradients by hand (unless an intervention has a penalty) and
         rollouts of the actor alone, whose values and log-probabilities follow in one go (during the rollout, callbacks see
-        zeros for them); the same up to rounding. False is SB3's PPO bit for bit
+        NaN for them); the same up to rounding. False is SB3's PPO bit for bit
     :param kwargs: SB3's arguments by name
     :raises ValueError: if an option is out of its range
     """
@@ -89,19 +84,6 @@ class ContinualPPO(PhasedRollouts, PPO):
         """Load parameters, see :meth:`PersistentAlgorithm.set_parameters`."""
         super().set_parameters(load_path_or_dict, exact_match, device)
         set_fused([self.policy.optimizer], self.fused)
-
-    def collect_rollouts(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
-    ) -> bool:
-        """
-        Fill the rollout buffer, see SB3. Where that is possible, the critic looks at the observations afterwards
-        (:func:`~sb3_nbsp.algorithms.actor_rollouts.deferred_values`).
-        """
-        collect = partial(super().collect_rollouts, env, callback, rollout_buffer, n_rollout_steps)
-        if not (self.fused and can_defer_values(self.policy, rollout_buffer)):
-            return collect()
-        with deferred_values(self.policy, rollout_buffer, env.num_envs):
-            return collect()
 
     def train(self) -> None:
         """Epochs of PPO on the rollout, with the interventions' hooks in them (P3O, Algorithm 2)."""

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from copy import copy
 
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
-from torch import nn
+from torch import distributions, nn
+from torch.distributions import Distribution, Normal
 
 from sb3_nbsp.neurons.perceptron import Perceptron, is_free_to_learn, is_perceptron, is_untouched, layers_of
 
 # Methods that the forward pass of SB3's modules goes through
 _FORWARD = (
+    "__call__",
     "forward",
     "forward_actor",
     "forward_critic",
@@ -29,6 +32,8 @@ _FORWARD = (
     "predict_values",
     "_get_action_dist_from_latent",
 )
+# and those of its distribution of actions
+_OF_DISTRIBUTION = ("proba_distribution", "sample", "get_actions", "log_prob", "entropy")
 
 
 class ActionDistribution(ABC):
@@ -39,6 +44,7 @@ class ActionDistribution(ABC):
         """
         :param outputs: of the actor, shape (batch, outputs)
         :return: actions, drawn from PyTorch's global generator as SB3 draws them, shape (batch, actions) or (batch,)
+        :raises ValueError: if there is no such distribution, see :meth:`check`
         """
 
     @abstractmethod
@@ -47,6 +53,7 @@ class ActionDistribution(ABC):
         :param outputs: of the actor, shape (batch, outputs)
         :param actions: as the rollout buffer gives them, shape (batch, actions)
         :return: :math:`\log \pi(a \mid s)`, shape (batch,), and the entropy, shape (batch,) or ()
+        :raises ValueError: if there is no such distribution, see :meth:`check`
         """
 
     @abstractmethod
@@ -59,6 +66,26 @@ class ActionDistribution(ABC):
         :param ent_coef: :math:`c_e`
         :return: gradient with respect to the outputs of the actor, shape (batch, outputs)
         """
+
+    @abstractmethod
+    def distribution(self, outputs: th.Tensor, validate_args: bool | None = None) -> Distribution:
+        """
+        :param outputs: of the actor, shape (batch, outputs)
+        :param validate_args: whether PyTorch checks the outputs; None for its default, which SB3 relies on
+        :return: PyTorch's distribution of actions, which SB3 would make
+        :raises ValueError: if PyTorch finds that there is no such distribution
+        """
+
+    def check(self, outputs: th.Tensor, signs: th.Tensor) -> None:
+        """
+        Complain of outputs that are no distribution, NaN first of all, with the error that SB3 would raise.
+
+        :param outputs: of the actor, shape (batch, outputs)
+        :param signs: numbers that are not all finite if the outputs are no distribution, in any shape
+        :raises ValueError: if there is no such distribution
+        """
+        if not math.isfinite(signs.sum().item()):
+            self.distribution(outputs)  # some infinite numbers are allowed
 
 
 class Gaussian(ActionDistribution):
@@ -78,12 +105,14 @@ class Gaussian(ActionDistribution):
     :param log_std: log σ, shape (actions,)
     """
 
-    def __init__(self, log_std: nn.Parameter) -> None:
+    def __init__(self, log_std: th.Tensor) -> None:
         self.log_std = log_std
 
     def sample(self, outputs: th.Tensor) -> th.Tensor:
-        """See :class:`ActionDistribution`."""
-        return outputs + th.empty_like(outputs).normal_() * self.log_std.exp()
+        """See :class:`ActionDistribution`. A σ of 0 is not found."""
+        actions = outputs + th.empty_like(outputs).normal_() * self.log_std.exp()
+        self.check(outputs, actions)
+        return actions
 
     def evaluate(self, outputs: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """See :class:`ActionDistribution`."""
@@ -91,13 +120,19 @@ class Gaussian(ActionDistribution):
         self._z = (actions - outputs) / self._std
         # Surprisal of the mean
         constant = self.log_std.sum() + 0.5 * math.log(2 * math.pi) * len(self.log_std)
-        return self._z.square().sum(1).mul_(-0.5) - constant, constant + 0.5 * len(self.log_std)
+        log_prob = self._z.square().sum(1).mul_(-0.5) - constant
+        self.check(outputs, log_prob)
+        return log_prob, constant + 0.5 * len(self.log_std)
 
     def backward(self, log_prob_gradient: th.Tensor, ent_coef: float) -> th.Tensor:
         """See :class:`ActionDistribution`. The gradient of log σ goes into its ``grad``."""
         z_gradient = log_prob_gradient.unsqueeze(1) * self._z
         self.log_std.grad = (z_gradient * self._z).sum(0) - (log_prob_gradient.sum() + ent_coef)
         return z_gradient / self._std
+
+    def distribution(self, outputs: th.Tensor, validate_args: bool | None = None) -> Normal:
+        """See :class:`ActionDistribution`."""
+        return Normal(outputs, self.log_std.exp().expand_as(outputs), validate_args)
 
 
 class Categorical(ActionDistribution):
@@ -113,14 +148,17 @@ class Categorical(ActionDistribution):
     def sample(self, outputs: th.Tensor) -> th.Tensor:
         """See :class:`ActionDistribution`."""
         log_p = outputs - outputs.logsumexp(dim=1, keepdim=True)
+        self.check(outputs, log_p)
         return th.multinomial(log_p.softmax(dim=1), 1).squeeze(1)
 
     def evaluate(self, outputs: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """See :class:`ActionDistribution`."""
         self._actions = actions.long().reshape(-1, 1)
-        self._log_p = outputs.log_softmax(dim=1)
+        # Finite, for actions that cannot be taken: 0 log 0 is 0
+        self._log_p = outputs.log_softmax(dim=1).clamp_min_(th.finfo(outputs.dtype).min)
         self._p = self._log_p.exp()
         self._entropy = -(self._p * self._log_p).sum(1)
+        self.check(outputs, self._entropy)
         return self._log_p.gather(1, self._actions).squeeze(1), self._entropy
 
     def backward(self, log_prob_gradient: th.Tensor, ent_coef: float) -> th.Tensor:
@@ -128,6 +166,10 @@ class Categorical(ActionDistribution):
         chosen = log_prob_gradient.unsqueeze(1)
         entropy_part = (self._log_p + self._entropy.unsqueeze(1)) * (ent_coef / len(self._p))
         return (self._p * (entropy_part - chosen)).scatter_add_(1, self._actions, chosen)
+
+    def distribution(self, outputs: th.Tensor, validate_args: bool | None = None) -> distributions.Categorical:
+        """See :class:`ActionDistribution`."""
+        return distributions.Categorical(logits=outputs, validate_args=validate_args)
 
 
 class MlpActorCritic:
@@ -145,19 +187,35 @@ class MlpActorCritic:
         self.distribution: ActionDistribution = Gaussian(policy.log_std) if is_gaussian else Categorical()
         self._dtype = policy.value_net.weight.dtype
 
+    def evaluate(self, observations: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        :param observations: shape (batch, observations)
+        :param actions: as the rollout buffer gives them, shape (batch, actions)
+        :return: values, shape (batch, 1), and log-probabilities, shape (batch,)
+        """
+        inputs = self.inputs(observations)
+        return self.critic.outputs(inputs), self.distribution.evaluate(self.actor.outputs(inputs), actions)[0]
+
+    @property
+    def parameters(self) -> list[th.Tensor]:
+        """All that actions, log-probabilities and values depend on."""
+        own = [self.distribution.log_std] if isinstance(self.distribution, Gaussian) else []
+        return [*own, *self.actor.parameters, *self.critic.parameters]
+
+    def copy(self) -> MlpActorCritic:
+        """The same networks with parameters of their own, without gradients."""
+        copied = copy(self)
+        copied.actor, copied.critic = self.actor.copy(), self.critic.copy()
+        if isinstance(self.distribution, Gaussian):
+            copied.distribution = Gaussian(self.distribution.log_std.detach().clone())
+        return copied
+
     def inputs(self, observations: th.Tensor) -> th.Tensor:
         """
         :param observations: as the environment or the rollout buffer gives them, shape (batch, observations)
         :return: in the networks' precision; SB3 hands them over in single precision
         """
         return observations.float().to(self._dtype)
-
-    def act(self, observations: th.Tensor) -> th.Tensor:
-        """
-        :param observations: shape (batch, observations)
-        :return: actions, see :meth:`ActionDistribution.sample`
-        """
-        return self.distribution.sample(self.actor.outputs(self.inputs(observations)))
 
 
 def is_mlp_actor_critic(policy: ActorCriticPolicy) -> bool:
@@ -185,6 +243,7 @@ def is_mlp_actor_critic(policy: ActorCriticPolicy) -> bool:
         and len(space.shape) == 1
         and all(type(each) is FlattenExtractor for each in (policy.pi_features_extractor, policy.vf_features_extractor))
         and type(policy.action_dist) in (DiagGaussianDistribution, CategoricalDistribution)
+        and vars(policy.action_dist).keys().isdisjoint(_OF_DISTRIBUTION)
         and all(is_perceptron(net, ends_linear=False) for net in (networks.policy_net, networks.value_net))
         and all(linear.bias is not None for linear in linears)
         and is_untouched(policy.modules(), _FORWARD)

@@ -66,8 +66,7 @@ class MlpStudent(Student):
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self._networks = MlpActorCritic(policy)
-        gaussian = self._networks.distribution
-        self._log_std = gaussian.log_std if isinstance(gaussian, Gaussian) else None
+        self._actions = self._networks.distribution
 
     @th.no_grad()
     def act(self, states: th.Tensor) -> list[Distribution]:
@@ -79,18 +78,19 @@ class MlpStudent(Student):
         """See :class:`Student`."""
         signals = self._networks.actor.forward(self._networks.inputs(states))
         (old,), new = teacher, self._distribution(signals[-1])
-        if isinstance(old, Normal) and isinstance(new, Normal) and self._log_std is not None:
+        if isinstance(self._actions, Gaussian):
+            assert isinstance(old, Normal) and isinstance(new, Normal)
             gradient, log_std_gradient = normal_gradient(old, new, alpha)
-            self._log_std.grad = log_std_gradient.mean(0)
+            self._actions.log_std.grad = log_std_gradient.mean(0)
         else:
             assert isinstance(old, Categorical) and isinstance(new, Categorical)
             gradient = categorical_gradient(old, new, alpha)
         self._networks.actor.backward(gradient / len(states), signals)
 
-    def _distribution(self, outputs: th.Tensor) -> Normal | Categorical:
-        if self._log_std is None:
-            return Categorical(logits=outputs, validate_args=False)
-        return Normal(outputs, self._log_std.exp().expand_as(outputs), validate_args=False)
+    def _distribution(self, outputs: th.Tensor) -> Distribution:
+        distribution = self._actions.distribution(outputs, validate_args=False)
+        self._actions.check(outputs, distribution.mean / distribution.stddev if isinstance(distribution, Normal) else outputs)
+        return distribution
 
 
 def make_student(agent: BaseAlgorithm, network: ActorNetwork) -> Student:

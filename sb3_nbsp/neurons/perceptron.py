@@ -8,6 +8,7 @@ Notation: :math:`\bar x` is the gradient of a loss with respect to x, with x's s
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 
 import torch as th
 from torch import nn
@@ -27,8 +28,15 @@ class Layer:
     """
 
     def __init__(self, linear: nn.Linear, activation: nn.Module | None = None) -> None:
-        self.weight, self.bias = linear.weight, linear.bias
+        self.weight: th.Tensor = linear.weight
+        self.bias: th.Tensor = linear.bias
         self._activation = type(activation)
+
+    def copy(self) -> Layer:
+        """The same layer with parameters of its own, without gradients."""
+        copied = copy(self)
+        copied.weight, copied.bias = (each.detach().clone() for each in (self.weight, self.bias))
+        return copied
 
     def forward(self, inputs: th.Tensor) -> th.Tensor:
         """
@@ -72,6 +80,15 @@ class Perceptron:
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = list(layers)
+
+    @property
+    def parameters(self) -> list[th.Tensor]:
+        """Weight and bias of each layer, in order."""
+        return [parameter for layer in self.layers for parameter in (layer.weight, layer.bias)]
+
+    def copy(self) -> Perceptron:
+        """The same perceptron with parameters of its own, without gradients."""
+        return Perceptron([layer.copy() for layer in self.layers])
 
     def forward(self, inputs: th.Tensor) -> list[th.Tensor]:
         """
@@ -148,9 +165,14 @@ def is_untouched(modules: Iterable[nn.Module], methods: Sequence[str]) -> bool:
     """
     :param modules: all parts of a network
     :param methods: names of the methods that its forward pass goes through
-    :return: whether nobody has hooked into it, and these methods are the classes' own
+    :return: whether nobody has hooked into it, these methods are the classes' own, and it is not run in a context that
+        changes what it computes (autocast) or watches how (anomaly detection)
     """
-    return not _has_any_global_hook() and all(
+    if _has_any_global_hook() or th.is_anomaly_enabled():
+        return False
+    modules = list(modules)
+    devices = {parameter.device.type for module in modules for parameter in module.parameters(recurse=False)}
+    return not any(th.is_autocast_enabled(device) for device in devices) and all(
         not (each._forward_pre_hooks or each._forward_hooks or each._backward_pre_hooks or each._backward_hooks)
         and vars(each).keys().isdisjoint(methods)
         for each in modules

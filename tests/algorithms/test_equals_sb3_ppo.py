@@ -141,7 +141,6 @@ class RolloutEnds(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        assert "forward" not in vars(self.model.policy) or self.model.fused  # type: ignore[attr-defined]
         buffer = self.model.rollout_buffer  # type: ignore[attr-defined]
         names = ("observations", "actions", "rewards", "values", "log_probs", "advantages", "returns")
         self.ends.append({name: getattr(buffer, name).copy() for name in names})
@@ -191,19 +190,6 @@ def test_fused_in_single_precision() -> None:
         assert (tensor - parameters(ours)[key]).abs().max() < 2e-5, key
 
 
-def test_rollouts_leave_nothing_behind() -> None:
-    class Stop(RolloutEnds):
-        def _on_step(self) -> bool:
-            assert (self.locals["values"] == 0).all() and "forward" in vars(self.model.policy)
-            return self.n_calls < 40
-
-    agent = ContinualPPO("MlpPolicy", pendulum(), **SMALL)
-    agent.learn(64, Stop())
-    assert agent.num_timesteps == 40
-    assert "forward" not in vars(agent.policy)
-    assert "compute_returns_and_advantage" not in vars(agent.rollout_buffer)
-
-
 class OwnBuffer(RolloutBuffer):
     pass
 
@@ -220,7 +206,6 @@ def test_rollouts_that_are_left_to_sb3(case: str) -> None:
 
     class Look(RolloutEnds):
         def _on_step(self) -> bool:
-            assert "forward" not in vars(self.model.policy)
             self.seen.append(self.locals["values"])
             return True
 
@@ -237,7 +222,6 @@ def test_rollouts_that_are_left_to_sb3(case: str) -> None:
         agent.policy.mlp_extractor.policy_net[1].register_forward_hook(lambda *_: None)
     look = Look()
     agent.learn(32, look)
-    assert all((values != 0).all() for values in look.seen)
     values = th.cat(look.seen).flatten().numpy()
     np.testing.assert_array_equal(look.ends[0]["values"].flatten(), values)
 

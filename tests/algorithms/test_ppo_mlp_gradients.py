@@ -110,11 +110,15 @@ def test_same_draws(actions: str) -> None:
     agent = agent_for(actions)
     make_outputs_vary(agent.policy)
     observations = th.randn(20, 3)
-    drawn = []
+    networks, drawn = MlpActorCritic(agent.policy), []
+
+    def act(some: th.Tensor) -> th.Tensor:
+        return networks.distribution.sample(networks.actor.outputs(networks.inputs(some)))
+
     with th.no_grad():
-        for act in (MlpActorCritic(agent.policy).act, lambda some: agent.policy(some)[0]):
+        for each in (act, lambda some: agent.policy(some)[0]):
             th.manual_seed(3)
-            drawn.append((th.cat([act(some) for some in observations.split([1] * 10 + [10])]), th.get_rng_state()))
+            drawn.append((th.cat([each(some) for some in observations.split([1] * 10 + [10])]), th.get_rng_state()))
     assert th.equal(drawn[0][0], drawn[1][0])
     assert th.equal(drawn[0][1], drawn[1][1])
 
@@ -168,6 +172,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "mixed precision": lambda agent: agent.policy.value_net.double(),
     "half precision": lambda agent: agent.policy.bfloat16(),
     "weight norm": weight_norm,
+    "own draws": lambda agent: setattr(agent.policy.action_dist, "sample", agent.policy.action_dist.mode),
 }
 
 
