@@ -12,6 +12,8 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
+from sb3_nbsp.neurons.young_moments import has_young
+
 # A step: batch and whether the target critics move, to what is to be recorded
 Step = Callable[[ReplayBufferSamples, bool], dict[str, th.Tensor]]
 # Makes a graph of what a function does to tensors of a device: a function that does it again, and the tensors with its results
@@ -118,9 +120,10 @@ def _stream(device: th.device) -> th.cuda.Stream:
 def can_be_captured(optimizers: Sequence[th.optim.Optimizer]) -> bool:
     """
     :param optimizers: of an agent
-    :return: whether each has a fused kernel that takes its learning rate and count of steps from the device
+    :return: whether each has a fused kernel that takes its learning rate and count of steps from the device, and no
+        moments whose correction changes with every step
     """
-    return all({"capturable", "fused"} <= optimizer.defaults.keys() for optimizer in optimizers)
+    return all({"capturable", "fused"} <= each.defaults.keys() and not has_young(each) for each in optimizers)
 
 
 def _tensors(data: ReplayBufferSamples) -> dict[str, th.Tensor]:

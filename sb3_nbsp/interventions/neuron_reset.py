@@ -9,10 +9,12 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
+from torch.nn.utils.parametrize import is_parametrized
 
 from sb3_nbsp.interventions.base import Intervention, check_option, check_range, own_seed
 from sb3_nbsp.interventions.networks import ActorNetwork, actor_network
 from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons
+from sb3_nbsp.neurons.new_state import check_renewable
 from sb3_nbsp.neurons.renewal import clear_incoming_moments, clear_outgoing_moments, cut_outgoing, renew_incoming
 
 
@@ -39,17 +41,28 @@ class NeuronReset(Intervention):
         super().attach(agent)
         network = actor_network(agent, self.renew_shared)
         # Who freezes a layer, a pretrained one for instance, wants it to stay as it is
-        self._network = replace(network, layers=[each for each in network.layers if each.linear.weight.requires_grad])
+        self._network = replace(network, layers=[each for each in network.layers if _learns(each)])
         if not self._network.layers:
             raise ValueError(
                 f"policy_kwargs: net_arch gives {type(agent.policy).__name__} no hidden layer that belongs to the actor alone "
                 "and could be renewed; give it one, e.g. net_arch=[64], or renew the shared layers with renew_shared=True"
             )
-        if self.cuts_outgoing:  # complain now, not at the first reset
-            for layer in self._network.layers:
-                list(layer.outgoing())
+        self._check_layers()  # complain now, not at the first reset
         self._counts = {layer.name: th.zeros(layer.n_neurons, dtype=th.int64) for layer in self._network.layers}
         self._n_renewals = 0
+
+    def _check_layers(self) -> None:
+        for layer in self._network.layers:
+            written = [layer.linear, *(layer.consumers if self.cuts_outgoing else [])]
+            if any(is_parametrized(each, "weight") for each in written):
+                raise ValueError(
+                    f"The neurons of {layer.name!r} cannot be renewed: its weight or one that reads it is "
+                    "parametrized (weight_norm, spectral_norm), computed from other numbers. Use plain layers"
+                )
+            if self.cuts_outgoing:
+                list(layer.outgoing())
+        if self.clear_moments:
+            check_renewable(self._network.optimizer)
 
     @property
     def network(self) -> ActorNetwork:
@@ -111,6 +124,10 @@ class NeuronReset(Intervention):
         ever = sum(int((counts > 0).sum()) for counts in self._counts.values())
         self.record("resets/total", total)
         self.record("resets/share_ever_reset", ever / count_neurons(self._network.layers))
+
+
+def _learns(layer: NeuronLayer) -> bool:
+    return any(each.requires_grad for name, each in layer.incoming() if name.startswith("linear.") and name != "linear.bias")
 
 
 class PeriodicReset(NeuronReset):

@@ -4,6 +4,7 @@ from sb3_nbsp.neurons.activations import record_activations
 from sb3_nbsp.neurons.crelu import CReLU
 from sb3_nbsp.neurons.layers import NeuronLayer, find_neuron_layers
 from sb3_nbsp.neurons.masks import MaskedStep, skill_mask
+from sb3_nbsp.neurons.module_kinds import register_activation
 from sb3_nbsp.neurons.scores import (
     activation_score,
     active_share,
@@ -29,6 +30,7 @@ __all__ = [
     "random_score",
     "record_activations",
     "redo_score",
+    "register_activation",
     "select_top",
     "skill_mask",
     "weight_score",

@@ -8,6 +8,8 @@ from typing import Any
 import torch as th
 from torch.optim import optimizer as torch_optimizer
 
+from sb3_nbsp.neurons.young_moments import correct_young_moments
+
 # What the fused kernel would need further arguments for
 _OPTIONS = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
 
@@ -32,11 +34,13 @@ def set_fused(optimizers: Iterable[th.optim.Optimizer], fused: bool) -> None:
 
 def take_step(optimizer: th.optim.Optimizer) -> None:
     """
-    ``optimizer.step()``, bit for bit. Adam's fused kernel is called directly where nothing else can be meant: for
-    small networks on a CPU, PyTorch's way to the kernel is 5 % of a gradient step.
+    ``optimizer.step()``, bit for bit, unless moments were cleared: see :mod:`~sb3_nbsp.neurons.young_moments`. Adam's fused
+    kernel is called directly where nothing else can be meant: for small networks on a CPU, PyTorch's way to the kernel is
+    5 % of a gradient step.
 
     :param optimizer: any
     """
+    correct_young_moments(optimizer)
     if _is_plain_fused_adam(optimizer):
         (group,) = optimizer.param_groups
         _call_kernel(th._fused_adam_, optimizer, group["params"], group["weight_decay"])
@@ -57,7 +61,7 @@ def can_step_into(optimizer: th.optim.Optimizer) -> bool:
 
 def step_into(optimizer: th.optim.Optimizer, changes: list[th.Tensor]) -> None:
     """
-    What ``optimizer.step()`` would add to the parameters, which stay as they are.
+    What :func:`take_step` would add to the parameters, which stay as they are.
 
     The kernel adds its step to what it is given. That of AdamW multiplies this with 1 - learning rate · weight decay
     first: with a decay of one over the learning rate, no more than a rounding error (1e-16) is left of what was there,
@@ -66,6 +70,7 @@ def step_into(optimizer: th.optim.Optimizer, changes: list[th.Tensor]) -> None:
     :param optimizer: one of which :func:`can_step_into` is true
     :param changes: get the changes, in the order of the parameters; what they hold before has to be about as small as a step
     """
+    correct_young_moments(optimizer)
     (group,) = optimizer.param_groups
     _call_kernel(th._fused_adamw_, optimizer, changes, weight_decay=1 / group["lr"])
 

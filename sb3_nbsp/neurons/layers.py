@@ -1,25 +1,25 @@
 """Neuron layers: the hidden layers of a network, seen as neurons with incoming parameters and an activation."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch as th
 from torch import nn
 
-_NORM_LAYERS = (nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm)
-_CONTAINERS = (nn.Sequential, nn.ModuleList)
+from sb3_nbsp.neurons.module_kinds import Weighted, check_known, is_activation, is_norm, is_weighted
 
 
 @dataclass
 class NeuronLayer:
-    """
+    r"""
     One hidden layer. A neuron is one output unit after the activation function;
     of a convolution, one channel.
 
     :param name: name of the ``linear`` module inside the network it was found in
-    :param linear: the ``nn.Linear`` or ``nn.Conv2d`` that computes the pre-activations
+    :param linear: the ``nn.Linear`` or convolution that computes the pre-activations
     :param activation: the module whose output holds the activations, of shape
-        (batch, neurons) or (batch, channels, height, width)
+        (batch, neurons) or (batch, channels, \*positions)
     :param norms: normalization layers between the two; their gain and bias belong to the neuron
     :param consumers: the modules whose weights multiply the layer's activations: the next layer, or the heads
     :param n_other_inputs: inputs that the consumers read after this layer's, such as the action that a critic reads after
@@ -27,16 +27,16 @@ class NeuronLayer:
     """
 
     name: str
-    linear: nn.Linear | nn.Conv2d
+    linear: Weighted
     activation: nn.Module
     norms: list[nn.Module] = field(default_factory=list)
-    consumers: list[nn.Linear | nn.Conv2d] = field(default_factory=list)
+    consumers: list[Weighted] = field(default_factory=list)
     n_other_inputs: int = 0
 
     @property
     def n_neurons(self) -> int:
         """Number of neurons of the layer."""
-        return self.linear.weight.shape[0]
+        return self.linear.out_features if isinstance(self.linear, nn.Linear) else self.linear.out_channels
 
     def incoming(self) -> Iterator[tuple[str, nn.Parameter]]:
         """
@@ -45,17 +45,24 @@ class NeuronLayer:
 
         :return: pairs of a name (unique within the layer) and the parameter
         """
-        for prefix, module in [("linear", self.linear), *((f"norm{i}", norm) for i, norm in enumerate(self.norms))]:
-            for name, parameter in module.named_parameters(recurse=False):
-                if parameter.shape[0] == self.n_neurons:
+        owners = [("linear", self.linear), *((f"norm{i}", norm) for i, norm in enumerate(self.norms))]
+        for prefix, module in [*owners, ("activation", self.activation)]:
+            # Recursively, as a parametrized layer holds what its weight is computed from in modules of its own
+            for name, parameter in module.named_parameters():
+                if parameter.shape[0] == self.n_neurons and (module is self.linear or self._runs_over_neurons(module)):
                     yield f"{prefix}.{name}", parameter
+
+    def _runs_over_neurons(self, module: nn.Module) -> bool:
+        """A layer norm may normalize over the last positions of a convolution only, as many as it has channels."""
+        shape = getattr(module, "normalized_shape", None)
+        return shape is None or isinstance(self.linear, nn.Linear) or len(shape) == self.linear.weight.dim() - 1
 
     @property
     def features_per_neuron(self) -> int:
         """Outputs of the activation module for each neuron: 2 for :class:`~sb3_nbsp.neurons.crelu.CReLU`, otherwise 1."""
         return int(getattr(self.activation, "features_per_neuron", 1))
 
-    def outgoing(self) -> Iterator[tuple[nn.Linear | nn.Conv2d, th.Tensor]]:
+    def outgoing(self) -> Iterator[tuple[Weighted, th.Tensor]]:
         """
         The weights that read the layer: column ``c`` of a consumer's weight, ``weight[:, c]``, is an outgoing weight.
 
@@ -75,10 +82,12 @@ class NeuronLayer:
 
 
 def _leaves(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    """Leaf modules in the order of their definition, which in SB3's networks is the order of the forward pass."""
+    """Layers in the order of their definition, which in SB3's networks is the order of the forward pass."""
     children = [(name, child) for name, child in module._modules.items() if child is not None]
-    if not children:
+    if not children or is_weighted(module) or is_norm(module):
         yield prefix, module
+        return
+    check_known(prefix, module)  # a container may hold parameters of its own
     for name, child in children:
         yield from _leaves(child, f"{prefix}.{name}" if prefix else name)
 
@@ -87,38 +96,58 @@ def find_neuron_layers(chain: Sequence[tuple[str, nn.Module]], heads: Sequence[n
     """
     Find the hidden layers of a network given as the modules that its input passes through.
 
-    A ``Linear`` or ``Conv2d`` that is followed by an activation function is a hidden layer.
-    One that is not is an output layer and has no neurons.
+    A linear layer or a convolution that is followed by an activation function is a hidden layer.
+    One that is not is an output layer and has no neurons. If a further layer reads it nevertheless, there is a warning:
+    an activation function that is called in ``forward`` (``F.relu``) is not seen.
 
     :param chain: (name, module) pairs in the order of the forward pass, e.g. the features
         extractor and the MLP of an actor
     :param heads: output layers that read the end of the chain side by side
     :return: the layers, in the order of the forward pass
-    :raises ValueError: if layers share an activation module
+    :raises ValueError: if a module is of a kind that is not known, or if layers share an activation module
     """
     layers: list[NeuronLayer] = []
-    name, linear, norms = "", None, []  # type: str, nn.Linear | nn.Conv2d | None, list[nn.Module]
+    pending: NeuronLayer | None = None  # a linear layer whose activation is still to come
     unread: NeuronLayer | None = None  # the last layer found, as long as nothing has read it
-    for leaf_name, leaf in (pair for prefix, module in chain for pair in _leaves(module, prefix)):
-        if isinstance(leaf, (nn.Linear, nn.Conv2d)):
+    for name, leaf in (pair for prefix, module in chain for pair in _leaves(module, prefix)):
+        ahead = pending or unread
+        check_known(name, leaf, None if ahead is None else ahead.linear)
+        if is_weighted(leaf):
+            if pending is not None:
+                _warn_of_no_activation(pending.name, name)
             if unread is not None:
                 unread.consumers.append(leaf)
-            name, linear, norms, unread = leaf_name, leaf, [], None
-        elif isinstance(leaf, _NORM_LAYERS):
-            if linear is not None:  # one behind the activation is not incoming
-                norms.append(leaf)
-        elif linear is not None and not isinstance(leaf, (nn.Flatten, nn.Dropout, nn.Identity, *_CONTAINERS)):
-            unread = NeuronLayer(name, linear, leaf, norms)
-            layers.append(unread)
-            linear = None
+            pending, unread = NeuronLayer(name, leaf, leaf), None
+        elif pending is not None and is_norm(leaf):  # one behind the activation is not incoming
+            pending.norms.append(leaf)
+        elif pending is not None and is_activation(leaf):
+            pending.activation = leaf
+            layers.append(pending)
+            pending, unread = None, pending
+        elif pending is not None and isinstance(leaf, nn.Flatten) and not isinstance(pending.linear, nn.Linear):
+            raise ValueError(f"{name!r} (Flatten) must come after the activation function of the convolution {pending.name!r}")
+    readers = [leaf for head in heads for leaf in head.modules() if is_weighted(leaf)]
+    for reader in readers:
+        check_known("an output layer", reader)
     if unread is not None:
-        unread.consumers += [leaf for head in heads for leaf in head.modules() if isinstance(leaf, (nn.Linear, nn.Conv2d))]
+        unread.consumers += readers
+    if pending is not None and readers:
+        _warn_of_no_activation(pending.name, "the output layer")
     if len({id(layer.activation) for layer in layers}) < len(layers):
         raise ValueError(
             "A network uses one activation module for several layers, whose activations cannot be told apart: "
             "give each layer a module of its own"
         )
     return layers
+
+
+def _warn_of_no_activation(name: str, reader: str) -> None:
+    warnings.warn(
+        f"The layer {name!r} is followed by {reader!r} without an activation function that could be seen, and so has no "
+        "neurons. If forward() calls one (F.relu, th.tanh), use a module (nn.ReLU(), nn.Tanh()) of the layer's own, defined "
+        "right after it",
+        stacklevel=3,
+    )
 
 
 def count_neurons(layers: Sequence[NeuronLayer]) -> int:

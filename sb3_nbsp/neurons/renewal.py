@@ -9,6 +9,8 @@ import torch as th
 from torch import nn
 
 from sb3_nbsp.neurons.layers import NeuronLayer
+from sb3_nbsp.neurons.module_kinds import Weighted
+from sb3_nbsp.neurons.new_state import renew_state
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Initializer:
 
     orthogonal_gain: float | None = None
 
-    def draw(self, linear: nn.Linear | nn.Conv2d, generator: th.Generator) -> tuple[th.Tensor, th.Tensor]:
+    def draw(self, linear: Weighted, generator: th.Generator) -> tuple[th.Tensor, th.Tensor]:
         """
         Fresh parameters for a whole layer.
 
@@ -44,7 +46,7 @@ def renew_incoming(layer: NeuronLayer, neurons: th.Tensor, initializer: Initiali
     """
     Draw the incoming parameters of neurons anew; those of all others stay as they are, bit for bit. Norm layers
     between the weights and the activation get their gain of 1 and bias of 0 back, and a batch norm its running mean of 0 and
-    variance of 1.
+    variance of 1. A slope of the neuron's own (PReLU) begins anew, too.
 
     :param layer: the layer
     :param neurons: indices of the neurons, shape (k,)
@@ -56,10 +58,13 @@ def renew_incoming(layer: NeuronLayer, neurons: th.Tensor, initializer: Initiali
     layer.linear.weight[neurons] = weight[rows].to(layer.linear.weight.device)
     if layer.linear.bias is not None:
         layer.linear.bias[neurons] = bias[rows].to(layer.linear.bias.device)
+    for name, parameter in layer.incoming():
+        owner, _, kind = name.partition(".")
+        if owner == "activation" and isinstance(layer.activation, nn.PReLU):
+            parameter[neurons] = layer.activation.init
+        elif owner.startswith("norm"):
+            parameter[neurons] = 1.0 if kind == "weight" else 0.0
     for norm in layer.norms:
-        for name, parameter in norm.named_parameters(recurse=False):
-            if len(parameter) == layer.n_neurons:
-                parameter[neurons] = 1.0 if name == "weight" else 0.0
         for name, buffer in norm.named_buffers(recurse=False):
             if name in ("running_mean", "running_var"):
                 buffer[neurons] = 1.0 if name == "running_var" else 0.0
@@ -88,30 +93,24 @@ def cut_outgoing(layer: NeuronLayer, neurons: th.Tensor, mean_features: th.Tenso
 
 def clear_incoming_moments(optimizer: th.optim.Optimizer, layer: NeuronLayer, neurons: th.Tensor) -> None:
     """
-    Forget the optimizer's moments of the neurons' incoming parameters.
+    Forget what the optimizer holds for the neurons' incoming parameters: it becomes what a new optimizer holds, moments of
+    zero. Adam's next steps are corrected for that, see :mod:`~sb3_nbsp.neurons.young_moments`.
 
-    :param optimizer: Adam or any other whose state has the parameter's shape
+    :param optimizer: any; what it holds in the shape of the parameter is meant
     :param layer: the layer
     :param neurons: indices of the neurons, shape (k,)
     """
     for _, parameter in layer.incoming():
-        for moment in _moments(optimizer, parameter):
-            moment[neurons] = 0
+        renew_state(optimizer, parameter, neurons, dim=0)
 
 
 def clear_outgoing_moments(optimizer: th.optim.Optimizer, layer: NeuronLayer, neurons: th.Tensor) -> None:
     """
-    Forget the optimizer's moments of the neurons' outgoing weights.
+    Forget what the optimizer holds for the neurons' outgoing weights.
 
     :param optimizer: see :func:`clear_incoming_moments`
     :param layer: the layer
     :param neurons: indices of the neurons, shape (k,)
     """
     for consumer, columns in layer.outgoing():
-        for moment in _moments(optimizer, consumer.weight):
-            moment[:, columns[neurons].flatten()] = 0
-
-
-def _moments(optimizer: th.optim.Optimizer, parameter: th.Tensor) -> list[th.Tensor]:
-    state = optimizer.state.get(parameter, {})
-    return [value for value in state.values() if isinstance(value, th.Tensor) and value.shape == parameter.shape]
+        renew_state(optimizer, consumer.weight, columns[neurons].flatten(), dim=1)

@@ -19,8 +19,6 @@ def actor_chain(policy: SACPolicy) -> list[tuple[str, nn.Module]]:
     return [
         ("features", actor.features_extractor),
         ("latent_pi", actor.latent_pi),
-        ("mu", actor.mu),
-        ("log_std", actor.log_std),
     ]
 
 
@@ -31,8 +29,10 @@ def names_and_sizes(chain: list[tuple[str, nn.Module]]) -> list[tuple[str, int]]
 @pytest.mark.parametrize("activation_fn", [nn.ReLU, nn.Tanh, nn.ELU])
 def test_actor_mlp(activation_fn: type[nn.Module]) -> None:
     policy = mlp_policy([7, 6], activation_fn)
-    layers = find_neuron_layers(actor_chain(policy))
+    heads = [policy.actor.mu, policy.actor.log_std]
+    layers = find_neuron_layers(actor_chain(policy), heads)
     # The two heads have no neurons
+    assert layers[-1].consumers == heads
     assert [(layer.name, layer.n_neurons) for layer in layers] == [("latent_pi.0", 7), ("latent_pi.2", 6)]
     for layer, position in zip(layers, (0, 2), strict=True):
         assert layer.linear is policy.actor.latent_pi[position]
@@ -102,11 +102,6 @@ def test_norm_behind_the_activation_is_not_incoming() -> None:
     (layer,) = find_neuron_layers([("net", net)])
     assert layer.norms == []
     assert dict(layer.incoming()).keys() == {"linear.weight", "linear.bias"}
-
-
-def test_layer_without_activation_is_an_output() -> None:
-    # Two linear layers in a row: the first is the output of a network without neurons
-    assert names_and_sizes([("a", nn.Linear(3, 4)), ("b", nn.Sequential(nn.Linear(4, 5), nn.ReLU()))]) == [("b.0", 5)]
 
 
 def test_split_by_layer() -> None:
