@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import optuna
 from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
@@ -21,6 +22,7 @@ from sb3_nbsp.tasks import SequenceEvaluation
 from sb3_nbsp.tasks.recognize import ages
 from sb3_nbsp.tasks.registration import is_sequence
 from sb3_nbsp.zoo.algos import PLAIN, hyperparams_file
+from sb3_nbsp.zoo.registration import BUDGET
 
 _CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps\.zip")
 
@@ -128,6 +130,11 @@ class SequenceExperimentManager(ExperimentManager):
                 break
         if self.is_sequence and not self.optimize_hyperparameters:
             self.callbacks.append(SequenceEvaluation(self.save_path, progress_bar=self.show_progress, verbose=self.verbose))
+
+    def objective(self, trial: optuna.Trial) -> float:
+        """Train with sampled hyperparameters, see rl-zoo3; the samplers see for how many steps."""
+        trial.set_user_attr(BUDGET, self.n_timesteps)
+        return super().objective(trial)
 
     def learn(self, model: BaseAlgorithm) -> None:
         """Train, see rl-zoo3; a continued agent of this package keeps counting its steps."""

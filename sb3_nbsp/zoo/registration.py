@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,9 @@ from rl_zoo3.hyperparams_opt import (
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_nbsp.zoo.algos import ALGOS
+
+# Attribute of a trial: its environment steps
+BUDGET = "n_timesteps"
 
 # What a method adds to SAC or PPO
 OwnSampler = Callable[[optuna.Trial], dict[str, Any]]
@@ -38,14 +42,21 @@ def sample_nbsp(trial: optuna.Trial) -> dict[str, Any]:
     }
 
 
+def _within_budget(trial: optuna.Trial, name: str, low: int, high: int, share: float) -> int:
+    """A whole number that is at most a share of the trial's steps, so that in every trial the method acts."""
+    budget: float = trial.user_attrs.get(BUDGET, math.inf)
+    high = max(1, int(min(high, share * budget)))
+    return trial.suggest_int(name, min(low, max(1, high // 20)), high, log=True)
+
+
 def sample_reset(trial: optuna.Trial) -> dict[str, Any]:
     """
     :param trial: the Optuna trial
     :return: keyword arguments of the agents that reset neurons every so many steps; the P3O paper tries 20 000 to 100 000
-        (its figure 18) with PPO
+        (its figure 18) with PPO. There are at least five resets in a trial
     """
     return {
-        "reset_frequency": trial.suggest_int("reset_frequency", 5_000, 100_000, log=True),
+        "reset_frequency": _within_budget(trial, "reset_frequency", 5_000, 100_000, share=0.2),
         "reset_rate": trial.suggest_float("reset_rate", 0.005, 0.1, log=True),
     }
 
@@ -69,7 +80,8 @@ def sample_cbp(trial: optuna.Trial) -> dict[str, Any]:
     """
     return {
         "replacement_rate": trial.suggest_float("replacement_rate", 1e-6, 1e-3, log=True),
-        "maturity_threshold": trial.suggest_int("maturity_threshold", 100, 20_000, log=True),
+        # In gradient steps, of which PPO makes fewer than environment steps
+        "maturity_threshold": _within_budget(trial, "maturity_threshold", 100, 20_000, share=0.02),
     }
 
 

@@ -188,3 +188,18 @@ def test_the_saved_settings_of_shimmys_ids_have_the_wrapper(command):
         folder = run_folder("p3o", env_id.replace("/", "-"), number) / env_id.replace("/", "-")
         saved = yaml.unsafe_load((folder / "config.yml").read_text())
         assert saved["env_wrapper"] == "gymnasium.wrappers.FlattenObservation"
+
+
+@pytest.mark.parametrize("algo", ["p3o", "redo_sac", "cbp_ppo"])
+@pytest.mark.parametrize("budget", [500, 20_000, 10_000_000])
+def test_the_sampler_follows_the_budget(algo, budget):
+    name = "maturity_threshold" if algo == "cbp_ppo" else "reset_frequency"
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found = []
+    for _ in range(20):
+        trial = study.ask()
+        trial.set_user_attr("n_timesteps", budget)
+        found.append(HYPERPARAMS_SAMPLER[algo](trial, 1, 1, {"using_her_replay_buffer": False, "her_kwargs": {}})[name])
+    assert max(found) <= budget / (50 if algo == "cbp_ppo" else 5) and len(set(found)) > 3
+    if budget == 10_000_000:  # the paper's range
+        assert max(found) > 10_000
