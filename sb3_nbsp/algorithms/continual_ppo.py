@@ -46,6 +46,7 @@ class ContinualPPO(PhasedRollouts, ActorRollouts):
     """
 
     called_hooks: ClassVar[frozenset[str]] = ON_POLICY_HOOKS
+    settable: ClassVar[frozenset[str]] = frozenset({"fused"})
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": PPOMlpPolicy,
         "CnnPolicy": PPOCnnPolicy,
@@ -62,13 +63,20 @@ class ContinualPPO(PhasedRollouts, ActorRollouts):
         **kwargs: Any,
     ) -> None:
         check_interventions(interventions)
-        check_option("fused", fused, (True, False))
         self.interventions = list(interventions)
         self.fused = fused
+        self._check_options()
         self._init_phases()
         super().__init__(policy, env, *args, **kwargs)
 
+    def _check_options(self) -> None:
+        check_option("fused", self.fused, (True, False))
+
+    def _option_was_set(self, name: str) -> None:
+        set_fused([self.policy.optimizer], self.fused)
+
     def _setup_model(self) -> None:
+        self._check_options()  # those of a saved model may have been replaced
         super()._setup_model()
         set_fused([self.policy.optimizer], self.fused)
         self.hooks = Interventions(self._make_interventions())

@@ -11,6 +11,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, Schedule, TensorDict
 from stable_baselines3.common.utils import FloatSchedule, polyak_update
 from stable_baselines3.sac.policies import SACPolicy
@@ -62,6 +63,19 @@ class ContinualSAC(PhasedReplay, SAC):
     """
 
     called_hooks: ClassVar[frozenset[str]] = OFF_POLICY_HOOKS
+    settable: ClassVar[frozenset[str]] = frozenset(
+        {
+            "qf_learning_rate",
+            "clear_replay_buffer",
+            "phase_learning_starts",
+            "reset_optimizers",
+            "reset_ent_coef",
+            "known_task_threshold",
+            "look_episodes",
+            "fused",
+            "compile",
+        }
+    )
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": SACMlpPolicy,
         "CnnPolicy": SACCnnPolicy,
@@ -110,17 +124,7 @@ class ContinualSAC(PhasedReplay, SAC):
         fused: bool = True,
         compile: bool = False,
     ) -> None:
-        if qf_learning_rate is not None and not callable(qf_learning_rate):
-            check_range("qf_learning_rate", qf_learning_rate, 0)
-        if phase_learning_starts is not None:
-            check_range("phase_learning_starts", phase_learning_starts, 0, integer=True)
-        if known_task_threshold is not None:
-            check_range("known_task_threshold", known_task_threshold, 0, 1, low_open=True)
-        check_range("look_episodes", look_episodes, 1, integer=True)
         check_interventions(interventions)
-        switches = {"clear_replay_buffer": clear_replay_buffer, "reset_optimizers": reset_optimizers}
-        for name, value in {**switches, "reset_ent_coef": reset_ent_coef, "fused": fused, "compile": compile}.items():
-            check_option(name, value, (True, False))
         self.qf_learning_rate = qf_learning_rate
         self.interventions = list(interventions)
         self.clear_replay_buffer = clear_replay_buffer
@@ -131,6 +135,7 @@ class ContinualSAC(PhasedReplay, SAC):
         self.look_episodes = look_episodes
         self.fused = fused
         self.compile = compile
+        self._check_options()
         # What a captured step holds on to, and the step
         self._captured: tuple[list[Any], CapturedStep] | None = None
         self._init_phases()
@@ -165,9 +170,25 @@ class ContinualSAC(PhasedReplay, SAC):
             _init_setup_model,
         )
 
+    def _check_options(self) -> None:
+        if self.qf_learning_rate is not None and not callable(self.qf_learning_rate):
+            check_range("qf_learning_rate", self.qf_learning_rate, 0)
+        if self.phase_learning_starts is not None:
+            check_range("phase_learning_starts", self.phase_learning_starts, 0, integer=True)
+        if self.known_task_threshold is not None:
+            check_range("known_task_threshold", self.known_task_threshold, 0, 1, low_open=True)
+        check_range("look_episodes", self.look_episodes, 1, integer=True)
+        for name in ("clear_replay_buffer", "reset_optimizers", "reset_ent_coef", "fused", "compile"):
+            check_option(name, getattr(self, name), (True, False))
+
+    def _option_was_set(self, name: str) -> None:
+        self._captured = None
+        if name == "fused":
+            set_fused(self._optimizers(), self.fused)
+
     def _setup_model(self) -> None:
+        self._check_options()  # those of a saved model may have been replaced
         super()._setup_model()
-        self._qf_schedule = None if self.qf_learning_rate is None else FloatSchedule(self.qf_learning_rate)
         self._initial_log_ent_coef = None if self.log_ent_coef is None else self.log_ent_coef.item()
         set_fused(self._optimizers(), self.fused)
         self.hooks = Interventions(self._make_interventions())
@@ -184,10 +205,27 @@ class ContinualSAC(PhasedReplay, SAC):
     def set_parameters(
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
     ) -> None:
-        """Load parameters, see :meth:`PersistentAlgorithm.set_parameters`."""
+        """
+        Load parameters, see :meth:`PersistentAlgorithm.set_parameters`.
+
+        :raises ValueError: if the entropy coefficient is learned in one and fixed in the other
+        """
         self._captured = None
+        if not isinstance(load_path_or_dict, dict):
+            load_path_or_dict = load_from_zip_file(load_path_or_dict, device=device, load_data=False)[1]
+        if exact_match:
+            self._check_ent_coef(load_path_or_dict)
         super().set_parameters(load_path_or_dict, exact_match, device)
         set_fused(self._optimizers(), self.fused)
+
+    def _check_ent_coef(self, parameters: TensorDict) -> None:
+        is_learned, was_learned = self.ent_coef_optimizer is not None, "ent_coef_optimizer" in parameters
+        if is_learned != was_learned:
+            kinds = ["fixed", "learned"]
+            raise ValueError(
+                f"ent_coef: the saved entropy coefficient is {kinds[was_learned]}, that of this agent is {kinds[is_learned]} "
+                f"(ent_coef={self.ent_coef!r}). Load the model without ent_coef"
+            )
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """
@@ -196,7 +234,8 @@ class ContinualSAC(PhasedReplay, SAC):
         :param gradient_steps: number of gradient steps
         :param batch_size: transitions per gradient step
         """
-        if self._is_warming_up():
+        gradient_steps = self._still_due(gradient_steps)
+        if gradient_steps <= 0 or self._is_warming_up():
             return
         assert self.replay_buffer is not None
         self.policy.set_training_mode(True)
@@ -208,7 +247,8 @@ class ContinualSAC(PhasedReplay, SAC):
             # Line 9: every k-th batch may come from the memory of earlier tasks
             source = self.hooks.replay_source(self._n_updates + gradient_step + 1) or self.replay_buffer
             data = source.sample(batch_size, env=self._vec_normalize_env)
-            for name, value in step(data, gradient_step % self.target_update_interval == 0).items():
+            update_targets = (self._n_updates + gradient_step) % self.target_update_interval == 0
+            for name, value in step(data, update_targets).items():
                 records.setdefault(name, []).append(value)
 
         self._n_updates += gradient_steps
@@ -315,8 +355,8 @@ class ContinualSAC(PhasedReplay, SAC):
 
     def _update_learning_rates(self) -> None:
         self._update_learning_rate(self._optimizers())
-        if self._qf_schedule is not None:
-            qf_learning_rate = self._qf_schedule(self._current_progress_remaining)
+        if self.qf_learning_rate is not None:
+            qf_learning_rate = FloatSchedule(self.qf_learning_rate)(self._current_progress_remaining)
             for group in self.critic.optimizer.param_groups:
                 group["lr"] = qf_learning_rate
             self.logger.record("train/qf_learning_rate", qf_learning_rate)
@@ -366,4 +406,4 @@ class ContinualSAC(PhasedReplay, SAC):
         return self
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_qf_schedule", "_initial_log_ent_coef", "_captured"]
+        return [*super()._excluded_save_params(), "_initial_log_ent_coef", "_captured"]

@@ -10,6 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_nbsp.algorithms.idle import idle_parts
+from sb3_nbsp.algorithms.options import GuardedOptions
 from sb3_nbsp.algorithms.persistence import File, PersistentAlgorithm
 from sb3_nbsp.interventions import Phase
 from sb3_nbsp.tasks.recognize import has_phases
@@ -18,7 +19,7 @@ from sb3_nbsp.tasks.recognize import has_phases
 _NOT_SAVED = ["_crossed", "_sequence_over", "_last_progress", "_asked", "_warned", "show_progress"]
 
 
-class PhasedAlgorithm(PersistentAlgorithm):
+class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
     """
     An algorithm that follows the phases of a :class:`~sb3_nbsp.tasks.TaskSequence` and tells its interventions of them. On any
     other environment there is one phase, whatever words its infos use, unless :meth:`start_phase` says that another begins.

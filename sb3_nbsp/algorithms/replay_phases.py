@@ -7,13 +7,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.type_aliases import RolloutReturn
+from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_nbsp.algorithms.persistence import PersistentMemory
 from sb3_nbsp.algorithms.phases import PhasedAlgorithm
 from sb3_nbsp.interventions import Phase
+
+# Buffers that reset() empties
+_WITHOUT_OTHER_STATE = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer)
 
 
 class PhasedReplay(PhasedAlgorithm, PersistentMemory):
@@ -39,6 +43,8 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         self._look: list[bool] = []  # success of the episodes of the look
         self._warmup_end = 0  # phase_steps after which this phase learns
         self._is_known = False  # is the policy good enough to act in the warm-up?
+        # Of the rollout under way: steps of each environment, episodes, and gradient steps that were made ahead of its end
+        self._rollout_steps, self._rollout_episodes, self._made_early = 0, 0, 0
 
     def _store_transition(
         self,
@@ -61,19 +67,70 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
             self.hooks.on_transition(raw_reward, dones, infos)
             if self._is_looking:
                 self._follow_look(dones, infos)
+        self._rollout_steps += 1
+        self._rollout_episodes += int(np.sum(dones))
         if self._has_phases():
             self._follow_boundaries(infos)
+
+    def _on_boundary(self, following: tuple[int, str] | None) -> None:
+        self._train_ahead_of_boundary()
+        super()._on_boundary(following)
+
+    def _train_ahead_of_boundary(self) -> None:
+        """
+        Make the gradient steps that are due for the steps since the last ones. A rollout of many steps (``train_freq``) goes
+        on in the next phase, at whose start D is emptied: what was collected last would never be learned from.
+        """
+        assert isinstance(self.train_freq, TrainFreq)
+        by_episode = self.train_freq.unit == TrainFrequencyUnit.EPISODE
+        share = (self._rollout_episodes if by_episode else self._rollout_steps) / self.train_freq.frequency
+        due = self._rollout_steps * self.n_envs if self.gradient_steps < 0 else round(self.gradient_steps * share)
+        if due > 0 and self.num_timesteps > self.learning_starts:
+            self.train(due, self.batch_size)
+            self._made_early += due
+            self.policy.set_training_mode(False)  # the rollout goes on
+
+    def _still_due(self, gradient_steps: int) -> int:
+        """
+        :param gradient_steps: of a whole rollout
+        :return: those that were not made ahead of a boundary in it
+        """
+        made, self._made_early = self._made_early, 0
+        return gradient_steps - made
 
     def _start_phase(self, phase: Phase) -> None:
         """A phase starts: D is emptied, and the agent looks or warms up."""
         self.phase, self._phase_over, self.phase_steps = phase, False, 0
-        assert self.replay_buffer is not None
         if self.clear_replay_buffer:
-            self.replay_buffer.reset()
+            self._empty_replay_buffer()
         self._look, self._is_looking = [], self.known_task_threshold is not None
         if not self._is_looking:
             self._end_look(is_known=False)
         self.hooks.on_phase_start(self.phase)
+
+    def _empty_replay_buffer(self) -> None:
+        """
+        Empty D. A buffer with state of its own, as HER's records of episodes, is made anew, as ``reset()`` knows nothing of
+        it. It remains the same object, which SB3's loop and callbacks hold on to.
+        """
+        buffer = self.replay_buffer
+        assert buffer is not None
+        if type(buffer) in _WITHOUT_OTHER_STATE or type(buffer) is not self.replay_buffer_class:
+            buffer.reset()
+            return
+        kwargs = dict(self.replay_buffer_kwargs)
+        if isinstance(buffer, HerReplayBuffer):
+            kwargs["env"] = self.env
+        type(buffer).__init__(
+            buffer,
+            buffer.buffer_size * buffer.n_envs,
+            self.observation_space,
+            self.action_space,
+            device=self.device,
+            n_envs=buffer.n_envs,
+            optimize_memory_usage=self.optimize_memory_usage,
+            **kwargs,
+        )
 
     def _follow_look(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """Count the successes of the look, and end it as soon as its outcome is certain."""
@@ -109,6 +166,8 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         assert self.replay_buffer is not None
         batch = min(self.batch_size, self.replay_buffer.buffer_size * self.n_envs)
         has_batch = self.replay_buffer.size() * self.n_envs >= batch
+        if isinstance(self.replay_buffer, HerReplayBuffer):  # it draws from episodes that have ended
+            has_batch &= bool((self.replay_buffer.ep_length > 0).any())
         return self._is_looking or self.phase_steps <= self._warmup_end or not has_batch
 
     def _sample_action(
@@ -121,7 +180,10 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
         """Collect experience, see SB3; training stops when the task sequence is over."""
+        self._rollout_steps, self._rollout_episodes, self._made_early = 0, 0, 0
         rollout = super().collect_rollouts(*args, **kwargs)
+        if self._sequence_over or not rollout.continue_training:
+            self._made_early = 0  # no train() follows
         return rollout._replace(continue_training=False) if self._sequence_over else rollout
 
 

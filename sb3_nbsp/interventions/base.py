@@ -29,6 +29,7 @@ _COMMON_HOOKS = frozenset(
         "on_phase_start",
         "on_phase_end",
         "on_transition",
+        "has_penalty",
         "penalty",
         "before_step",
         "masked_step",
@@ -129,6 +130,15 @@ class Intervention:
         :return: a buffer, or None for the agent's own
         """
         return None
+
+    def has_penalty(self) -> bool:
+        """
+        Whether :meth:`penalty` can add a term at present. Gradients by hand know no such terms: return False where the weight
+        of yours is 0, and training is as fast as without it. Asked at the start of every ``train()``.
+
+        :return: whether the intervention has a :meth:`penalty` of its own
+        """
+        return self.overrides("penalty")
 
     def penalty(self, network: Network) -> th.Tensor | None:
         """
@@ -284,6 +294,7 @@ class Interventions:
 
         :raises ValueError: if an intervention does not fit the agent, or overrides a hook that it never calls
         """
+        _seed_of(agent)  # now, so that all copies of the agent have it
         for intervention in self._all:
             try:
                 intervention.attach(agent)
@@ -320,12 +331,13 @@ class Interventions:
 
     def penalty(self, network: Network) -> th.Tensor | float:
         """See :meth:`Intervention.penalty`; the sum over the interventions."""
-        penalties = [penalty for each in self._all if (penalty := each.penalty(network)) is not None]
+        asked = [each.penalty(network) for each in self._all if each.has_penalty()]
+        penalties = [penalty for penalty in asked if penalty is not None]
         return th.stack(penalties).sum() if penalties else 0.0
 
     def have_penalty(self) -> bool:
-        """Whether one of them may add a term to a loss: whether it has a :meth:`Intervention.penalty` of its own."""
-        return any(each.overrides("penalty") for each in self._all)
+        """Whether one of them may add a term to a loss: see :meth:`Intervention.has_penalty`."""
+        return any(each.has_penalty() for each in self._all)
 
     @property
     def capturable(self) -> bool:
@@ -422,13 +434,21 @@ def own_seed(agent: BaseAlgorithm, phase: Phase | int, purpose: int) -> int:
     """
     Seed for randomness of an intervention's own, so that switching it on leaves the agent's random streams alone.
 
-    :param agent: its seed is used; an agent without one counts as seed 0
+    :param agent: its seed is used; an agent without one draws a seed of its own, once in its life
     :param phase: the phase that the randomness is for, or another number that tells occasions apart
     :param purpose: a number of the caller's own
     :return: a seed
     """
     occasion = phase.index if isinstance(phase, Phase) else phase
-    return int(np.random.SeedSequence([agent.seed or 0, occasion, purpose]).generate_state(1)[0])
+    return int(np.random.SeedSequence([_seed_of(agent), occasion, purpose]).generate_state(1)[0])
+
+
+def _seed_of(agent: BaseAlgorithm) -> int:
+    if agent.seed is not None:
+        return agent.seed
+    # From the operating system, as the global random streams are not ours. It travels with the saved agent
+    drawn: int = vars(agent).setdefault("_drawn_seed", int(np.random.SeedSequence().generate_state(1)[0]))
+    return drawn
 
 
 def check_interventions(interventions: Any) -> None:

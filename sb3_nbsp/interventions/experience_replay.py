@@ -11,7 +11,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_nbsp.interventions.base import OffPolicyIntervention, Phase, check_option, check_range, own_seed
-from sb3_nbsp.interventions.task_memory import TaskMemory, stored_transitions
+from sb3_nbsp.interventions.task_memory import StoredTransitions, TaskMemory
 
 ReplayEntCoef = Literal["auto", "own", "current"]
 
@@ -77,7 +77,7 @@ class ExperienceReplay(OffPolicyIntervention):
         self._memory.gives_ent_coefs = self._gives_own()
         # With clear_replay_buffer=False, D still holds transitions of earlier phases
         of_this_phase = getattr(self.agent, "phase_steps", None) if phase.index > 0 else None
-        self._memory.store(phase.task, stored_transitions(buffer, of_this_phase), self._ent_coef())
+        self._memory.store(phase.task, StoredTransitions(buffer, of_this_phase), self._ent_coef())
         self.agent.logger.record("nbsp/memory_size", self._memory.size())
 
     def _gives_own(self) -> bool:

@@ -13,22 +13,42 @@ from stable_baselines3.common.vec_env import VecNormalize
 FIELDS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
-def stored_transitions(buffer: ReplayBuffer, newest: int | None = None) -> dict[str, np.ndarray]:
+class StoredTransitions:
     """
-    The transitions of a replay buffer.
+    The transitions of a replay buffer, oldest first, without a copy of them.
 
     :param buffer: a plain replay buffer
     :param newest: only so many of them, the newest; None for all
-    :return: field name to an array of shape (transitions, ...), oldest first
     """
+
+    def __init__(self, buffer: ReplayBuffer, newest: int | None = None) -> None:
+        self._buffer, self._rows = buffer, _stored_rows(buffer, newest)
+
+    def __len__(self) -> int:
+        return len(self._rows) * self._buffer.n_envs
+
+    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """
+        Copy transitions.
+
+        :param indices: which, shape (k,)
+        :return: field name to an array of shape (k, ...)
+        """
+        buffer, rows, envs = self._buffer, self._rows[indices // self._buffer.n_envs], indices % self._buffer.n_envs
+        arrays = {name: getattr(buffer, name)[rows, envs] for name in FIELDS if name != "next_observations"}
+        # Where every observation is stored once, the next one is in the next row
+        following = (rows + 1) % buffer.buffer_size
+        once = buffer.optimize_memory_usage
+        next_observations = buffer.observations[following, envs] if once else buffer.next_observations[rows, envs]
+        return {name: next_observations if name == "next_observations" else arrays[name] for name in FIELDS}
+
+
+def _stored_rows(buffer: ReplayBuffer, newest: int | None) -> np.ndarray:
     size = buffer.size() if newest is None else min(buffer.size(), newest // buffer.n_envs)
     rows = (buffer.pos - np.arange(size, 0, -1)) % buffer.buffer_size
     if buffer.optimize_memory_usage and buffer.full:
         rows = rows[rows != buffer.pos]  # its observation has been overwritten
-    following = (rows + 1) % buffer.buffer_size
-    next_observations = buffer.observations[following] if buffer.optimize_memory_usage else buffer.next_observations[rows]
-    arrays = {name: next_observations if name == "next_observations" else getattr(buffer, name)[rows] for name in FIELDS}
-    return {name: array.reshape(len(rows) * buffer.n_envs, *array.shape[2:]) for name, array in arrays.items()}
+    return rows
 
 
 class MemorySamples(ReplayBufferSamples):
@@ -61,25 +81,25 @@ class TaskMemory(ReplayBuffer):
         """Number of transitions remembered."""
         return len(self.rewards)
 
-    def store(self, task: str, new: dict[str, np.ndarray], ent_coef: float | None = None) -> None:
+    def store(self, task: str, new: StoredTransitions, ent_coef: float | None = None) -> None:
         """
         Remember a uniform random subset of a task's transitions (Algorithm 2, line 21). A new task takes an
         equal share from the others; of a task that comes back, old and new are drawn from together.
 
         :param task: name of the task
-        :param new: field name to an array of shape (transitions, ...), as :func:`stored_transitions` gives it
+        :param new: the transitions to draw from; only those that are drawn are copied
         :param ent_coef: entropy coefficient with which a phase of the task has ended: all of its transitions, old and new,
             have the smallest of these; for all tasks or for none
         """
-        if len(new["rewards"]) == 0:
+        if len(new) == 0:
             return
         if ent_coef is not None:
             self.ent_coefs[task] = min(ent_coef, self.ent_coefs.get(task, ent_coef))
         parts = self._by_task()
-        old = parts.get(task)
-        parts[task] = new if old is None else {name: np.concatenate([old[name], new[name]]) for name in FIELDS}
-        share = self.capacity // len(parts)
-        parts = {name: self._subset(part, share) for name, part in parts.items()}
+        share = self.capacity // len({*parts, task})
+        parts.setdefault(task, new.take(np.zeros(0, dtype=np.int64)))
+        for name, part in parts.items():
+            parts[name] = self._mixture(part, new, share) if name == task else self._subset(part, share)
         self.tasks = {name: len(part["rewards"]) for name, part in parts.items()}
         for name in FIELDS:
             setattr(self, name, np.concatenate([part[name] for part in parts.values()]))
@@ -141,8 +161,15 @@ class TaskMemory(ReplayBuffer):
         }
 
     def _subset(self, part: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-        total = len(part["rewards"])
-        if total <= size:
-            return part
-        rows = np.sort(self.generator.choice(total, size=size, replace=False))
+        rows = self._draw(len(part["rewards"]), size)
         return {name: array[rows] for name, array in part.items()}
+
+    def _mixture(self, old: dict[str, np.ndarray], new: StoredTransitions, size: int) -> dict[str, np.ndarray]:
+        n_old = len(old["rewards"])
+        rows = self._draw(n_old + len(new), size)
+        copied = new.take(rows[rows >= n_old] - n_old)
+        return {name: np.concatenate([array[rows[rows < n_old]], copied[name]]) for name, array in old.items()}
+
+    def _draw(self, total: int, size: int) -> np.ndarray:
+        """So many of ``total`` rows, in order; all if there are not more."""
+        return np.arange(total) if total <= size else np.sort(self.generator.choice(total, size=size, replace=False))

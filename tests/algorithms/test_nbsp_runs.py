@@ -142,6 +142,6 @@ def test_other_networks_and_optimizers(policy_kwargs: dict[str, Any]) -> None:
     networks = "critic" if policy_kwargs["net_arch"] == {"pi": [], "qf": [8]} else "both"
     agent = tiny(NBSPSAC, tagged_sequence(), policy_kwargs=policy_kwargs, mask_networks=networks)
     agent.learn(10_000)
-    assert agent.num_timesteps == 240 and agent._n_updates == 4 * 39
+    assert agent.num_timesteps == 240 and agent._n_updates == 4 * 40
     assert all(th.isfinite(tensor).all() for tensor in parameters(agent).values())
     assert min(mask.min() for mask in agent.hooks._all[0].masks.values()) <= 0.1

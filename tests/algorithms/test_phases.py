@@ -198,14 +198,14 @@ def test_a_batch_larger_than_the_buffer_does_not_stop_learning() -> None:
     agent = tiny(ContinualSAC, tagged_sequence(), interventions=[watch], buffer_size=12, batch_size=16)
     agent.learn(10_000)
     updates = [0, *[start["n_updates"] for start in watch.starts], agent._n_updates]
-    assert np.diff(updates).tolist() == [39, 39, 39, 39]
+    assert np.diff(updates).tolist() == [40, 40, 40, 40]
 
 
 def test_gsde_warm_up_may_use_the_policy() -> None:
     watch = Watch()
     tiny(ContinualSAC, tagged_sequence(), interventions=[watch], use_sde=True, use_sde_at_warmup=True).learn(100)
     assert watch.steps[-1]["asked"] == 100
-    assert watch.of_phase(1)[20]["n_updates"] == 39
+    assert watch.of_phase(1)[20]["n_updates"] == 40
 
 
 # What is reset
@@ -263,9 +263,9 @@ def test_a_finished_sequence_begins_again() -> None:
     watch = Watch()
     agent = tiny(ContinualSAC, tagged_sequence(cycles=1), interventions=[watch])
     agent.learn(10_000)
-    assert agent.num_timesteps == 120 and agent._n_updates == 2 * 39
+    assert agent.num_timesteps == 120 and agent._n_updates == 2 * 40
     agent.learn(30, reset_num_timesteps=False)
-    assert agent.num_timesteps == 150 and agent._n_updates == 2 * 39 + 10
+    assert agent.num_timesteps == 150 and agent._n_updates == 2 * 40 + 10
     assert agent.phase == Phase(2, "red") and agent.replay_buffer.size() == 30
     agent.learn(10_000)
     assert [end["phase"] for end in watch.ends] == [Phase(0, "red"), Phase(1, "blue"), Phase(2, "red"), Phase(3, "blue")]
@@ -279,8 +279,36 @@ def test_training_by_episodes() -> None:
     agent = tiny(ContinualSAC, tagged_sequence(), interventions=[spy], train_freq=(1, "episode"), gradient_steps=-1)
     agent.learn(10_000)
     assert agent.num_timesteps == 240 and len(spy.ends) == 4
-    # By episode of 10 steps: two of warm-up; the last one's boundary makes its updates the next phase's warm-up
-    assert agent._n_updates == 4 * 10 * 3
+    # By episode of 10 steps: two of warm-up; the last one of a phase is learned from, too
+    assert agent._n_updates == 4 * 10 * 4
+
+
+@pytest.mark.parametrize(
+    ("train_freq", "gradient_steps", "at_ends"),
+    [
+        # Of 60 steps of a phase, 20 are warm-up
+        (1, 1, [40, 80, 120, 160]),
+        (1, 3, [120, 240, 360, 480]),
+        # Rollouts of 25 steps: those that end in the warm-up are not learned from. The second phase begins at 60: 25 of its
+        # steps at 100 and 20 at its end; the third: 5 at 125, within its warm-up, 25 at 150, 25 at 175, 5 at its end
+        (25, -1, [60, 105, 160, 200]),
+        (25, 25, [60, 105, 160, 200]),
+        (25, 5, [12, 21, 32, 40]),
+        ((2, "episode"), 4, [8, 16, 24, 32]),
+        (1000, 1000, [60, 120, 180, 240]),
+        (7, 0, [0, 0, 0, 0]),
+    ],
+)
+def test_all_steps_of_a_phase_are_learned_from_before_it_ends(
+    train_freq: Any, gradient_steps: int, at_ends: list[int]
+) -> None:
+    """A rollout that reaches into the next phase leaves nothing behind."""
+    spy = Spy()
+    options = {"train_freq": train_freq, "gradient_steps": gradient_steps}
+    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[spy], **options)
+    agent.learn(10_000)
+    assert [end["n_updates"] for end in spy.ends] == at_ends
+    assert agent._n_updates == at_ends[-1]
 
 
 def test_several_calls_of_learn_are_one() -> None:

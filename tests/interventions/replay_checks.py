@@ -10,7 +10,7 @@ from tagged_tasks import SERIAL, Spy, TaggedTask, tiny
 
 from sb3_nbsp import ContinualSAC
 from sb3_nbsp.interventions import ExperienceReplay
-from sb3_nbsp.interventions.task_memory import TaskMemory
+from sb3_nbsp.interventions.task_memory import StoredTransitions, TaskMemory
 
 
 def replaying(
@@ -33,11 +33,27 @@ def rows_by_task(memory: TaskMemory) -> dict[str, np.ndarray]:
     }
 
 
-def transitions(tag: float, first: int, number: int) -> dict[str, np.ndarray]:
+class Given(StoredTransitions):
+    """Transitions that no replay buffer holds."""
+
+    def __init__(self, fields: dict[str, np.ndarray]) -> None:
+        self._fields = fields
+
+    def __len__(self) -> int:
+        return len(self._fields["rewards"])
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._fields[name]
+
+    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: array[indices] for name, array in self._fields.items()}
+
+
+def transitions(tag: float, first: int, number: int) -> Given:
     """Made-up transitions that can be told apart."""
     serial = np.arange(first, first + number, dtype=np.float32)
     observations = np.stack([np.full(number, tag), serial * SERIAL, serial * 0, serial * 0], axis=1).astype(np.float32)
-    return {
+    fields = {
         "observations": observations,
         "next_observations": observations + np.float32([0, SERIAL, 0, 0]),
         "actions": np.stack([serial, -serial], axis=1).astype(np.float32),
@@ -45,6 +61,7 @@ def transitions(tag: float, first: int, number: int) -> dict[str, np.ndarray]:
         "dones": (serial % 10 == 9).astype(np.float32),
         "timeouts": (serial % 20 == 19).astype(np.float32),
     }
+    return Given(fields)
 
 
 def empty_memory(capacity: int, seed: int = 0) -> TaskMemory:

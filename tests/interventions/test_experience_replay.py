@@ -15,7 +15,7 @@ from tagged_tasks import SERIAL, Spy, TaggedTask, differing, parameters, random_
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
 from sb3_nbsp.interventions import ExperienceReplay, Phase
-from sb3_nbsp.interventions.task_memory import FIELDS, TaskMemory, stored_transitions
+from sb3_nbsp.interventions.task_memory import FIELDS, StoredTransitions, TaskMemory
 
 # Which buffer a gradient step draws from
 
@@ -35,7 +35,7 @@ def test_every_kth_step_of_its_life_draws_from_the_memory(
     agent.learn(90)
     agent.learn(1000, reset_num_timesteps=False)  # the count goes on
     first = spy.ends[0]["n_updates"]
-    assert first == (60 - 1 - 20) * gradient_steps  # without the boundary's own step, which is the next phase's warm-up
+    assert first == (60 - 20) * gradient_steps
     expected = ["pre" if step > first and step % k == 0 else "D" for step in range(1, len(drawn) + 1)]
     assert drawn == expected
     assert len(drawn) == agent._n_updates > 2 * first
@@ -75,20 +75,19 @@ def test_shares_stay_equal_over_six_phases_of_two_tasks() -> None:
     class Look(Spy):
         def on_phase_end(self, phase: Phase) -> None:
             super().on_phase_end(phase)
-            shares.append(dict(memory_of(self.agent).tasks))
+            shares.append(dict(replay.memory.tasks))
 
-    spy = Look()
+    replay, spy = ExperienceReplay(memory_size=51), Look()
     agent = tiny(
         ContinualSAC,
         tagged_sequence(cycles=3),
-        interventions=[replay := ExperienceReplay(memory_size=51), spy],
+        interventions=[replay, spy],
         gradient_steps=0,
     )
-    agent.interventions = [spy, replay]  # memory_of() looks at the last one
     agent.learn(10_000)
     assert agent.num_timesteps == 360
     assert shares == [{"red": 51}, *[{"red": 25, "blue": 25}] * 5]
-    memory = memory_of(agent)
+    memory = replay.memory
     assert memory.size() == 50
     for tag, rows in zip((1.0, 2.0), rows_by_task(memory).values(), strict=True):
         assert (rows[:, 0] == tag).all()
@@ -261,7 +260,9 @@ def test_stored_transitions_newest(full: bool) -> None:
     for newest, rows in ((None, available), (8, 4), (9, 4), (100, available), (0, 0)):
         steps = range(10 - rows, 10)
         expected = [10 * t + env for t in steps for env in (0, 1)]
-        assert stored_transitions(buffer, newest)["observations"][:, 0].tolist() == expected
+        stored = StoredTransitions(buffer, newest)
+        assert stored.take(np.arange(len(stored)))["observations"][:, 0].tolist() == expected
+        assert stored.take(np.arange(len(stored))[::3])["observations"][:, 0].tolist() == expected[::3]
 
 
 # Sampling
@@ -310,16 +311,16 @@ def test_sampling_is_uniform_with_its_own_random_stream() -> None:
 
 def test_the_memory_leaves_the_random_streams_of_training_alone() -> None:
     """Up to the first step that draws from it, a run with a memory is the run without."""
-    end = 60 + 20 + 10  # 39 updates in the first phase, 10 in the second: step 50 would be the first
+    end = 60 + 20 + 10  # 40 updates in the first phase, 10 in the second: step 51 would be the first
 
     def run(steps: int, interventions: list[Any]) -> tuple[Any, tuple[bytes, bytes]]:
         agent = tiny(ContinualSAC, tagged_sequence(), interventions=interventions)
         agent.learn(steps)
         return parameters(agent), random_states()
 
-    replay = ExperienceReplay(memory_size=100, replay_interval=50)
+    replay = ExperienceReplay(memory_size=100, replay_interval=51)
     with_memory, without = run(end, [replay]), run(end, [])
-    assert replay.agent._n_updates == 49 and replay.memory.size() > 0
+    assert replay.agent._n_updates == 50 and replay.memory.size() > 0
     assert with_memory[1] == without[1] and differing(with_memory[0], without[0]) == []
     with_memory, without = run(end + 1, [ExperienceReplay(memory_size=100, replay_interval=50)]), run(end + 1, [])
     assert differing(with_memory[0], without[0]) != []

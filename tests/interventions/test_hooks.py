@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch as th
 from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
-from tagged_tasks import TaggedTask, differing, parameters, tagged_sequence, tiny
+from tagged_tasks import TaggedTask, differing, parameters, random_states, tagged_sequence, tiny
 
 from sb3_nbsp import NBSPSAC, ContinualPPO, ContinualSAC
 from sb3_nbsp.interventions import CycleReset, ExperienceReplay, GradientMasking, Intervention, Interventions, Phase
@@ -96,10 +97,11 @@ def test_order_of_the_calls() -> None:
         entry for entry in Diary.book if entry[0] == "a" and entry[1] in ("learn", "transition", "end", "start", "trained")
     ]
     red, blue = Phase(0, "red"), Phase(1, "blue")
-    assert [entry[1] for entry in interesting] == ["learn", "transition", "end", "start", "transition"]
+    # The last step is learned from before the phase ends
+    assert [entry[1] for entry in interesting] == ["learn", "transition", "trained", "end", "start", "transition"]
     assert interesting[0] == ("a", "learn", False)
-    assert interesting[2] == ("a", "end", red, 10)  # the buffer still holds the phase
-    assert interesting[3] == ("a", "start", blue, 0)  # and is empty when the next one starts
+    assert interesting[3] == ("a", "end", red, 10)  # the buffer still holds the phase
+    assert interesting[4] == ("a", "start", blue, 0)  # and is empty when the next one starts
 
 
 def test_rewards_are_those_of_the_environment() -> None:
@@ -217,12 +219,28 @@ def test_pickles_hold_the_options_only() -> None:
 
 
 def test_own_seeds_differ() -> None:
-    agents = [tiny(SAC, TaggedTask(1.0), seed=seed) for seed in (None, 0, 1)]
+    agents = [tiny(SAC, TaggedTask(1.0), seed=seed) for seed in (None, None, 0, 1)]
     seeds = [own_seed(agent, Phase(phase, "red"), purpose) for agent in agents for phase in (0, 1) for purpose in (0, 1)]
-    assert seeds[:4] == seeds[4:8]  # no seed counts as seed 0
-    assert len(set(seeds)) == 8
-    assert own_seed(agents[1], Phase(0, "blue"), 0) == seeds[4]
+    assert len(set(seeds)) == 16
+    for agent, first in zip(agents, seeds[::4], strict=True):
+        assert own_seed(agent, Phase(0, "blue"), 0) == first
     assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+@pytest.mark.parametrize("cls", [ContinualSAC, ContinualPPO])
+def test_an_agent_without_a_seed_draws_one_and_keeps_it(tmp_path: Path, cls: Any) -> None:
+    def make(seed: int | None = None) -> Any:
+        return cls("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, seed=seed, device="cpu")
+
+    before = random_states()
+    agents = [make(), make()]
+    drawn = [own_seed(agent, 3, 1) for agent in agents]
+    # Of the global random streams, PyTorch's initialized the networks; NumPy's was left alone
+    assert random_states()[0] == before[0]
+    assert drawn[0] != drawn[1]
+    agents[0].save(tmp_path / "model")
+    assert own_seed(cls.load(tmp_path / "model"), 3, 1) == drawn[0]  # its resets go on as they would have
+    assert own_seed(cls.load(tmp_path / "model", seed=4), 3, 1) == own_seed(make(4), 3, 1)
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.5), np.int64(1)])
