@@ -69,7 +69,7 @@ CASES: dict[str, tuple[Callable[[], Any], int, dict[str, Any]]] = {
     "initial entropy coefficient": (pendulum, 60, {"ent_coef": "auto_0.1", "target_entropy": -0.5}),
     "VecNormalize": (normalized_pendulum, 220, {}),
     "VecNormalize, two environments": (two_normalized_pendulums, 220, {"train_freq": 2, "gradient_steps": -1}),
-    "target_update_interval": (pendulum, 90, {"target_update_interval": 2, "gradient_steps": 3}),
+    "target_update_interval": (pendulum, 90, {"target_update_interval": 2, "gradient_steps": 4}),
     "train_freq": (pendulum, 220, {"train_freq": 2, "gradient_steps": 2}),
     "episodes": (pendulum, 200, {"train_freq": (1, "episode"), "gradient_steps": 200}),
     "shared features extractor": (pendulum, 220, {"policy_kwargs": SHARED}),

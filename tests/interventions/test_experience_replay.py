@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from replay_checks import empty_memory, memory_of, replaying, rows_by_task, transitions
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -263,6 +265,20 @@ def test_stored_transitions_newest(full: bool) -> None:
         stored = StoredTransitions(buffer, newest)
         assert stored.take(np.arange(len(stored)))["observations"][:, 0].tolist() == expected
         assert stored.take(np.arange(len(stored))[::3])["observations"][:, 0].tolist() == expected[::3]
+
+
+def test_the_end_of_a_phase_copies_only_what_is_kept() -> None:
+    space = spaces.Box(0, 255, (1000,), np.uint8)
+    buffer = ReplayBuffer(10_000, space, TaggedTask.action_space, "cpu")
+    buffer.observations[:], buffer.next_observations[:], buffer.full = 1, 2, True
+    memory = TaskMemory(100, buffer, seed=0)
+    tracemalloc.start()
+    memory.store("red", StoredTransitions(buffer))
+    memory.store("red", StoredTransitions(buffer))  # it comes back
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert memory.size() == 100 and (memory.next_observations == 2).all()
+    assert peak < 2e6  # D has 20 MB
 
 
 # Sampling
