@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import gymnasium as gym
@@ -17,12 +17,13 @@ from torch import nn
 
 from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase, check_option, check_range, own_seed
 from sb3_nbsp.interventions.goal_window import GOAL_METRICS, GoalMetric, GoalWindow
+from sb3_nbsp.interventions.masked_statistics import MaskedStatistics, check_maskable
 from sb3_nbsp.interventions.networks import ScoredNetwork, scored_networks
 from sb3_nbsp.interventions.parameter_masks import MaskSide, parameter_masks
 from sb3_nbsp.interventions.rollout import fresh_steps, has_own_spaces
 from sb3_nbsp.neurons.activations import record_activations
 from sb3_nbsp.neurons.histograms import activation_histogram
-from sb3_nbsp.neurons.layers import count_neurons, split_by_layer
+from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons, split_by_layer
 from sb3_nbsp.neurons.masks import MaskedStep, mask_gradients, skill_mask
 from sb3_nbsp.neurons.scores import (
     activation_score,
@@ -131,7 +132,8 @@ class GradientMasking(OffPolicyIntervention):
         for network in self._networks:
             if not network.layers:
                 raise ValueError(f"policy_kwargs: net_arch gives the network {network.name!r} no hidden layer to mask")
-        # Complain now, not at the end of a phase, of layers whose outgoing weights cannot be told
+        # Complain now, not at the end of a phase
+        check_maskable(self._networks, self._modules())
         every = {layer.name: th.ones(layer.n_neurons) for network in self._networks for layer in network.layers}
         parameter_masks(self._networks, every, self.mask_side)
         self._window = self._new_window(agent.n_envs)
@@ -189,6 +191,7 @@ class GradientMasking(OffPolicyIntervention):
 
     def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """See :meth:`Intervention.on_transition`."""
+        self._statistics.keep()
         if self.identification_data != "fresh":
             self._window.add(rewards, dones, infos)
 
@@ -230,6 +233,14 @@ class GradientMasking(OffPolicyIntervention):
         """See :meth:`Intervention.masked_step`."""
         return self._steps.get(network)
 
+    def after_step(self, network: Network) -> None:
+        """See :meth:`Intervention.after_step`. Forward passes move the statistics of both networks."""
+        self._statistics.after_step()
+
+    def after_renewal(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
+        """See :meth:`Intervention.after_renewal`."""
+        self._statistics.keep()
+
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Intervention.state_dict`."""
         window = self._window.state_dict()
@@ -242,6 +253,11 @@ class GradientMasking(OffPolicyIntervention):
         self._histograms, self._identified_in = dict(state["histograms"]), dict(state["identified_in"])
         self._window.load_state_dict(state["window"])
         self._prepare_masks()
+
+    def _modules(self) -> list[tuple[str, nn.Module]]:
+        owners: dict[Network, nn.Module] = {"actor": self.agent.policy.actor, "critic": self.agent.policy.critic}  # type: ignore[dict-item]
+        masked = {network.optimized_by for network in self._networks}
+        return [(f"{name}.{part}", module) for name in masked for part, module in owners[name].named_modules()]
 
     def _new_window(self, n_envs: int) -> GoalWindow:
         custom: Callable[..., float] | None = self.goal_metric if callable(self.goal_metric) else None
@@ -368,6 +384,7 @@ class GradientMasking(OffPolicyIntervention):
         """Masks of the layers from what is known of the tasks, and of the parameters of each optimizer from these."""
         self._masks = self._masks_of_layers()
         by_parameter = parameter_masks(self._networks, self._masks, self.mask_side)
+        self._statistics = MaskedStatistics(self._networks, {} if self.mask_side == "outgoing" else self._masks)
         self._steps: dict[Network, MaskedStep] = {}
         self._gradient_masks: dict[Network, list[tuple[nn.Parameter, th.Tensor]]] = {}
         optimizers: dict[Network, th.optim.Optimizer] = {

@@ -19,8 +19,9 @@ def parameter_masks(
 ) -> dict[nn.Parameter, th.Tensor]:
     """
     Which parameters a neuron's mask holds back. Its incoming ones: row j of its layer's weight, its bias, the gain and bias
-    of a norm layer. Its outgoing ones: the columns that read it, of the next layer or of the output layers; the biases
-    there stay free. A parameter that several masks apply to has the smallest.
+    of a norm layer, its slope; what all neurons of a layer share (one slope of a PReLU) has the smallest of their masks. Its
+    outgoing ones: the columns that read it, of the next layer or of the output layers; the biases there stay free. A
+    parameter that several masks apply to has the smallest.
 
     :param networks: the networks
     :param masks: by name of a layer the masks of its neurons, shape (neurons,); layers without one are left alone
@@ -38,6 +39,8 @@ def parameter_masks(
             if side != "outgoing":
                 for _, parameter in layer.incoming():
                     rows[parameter] = _smaller(rows.get(parameter), mask)
+                for parameter in layer.shared():
+                    rows[parameter] = _smaller(rows.get(parameter), mask.min().view(1))
             if side != "incoming":
                 for parameter, factor in _of_columns(layer, mask):
                     columns[parameter] = _smaller(columns.get(parameter), factor)

@@ -45,16 +45,25 @@ class NeuronLayer:
 
         :return: pairs of a name (unique within the layer) and the parameter
         """
+        return ((name, parameter) for name, parameter, is_own in self._parameters() if is_own)
+
+    def shared(self) -> Iterator[nn.Parameter]:
+        """
+        :return: the other parameters of the layer, its norms and its activation, which all neurons share
+        """
+        return (parameter for _, parameter, is_own in self._parameters() if not is_own)
+
+    def _parameters(self) -> Iterator[tuple[str, nn.Parameter, bool]]:
+        """Name, parameter, and whether entry ``j`` of it belongs to neuron ``j``."""
         owners = [("linear", self.linear), *((f"norm{i}", norm) for i, norm in enumerate(self.norms))]
         for prefix, module in [*owners, ("activation", self.activation)]:
             # Recursively, as a parametrized layer holds what its weight is computed from in modules of its own
             for name, parameter in module.named_parameters():
-                if parameter.shape[0] == self.n_neurons and (module is self.linear or self._runs_over_neurons(module)):
-                    yield f"{prefix}.{name}", parameter
+                yield f"{prefix}.{name}", parameter, len(parameter) == self.n_neurons and self._runs_over_neurons(module)
 
     def _runs_over_neurons(self, module: nn.Module) -> bool:
         """A layer norm may normalize over the last positions of a convolution only, as many as it has channels."""
-        shape = getattr(module, "normalized_shape", None)
+        shape = None if module is self.linear else getattr(module, "normalized_shape", None)
         return shape is None or isinstance(self.linear, nn.Linear) or len(shape) == self.linear.weight.dim() - 1
 
     @property
