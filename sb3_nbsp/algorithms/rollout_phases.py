@@ -20,6 +20,8 @@ class PhasedRollouts(PhasedAlgorithm, OnPolicyAlgorithm):
     policy has not learned from any step of the next one, and the rollout buffer holds the rollout with the boundary in it.
     """
 
+    _tells_transitions = False  # whether an intervention wants them
+
     def _init_phases(self) -> None:
         super()._init_phases()
         self._to_tell: list[Callable[[], None]] = []

@@ -7,12 +7,13 @@ import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
+from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_nbsp import NBSPSAC
 from sb3_nbsp.benchmark.speed.sac import MetaWorldSizedEnv, end_phases, make
 from sb3_nbsp.benchmark.speed.turns import Row
 from sb3_nbsp.interventions import GradientMasking, Phase
-from sb3_nbsp.interventions.task_memory import FIELDS, TaskMemory
+from sb3_nbsp.interventions.task_memory import FIELDS, StoredTransitions, TaskMemory
 
 STEPS = 10_000
 IDENTIFICATION_GOAL = 1.0
@@ -52,16 +53,13 @@ def memory(transitions: int = TRANSITIONS) -> Row:
     :return: the ratio
     """
     env = MetaWorldSizedEnv()
-    like = make(NBSPSAC, [8]).replay_buffer
-    shapes = {"observations": env.observation_space.shape, "actions": env.action_space.shape}
-    shapes["next_observations"] = shapes["observations"]
+    buffer = ReplayBuffer(transitions, env.observation_space, env.action_space, device="cpu")
+    buffer.full = True
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
-    held = TaskMemory(transitions, like, seed=0)
+    held = TaskMemory(transitions, buffer, seed=0)
     for task in range(4):
-        part = {name: np.zeros((transitions, *(shapes.get(name) or ())), dtype=np.float32) for name in FIELDS}
-        held.store(str(task), part)
-    del part
+        held.store(str(task), StoredTransitions(buffer))
     taken = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     fields = sum(getattr(held, name).nbytes for name in FIELDS)
