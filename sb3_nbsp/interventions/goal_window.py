@@ -19,13 +19,14 @@ GOAL_METRICS = ("auto", "step_success", "episode_success", "episode_return")
 NEARLY_ALL = 0.9
 
 
-def step_success(info: dict[str, Any]) -> float | None:
+def step_success(info: dict[str, Any], of_sequence: bool = False) -> float | None:
     """
     :param info: what the environment says of a step
+    :param of_sequence: it is a task sequence, which repeats what its task says of the step as "success"; its own
+        "is_success" is the episode's
     :return: 1 if the step is a success, 0 if it is not, None if the environment does not say
     """
-    # A task sequence repeats what its task says of the step as "success"; its own "is_success" is the episode's
-    success = info.get("success", None if "boundary" in info else info.get("is_success"))
+    success = info.get("success", None if of_sequence else info.get("is_success"))
     return None if success is None else float(success)
 
 
@@ -45,6 +46,7 @@ class GoalWindow:
         self.n_rows = -(-n_steps // n_envs)
         self.n_envs = n_envs
         self.custom = custom
+        self.of_sequence = False  # whether the steps are those of a task sequence, see step_success
         self.clear()
 
     def clear(self) -> None:
@@ -72,7 +74,7 @@ class GoalWindow:
         for metric in self.metrics.values():
             metric[row] = np.nan
         for env in range(self.n_envs):
-            success = step_success(infos[env])
+            success = step_success(infos[env], self.of_sequence)
             if success is not None:
                 self.reports_success = True
                 self.metrics["step_success"][row, env] = success

@@ -185,7 +185,8 @@ class GradientMasking(OffPolicyIntervention):
             self._window.break_episodes()
         env = self.agent.env
         assert env is not None
-        if self.identification_data != "training" and has_phases(env):
+        self._window.of_sequence = has_phases(env)
+        if self.identification_data != "training" and self._window.of_sequence:
             # A phase also ends when the environment is exchanged for one that may lack its task
             self._task_makers.update(env.get_attr("task_makers", indices=0)[0])
 

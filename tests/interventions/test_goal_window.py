@@ -244,6 +244,6 @@ def test_no_success_means_the_return() -> None:
 
 def test_the_success_of_a_sequences_episode_is_not_that_of_its_steps() -> None:
     """A sequence adds "is_success" to all steps after a report; what its task says of a step is "success"."""
-    assert step_success({"boundary": False, "is_success": True}) is None
-    assert step_success({"boundary": False, "is_success": True, "success": 0.0}) == 0.0
-    assert step_success({"is_success": True}) == 1.0
+    assert step_success({"is_success": True}, of_sequence=True) is None
+    assert step_success({"is_success": True, "success": 0.0}, of_sequence=True) == 0.0
+    assert step_success({"boundary": False, "is_success": True}) == 1.0
