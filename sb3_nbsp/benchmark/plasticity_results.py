@@ -38,6 +38,14 @@ class TaskRun:
             return float(self.result[name])
         return float(self.history[name][-1]) if len(self.history[name]) else float("nan")
 
+    def first(self, name: str) -> float:
+        """
+        :param name: a column of the history, or a key of the result
+        :return: its value at the start of training; nan if there is none
+        """
+        has_start = name in self.history and len(self.history["step"]) and self.history["step"][0] == 0
+        return float(self.history[name][0]) if has_start else float("nan")
+
 
 @dataclass
 class PlasticityResults:

@@ -25,10 +25,11 @@ COLUMNS = [
 
 def plasticity_table(results: PlasticityResults) -> Table:
     """
-    Mean ± standard error over seeds, at the end of the runs.
+    Mean ± standard error over seeds, at the end of the runs; and below it the method's values at the start of training, as
+    far as they were recorded, to compare them with.
 
     :param results: a comparison's results
-    :return: the table, a row per environment and method
+    :return: the table, a row or two per environment and method
     """
     plan = results.plan
     table = Table(
@@ -42,25 +43,23 @@ def plasticity_table(results: PlasticityResults) -> Table:
         for method, runs in rows.items():
             if returns[method] == max(returns.values()):
                 table.best.add((len(table.rows), 2))
-            cells = [_cell(runs, name, decimals) for name, _, decimals in COLUMNS]
+            cells = [_cell([run.last(name) for run in runs], decimals) for name, _, decimals in COLUMNS]
             table.rows.append([f"{env_id}, {method}", str(len(runs)), *cells])
+            start = [_cell([run.first(name) for run in runs], decimals) for name, _, decimals in COLUMNS]
+            if set(start) != {UNKNOWN}:
+                table.rows.append([f"{env_id}, {method}, at the start", str(len(runs)), *start])
             table.numbers += [_number(env_id, method, runs, name) for name, _, _ in COLUMNS]
     return table
 
 
-def _statistics(runs: list[TaskRun], name: str) -> tuple[float, float]:
-    mean, error = mean_and_error(np.array([run.last(name) for run in runs]))
-    return float(mean), float(error)
-
-
-def _cell(runs: list[TaskRun], name: str, decimals: int) -> str:
-    mean, error = _statistics(runs, name)
+def _cell(values: list[float], decimals: int) -> str:
+    mean, error = map(float, mean_and_error(np.array(values)))
     if math.isnan(mean):
         return UNKNOWN
     return f"{mean:,.{decimals}f}" + ("" if math.isnan(error) else f" ± {error:,.{decimals}f}")
 
 
 def _number(env_id: str, method: str, runs: list[TaskRun], name: str) -> Number:
-    mean, error = _statistics(runs, name)
+    mean, error = map(float, mean_and_error(np.array([run.last(name) for run in runs])))
     nan, steps = float("nan"), float(np.mean([run.last("steps") for run in runs]))
     return Number(method, env_id, name, mean, error, nan, nan, nan, len(runs), steps)

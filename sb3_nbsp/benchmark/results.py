@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sb3_nbsp.benchmark.baselines import Baselines, read_baselines
 from sb3_nbsp.benchmark.plan import Cell, Plan
 from sb3_nbsp.files import read_json_object
 from sb3_nbsp.tasks import SuccessMatrix
@@ -41,12 +42,14 @@ class Results:
     :param folder: where it is
     :param runs: the runs that are done, in the plan's order
     :param left_out: every other run of the plan, with the reason
+    :param baselines: success of agents that have learned nothing, by agent and task; empty if it was not measured
     """
 
     plan: Plan
     folder: Path
     runs: list[Run]
     left_out: list[tuple[Cell, str]]
+    baselines: Baselines = field(default_factory=dict)
 
     def of(self, method: str) -> list[Run]:
         """
@@ -77,7 +80,7 @@ def load_results(folder: str | os.PathLike[str]) -> Results:
             runs.append(_read_run(cell, plan.n_phases))
         except (ValueError, OSError) as error:
             left_out.append((cell, str(error)))
-    return Results(plan, Path(folder), runs, left_out)
+    return Results(plan, Path(folder), runs, left_out, read_baselines(Path(folder)))
 
 
 def _read_run(cell: Cell, n_phases: int) -> Run:

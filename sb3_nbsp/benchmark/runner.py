@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from sb3_nbsp.benchmark.baselines import measure_baselines
 from sb3_nbsp.benchmark.cell import LOCK
 from sb3_nbsp.benchmark.launchers import Launcher, Outcome
-from sb3_nbsp.benchmark.plan import Cell, StoredPlan
+from sb3_nbsp.benchmark.plan import Cell, Plan, StoredPlan
 from sb3_nbsp.files import read_json_object
 
 POLL = 0.5  # seconds
@@ -58,6 +59,8 @@ def run_plan(plan: StoredPlan, folder: Path, launcher: Launcher, console: Consol
                 launcher.submit(cell, plan.settings_of(cell))
             display.update(todo)
             time.sleep(POLL)
+    if isinstance(plan, Plan) and (done := [cell for cell in cells if _is_done(cell)]):
+        measure_baselines(plan, folder, done)
     return failed
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from tqdm.auto import tqdm
 
+from sb3_nbsp.benchmark.baselines import as_matrix
 from sb3_nbsp.benchmark.paper import N_SEEDS, NEAREST, PAPER, SETTING, paper_row
 from sb3_nbsp.benchmark.rendering import Number, Table, to_csv
 from sb3_nbsp.benchmark.results import METRICS, Results, Run, load_results
@@ -46,7 +47,7 @@ class _Row:
     :param method: name of the method
     :param metrics: by name
     :param steps: mean number of environment steps of a run
-    :param source: "ours", or where the numbers are taken from
+    :param source: "ours", "baseline" for agents that have learned nothing, or where the numbers are taken from
     """
 
     label: str
@@ -122,8 +123,20 @@ def _sequence_table(results: Results, label: str, paper: bool) -> Table:
     if paper:
         rows, paper_notes = _with_paper_rows(rows, results.plan.sequence)
         notes += paper_notes
+    if baselines := _baseline_rows(results):
+        rows += baselines
+        notes.append(f"{' and '.join(row.label for row in baselines)}: what there is without learning; never counted as best.")
     notes += [f"{cell.name} is left out: {reason}" for cell, reason in results.left_out]
     return _fill(Table(label, list(_HEADER), notes=notes), rows)
+
+
+def _baseline_rows(results: Results) -> list[_Row]:
+    rows = []
+    for agent, success in results.baselines.items() if results.runs else ():
+        found = as_matrix(success, results.runs[0].matrix).metrics()
+        metrics = {name: Summary(found[name], NAN, NAN, NAN, NAN, 0) for name in METRICS}
+        rows.append(_Row(agent, agent, metrics, NAN, "baseline"))
+    return rows
 
 
 def _overall_table(results_list: Sequence[Results], labels: Sequence[str], paper: bool) -> Table:
@@ -211,7 +224,7 @@ def _fill(table: Table, rows: Sequence[_Row]) -> Table:
         table.rows.append(
             [
                 row.label,
-                str(n),
+                str(n) if n else UNKNOWN,
                 *(_mean_cell(row.metrics[name]) for name in METRICS),
                 _steps_cell(row.steps),
                 *(_iqm_cell(row.metrics[name]) for name in METRICS),
@@ -246,6 +259,8 @@ def _decimals(value: float) -> str:
 def _mean_cell(summary: Summary) -> str:
     if math.isnan(summary.mean):
         return UNKNOWN
+    if summary.n == 0:
+        return _decimals(summary.mean)
     return f"{_decimals(summary.mean)} {'(n=1)' if summary.n == 1 else f'± {_decimals(summary.se)}'}"
 
 

@@ -33,6 +33,9 @@ class PlasticityCallback(BaseCallback):
     share that was ever reset: P3O paper, table 4) and the epochs of distillation so far. ``gradient_covariance.csv``
     holds the matrix of the last record. At the end of training all of it is drawn in ``plasticity.png``.
 
+    The first row, of step 0, is the policy as it was when training started, measured just before its first update: a
+    new network has dormant neurons, too, so the others are compared with it (the dashed line of the figure).
+
     A measurement is due when a rollout ends and a multiple of ``record_freq`` has been passed: PPO's come every
     ``n_steps * n_envs`` steps at most. It shows the policy that has collected the rollout, before it is trained on it.
 
@@ -79,6 +82,7 @@ class PlasticityCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._recorded = self.num_timesteps
+        self._start_is_due = self.num_timesteps == 0 or getattr(self.model, "_n_updates", 1) == 0
         if self.folder is not None:
             open_history(self.folder, self.num_timesteps)
 
@@ -87,42 +91,53 @@ class PlasticityCallback(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         """Only now are the transitions of the rollout stored."""
+        if self._start_is_due and _is_about_to_learn(self.model) and self._record(step=0):
+            self._start_is_due = False
         if self.num_timesteps // self.record_freq > self._recorded // self.record_freq:
-            self._record()
+            self._record(self.num_timesteps)
 
     def _on_training_end(self) -> None:
         if self.num_timesteps > self._recorded:
-            self._record()
+            self._record(self.num_timesteps)
         if self.plot and self.folder is not None:
             from sb3_nbsp.plasticity.figure import plot_plasticity
 
             plot_plasticity({type(self.model).__name__: self.folder}, self.folder / PICTURE)
 
-    def _record(self) -> None:
+    def _record(self, step: int) -> bool:
+        """Whether it could be measured: not when a phase has just begun, and the buffer is empty."""
         if not _has_states(self.model):
-            return  # a phase has just begun, its buffer is empty
-        states = training_observations(self.model, self.n_states, own_seed(self.model, self.num_timesteps, purpose=400))
+            return False
+        states = training_observations(self.model, self.n_states, own_seed(self.model, step, purpose=400))
         found = diagnostics(
             self.model,
             spread(states, self.n_states),
             self.dormant_threshold,
             self.n_gradient_states,
-            seed=own_seed(self.model, self.num_timesteps, purpose=401),
+            seed=own_seed(self.model, step, purpose=401),
         )
-        self._recorded = self.num_timesteps
+        self._recorded = max(self._recorded, step)
         row = {**found.scalars(), "ep_rew_mean": _mean_return(self.model), **_interventions_so_far(self.model)}
-        self._log(row)
+        self._log(step, row)
         if self.folder is not None:
-            add_record(self.folder, self.num_timesteps, row, found.gradient_covariance.numpy())
+            add_record(self.folder, step, row, found.gradient_covariance.numpy())
+        return True
 
-    def _log(self, row: dict[str, float | None]) -> None:
+    def _log(self, step: int, row: dict[str, float | None]) -> None:
+        if step < self.num_timesteps and self.logger.name_to_value:
+            self.logger.dump(self.num_timesteps)  # what others have recorded is not of the start
         present = {name: value for name, value in row.items() if value is not None}
         for name, value in present.items():
             self.logger.record(f"plasticity/{name}", value)
         # Else records between two of the agent's own dumps would be lost
-        self.logger.dump(self.num_timesteps)
+        self.logger.dump(step)
         if self.verbose:
-            print(f"Step {self.num_timesteps}: " + ", ".join(f"{name} {value:.4g}" for name, value in present.items()))
+            print(f"Step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in present.items()))
+
+
+def _is_about_to_learn(model: BaseAlgorithm) -> bool:
+    """At the end of a rollout: whether updates follow."""
+    return not isinstance(model, OffPolicyAlgorithm) or model.num_timesteps > model.learning_starts
 
 
 def _has_states(model: BaseAlgorithm) -> bool:

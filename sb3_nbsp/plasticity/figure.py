@@ -30,6 +30,7 @@ TITLES = {
 }
 # Their height counts; of the others, the change, but none of less than a tenth is to look like one
 _FROM_ZERO = ["dormant_ratio", "gradient_correlation", "resets_per_neuron", "share_ever_reset", "distillation_epochs"]
+_COUNTS = ["resets_per_neuron", "share_ever_reset", "distillation_epochs"]  # which start at zero
 _FEW = 25  # points that are marked one by one
 _MAX_COLUMNS = 4
 
@@ -42,7 +43,7 @@ def plot_plasticity(
 ) -> None:
     """
     Draw the measures of runs over the environment steps, and for each the gradient covariance of its last record (P3O
-    paper, figures 28 to 30: dark red is negative, dark blue positive).
+    paper, figures 28 to 30: dark red is negative, dark blue positive). A dashed line is the value at the start of training.
 
     :param runs: name of each run and its folder, with the ``plasticity.csv`` of a
         :class:`~sb3_nbsp.plasticity.PlasticityCallback`; runs that go on or were killed can be drawn, too
@@ -87,6 +88,8 @@ def _draw_curves(panel: Axes, histories: Mapping[str, Mapping[str, np.ndarray]],
         marker = "o" if present.sum() <= _FEW else ""
         color = COLORS[place % len(COLORS)]
         panel.plot(history["step"][present], history[name][present], color=color, marker=marker, ms=3, lw=1.5, label=run)
+        if name not in _COUNTS and history["step"][present][:1] == [0]:
+            panel.axhline(history[name][present][0], color=color, lw=0.9, ls="--", zorder=1)
     panel.set_title(TITLES[name])
     panel.set_xlim(left=0)
     if name in _FROM_ZERO:

@@ -55,11 +55,12 @@ def read_history(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Read the ``plasticity.csv`` of a run, also of one that is going on or was killed.
 
     :param folder: of the run
-    :return: column to its numbers, one per row, not a number where there is none
+    :return: column to its numbers, one per row, not a number where there is none. The row of step 0 is the start of training
     :raises FileNotFoundError: if there is no such file
     :raises ValueError: if it is of another kind
     """
     rows = [[float(cell or "nan") for cell in line.split(",")] for line in _whole_rows(Path(folder) / HISTORY)]
+    rows.sort(key=lambda row: row[0])  # an agent can be measured before its start is: it has states of its own, but no updates
     table = np.array(rows, dtype=np.float64).reshape(-1, len(COLUMNS))
     return {name: table[:, index] for index, name in enumerate(COLUMNS)}
 

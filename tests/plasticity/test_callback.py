@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
@@ -26,7 +27,7 @@ from sb3_nbsp import P3O, SBPSAC, ContinualPPO, ContinualSAC, PlasticityCallback
 from sb3_nbsp.interventions import CycleReset
 from sb3_nbsp.interventions.base import own_seed
 from sb3_nbsp.interventions.observations import training_observations
-from sb3_nbsp.plasticity.figure import TITLES, plot_plasticity
+from sb3_nbsp.plasticity.figure import TITLES, _draw_curves, plot_plasticity
 from sb3_nbsp.plasticity.history import COLUMNS, add_record, open_history, read_covariance, read_history
 from sb3_nbsp.plasticity.measure import MEASURES, spread
 
@@ -89,25 +90,80 @@ def test_rows_of_ppo(tmp_path):
     found = rows(tmp_path)
     assert list(found[0]) == COLUMNS
     # The ends of the rollouts behind each multiple
-    assert steps(tmp_path) == [300, 500, 800, 1000]
+    assert steps(tmp_path) == [0, 300, 500, 800, 1000]
     for row in found:
-        assert all(np.isfinite(float(row[name])) for name in [*MEASURES, "ep_rew_mean"])
+        assert all(np.isfinite(float(row[name])) for name in MEASURES)
+        assert (row["ep_rew_mean"] == "") == (row["step"] == "0")  # no episode was over
         assert all(row[name] == "" for name in RESETS)  # plain SB3 resets nothing
     assert read_covariance(tmp_path).shape == (8, 8)
 
 
 def test_rows_of_sac_and_one_at_the_end(tmp_path):
     sac(train_freq=7).learn(200, callback(tmp_path, 50))
-    assert steps(tmp_path) == [56, 105, 154, 203]
+    assert steps(tmp_path) == [0, 56, 105, 154, 203]
     sac().learn(130, callback(tmp_path, 50))
-    assert steps(tmp_path) == [50, 100, 130]
+    assert steps(tmp_path) == [0, 50, 100, 130]
     # No episode was over
     assert rows(tmp_path)[0]["ep_rew_mean"] == ""
 
 
+@pytest.mark.parametrize("make", [ppo, lambda: sac(learning_starts=60)], ids=["PPO", "SAC"])
+def test_the_first_row_is_the_policy_that_has_not_learned_yet(make, tmp_path):
+    class Untrained(BaseCallback):
+        """Measures on its own, at the last moment before the first update."""
+
+        found: dict[str, float] | None = None
+
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            if self.found is None and self.num_timesteps > getattr(self.model, "learning_starts", 0):
+                assert self.model._n_updates == 0
+                draw, actions = (own_seed(self.model, 0, purpose) for purpose in (400, 401))
+                states = spread(training_observations(self.model, 60, draw), 60)
+                self.found = diagnostics(self.model, states, 0.1, 8, actions).scalars()
+
+    model, untrained, fresh = make(), Untrained(), make()
+    model.learn(200, [untrained, callback(tmp_path)])
+    start, end = (dict(zip(MEASURES, (float(row[name]) for name in MEASURES), strict=True)) for row in rows(tmp_path))
+    assert start == untrained.found and steps(tmp_path) == [0, 200]
+    layers = (fresh.policy.mlp_extractor.policy_net if make is ppo else fresh.actor.latent_pi)[::2]
+    norms = th.cat([layer.weight.abs().sum(1) for layer in layers])
+    assert start["weight_norm"] == pytest.approx(norms.mean().item()) != end["weight_norm"]
+
+
+def test_the_start_is_waited_for_over_calls_that_do_not_learn(tmp_path):
+    model, again = sac(learning_starts=60), callback(tmp_path)
+    model.learn(40, again)
+    assert steps(tmp_path) == [40]
+    model.learn(200, again, reset_num_timesteps=False)
+    assert steps(tmp_path) == [40, 0, 200, 240]
+    history = read_history(tmp_path)
+    assert history["step"].tolist() == [0, 40, 200, 240]
+    model.learn(100, callback(tmp_path), reset_num_timesteps=False)  # a trained agent has no start of its own
+    assert steps(tmp_path).count(0) == 1
+
+
+def test_a_dashed_line_marks_the_start_in_the_picture(tmp_path):
+    images = []
+    for name, first in (("with", 0), ("without", 50)):
+        (tmp_path / name).mkdir()
+        open_history(tmp_path / name)
+        for step, height in ((first, 3.0), (100, 1.0), (200, 2.0)):
+            add_record(tmp_path / name, step, {"weight_norm": height, "share_ever_reset": height / 10}, np.eye(3))
+        histories = {name: read_history(tmp_path / name)}
+        for measure in ("weight_norm", "share_ever_reset"):
+            panel = Figure().subplots()
+            _draw_curves(panel, histories, measure)
+            dashed = [line for line in panel.lines if line.get_linestyle() == "--"]
+            images.append([line.get_ydata()[0] for line in dashed])
+    assert images == [[3.0], [], [], []]  # counts start at zero anyway
+
+
 def test_parallel_environments(tmp_path):
     ppo(env=make_vec_env("Pendulum-v1", n_envs=3)).learn(900, callback(tmp_path, 250))
-    assert steps(tmp_path) == [300, 600, 900]
+    assert steps(tmp_path) == [0, 300, 600, 900]
 
 
 def test_a_row_holds_what_diagnostics_says_of_the_collecting_policy(tmp_path):
@@ -128,14 +184,14 @@ def test_a_row_holds_what_diagnostics_says_of_the_collecting_policy(tmp_path):
 
     expect = Expect()
     ppo().learn(100, [expect, callback(tmp_path, 100, dormant_threshold=0.3)])
-    (row,) = rows(tmp_path)
+    _, row = rows(tmp_path)
     assert {name: float(row[name]) for name in MEASURES} == expect.expected
 
 
 def test_the_states_of_sac_are_normalized_draws_from_the_buffer(tmp_path):
     model = sac(env=normalized())
     model.learn(100, callback(tmp_path, 1_000))
-    (row,) = rows(tmp_path)
+    _, row = rows(tmp_path)
     states = training_observations(model, 60, own_seed(model, 100, purpose=400))
     expected = diagnostics(model, states, 0.1, 8, own_seed(model, 100, purpose=401)).scalars()
     assert {name: float(row[name]) for name in MEASURES} == expected
@@ -161,7 +217,7 @@ def test_resets_and_distillation(tmp_path):
     model = ppo(P3O, reset_frequency=200, reset_rate=0.1, distill_threshold=0.0, max_distill_epochs=3)
     model.learn(1_000, callback(tmp_path, 200))
     # Of 30 neurons, 3 at each of the resets after 200, 400, ... steps; the row of a rollout is written before its reset
-    assert [row["resets"] for row in rows(tmp_path)] == ["0.0", "3.0", "6.0", "9.0", "12.0"]
+    assert [row["resets"] for row in rows(tmp_path)] == ["0.0", "0.0", "3.0", "6.0", "9.0", "12.0"]
     last = rows(tmp_path)[-1]
     assert float(last["resets_per_neuron"]) == pytest.approx(12 / 30)
     assert float(last["share_ever_reset"]) == pytest.approx(12 / 30)
@@ -219,24 +275,24 @@ def test_continuing_a_run(tmp_path):
     first = (tmp_path / "plasticity.csv").read_text()
     model.learn(400, callback(tmp_path), reset_num_timesteps=False)
     assert (tmp_path / "plasticity.csv").read_text().startswith(first)
-    assert steps(tmp_path) == [200, 400, 600, 800]
+    assert steps(tmp_path) == [0, 200, 400, 600, 800]
     # A loaded checkpoint: rows behind it are of a future that did not happen
     model.save(tmp_path / "model")
     model.learn(400, callback(tmp_path), reset_num_timesteps=False)
     assert steps(tmp_path)[-1] == 1200
     loaded = PPO.load(tmp_path / "model", gym.make("Pendulum-v1"))
     loaded.learn(200, callback(tmp_path), reset_num_timesteps=False)
-    assert steps(tmp_path) == [200, 400, 600, 800, 1000]
+    assert steps(tmp_path) == [0, 200, 400, 600, 800, 1000]
     # From step 0 it begins anew
     ppo().learn(200, callback(tmp_path))
-    assert steps(tmp_path) == [200]
+    assert steps(tmp_path) == [0, 200]
 
 
 def test_the_same_callback_twice(tmp_path):
     model, again = ppo(), callback(tmp_path)
     model.learn(300, again)
     model.learn(300, again, reset_num_timesteps=False)
-    assert steps(tmp_path) == [200, 300, 400, 600]
+    assert steps(tmp_path) == [0, 200, 300, 400, 600]
 
 
 def test_half_a_row_is_not_read_and_not_continued(tmp_path):
@@ -246,7 +302,7 @@ def test_half_a_row_is_not_read_and_not_continued(tmp_path):
     last = whole.splitlines()[-1]
     for half in (last[:-1], last[: len(last) // 2], last):
         path.write_text(whole + half)
-        assert read_history(tmp_path)["step"].tolist() == [200, 400]
+        assert read_history(tmp_path)["step"].tolist() == [0, 200, 400]
         open_history(tmp_path, 400)
         assert path.read_text() == whole
 
@@ -270,7 +326,7 @@ model.learn(10_000_000, PlasticityCallback(64, {str(tmp_path)!r}, n_states=64, n
         process.wait()
     history = read_history(tmp_path)
     assert len(history["step"]) >= 4
-    assert history["step"].tolist() == [64 * (i + 1) for i in range(len(history["step"]))]
+    assert history["step"].tolist() == [64 * i for i in range(len(history["step"]))]
     assert np.isfinite(history["weight_norm"]).all()
     plot_plasticity({"killed": tmp_path}, tmp_path / "killed.png")
     assert (tmp_path / "killed.png").exists()
@@ -340,7 +396,7 @@ def test_without_matplotlib(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"PlasticityCallback\(plot=True\) needs matplotlib: pip install 'sb3_nbsp\[plots\]'"):
         PlasticityCallback(folder=tmp_path)
     ppo().learn(200, callback(tmp_path))
-    assert steps(tmp_path) == [200]
+    assert steps(tmp_path) == [0, 200]
 
 
 def test_importing_the_package_does_not_import_matplotlib():

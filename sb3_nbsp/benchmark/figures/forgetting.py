@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from sb3_nbsp.benchmark.figures.matrices import sequence_of, stacked
 from sb3_nbsp.benchmark.figures.statistics import mean_and_error
-from sb3_nbsp.benchmark.figures.style import method_style, panels, styled
+from sb3_nbsp.benchmark.figures.style import draw_baselines, method_style, panels, styled
 from sb3_nbsp.benchmark.results import Results
 
 
@@ -15,7 +15,7 @@ from sb3_nbsp.benchmark.results import Results
 def forgetting_figure(results: Results) -> Figure:
     """
     The success on each task after every phase: mean over seeds with standard error, a line for each method.
-    Phases that train the task are shaded, so that one sees where it is lost.
+    Phases that train the task are shaded, so that one sees where it is lost. Grey lines are agents that have learned nothing.
 
     :param results: a comparison's results
     :return: the figure
@@ -25,7 +25,7 @@ def forgetting_figure(results: Results) -> Figure:
     numbers = np.arange(1, len(sequence.phase_tasks) + 1)
     size = (max(3.2, 0.45 * len(numbers) + 0.8), 2.1)
     legend_columns = 3 if len(sequence.tasks) > 1 else 2
-    margin = 0.5 + 0.2 * -(-len(results.methods) // legend_columns)
+    margin = 0.5 + 0.2 * -(-(len(results.methods) + len(results.baselines)) // legend_columns)
     columns = max(1, min(2, int(13 // size[0])))
     figure, axes = panels(len(sequence.tasks), columns, size, margin=margin, sharex=True, sharey=True)
     statistics = {method: mean_and_error(stacked(results, method)) for method in results.methods}
@@ -40,11 +40,14 @@ def forgetting_figure(results: Results) -> Figure:
             panel.errorbar(
                 numbers + offset, mean[:, column], error[:, column], label=method, lw=1.3, ms=4.5, elinewidth=1, **style
             )
+        draw_baselines(panel.axhline, {agent: success[task] for agent, success in results.baselines.items()})
         panel.set_title(task)
         panel.set(xlim=(0.5, len(numbers) + 0.5), ylim=(-0.05, 1.05), xticks=numbers, yticks=[0, 0.25, 0.5, 0.75, 1])
         panel.tick_params(labelbottom=True)
         panel.grid(axis="y", color="0.85", lw=0.6)
     figure.supxlabel("after phase (shaded: phases that train the task)", fontsize=9)
     figure.supylabel("success, mean ± standard error", fontsize=9)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=legend_columns)
+    handles, _ = axes[0].get_legend_handles_labels()  # plain lines come first there
+    n_baselines = len(results.baselines)
+    figure.legend(handles=[*handles[n_baselines:], *handles[:n_baselines]], loc="outside upper center", ncols=legend_columns)
     return figure

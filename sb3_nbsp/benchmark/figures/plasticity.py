@@ -27,7 +27,7 @@ FROM_ZERO = ("dormant_ratio", "distillation_epochs")
 
 def plasticity_figure(results: PlasticityResults) -> Figure:
     """
-    Mean over seeds with its standard error; thin lines are seeds.
+    Mean over seeds with its standard error; thin lines are seeds. The dashed line is the mean at the start of training.
 
     :param results: a comparison's results
     :return: the figure
@@ -70,6 +70,8 @@ def _draw(panel: Axes, runs: list[TaskRun], name: str, color: str, method: str) 
         panel.plot(steps, curve, **style, lw=0.5, alpha=0.4)
     panel.fill_between(steps, mean - error, mean + error, **style, alpha=0.2, lw=0)
     panel.plot(steps, mean, **style, lw=1.8, label=method)
+    if steps[0] == 0 and name != "distillation_epochs":
+        panel.axhline(mean[0], **style, lw=0.9, ls="--", zorder=1)
 
 
 def _at(steps: np.ndarray, measured: np.ndarray, values: np.ndarray) -> np.ndarray:

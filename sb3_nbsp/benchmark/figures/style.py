@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib
@@ -47,6 +47,17 @@ def method_style(results: Results, method: str) -> dict[str, Any]:
     """
     place = results.plan.methods.index(method)
     return {"color": COLORS[place % len(COLORS)], "marker": _MARKERS[place % len(_MARKERS)]}
+
+
+def draw_baselines(draw_line: Callable[..., Any], values: Mapping[str, float]) -> None:
+    """
+    Lines for what agents that have learned nothing achieve.
+
+    :param draw_line: ``axhline`` or ``axvline`` of a panel
+    :param values: by agent
+    """
+    for (agent, value), dashes in zip(values.items(), (":", "-."), strict=False):
+        draw_line(value, color="0.45", lw=1.1, ls=dashes, label=agent, zorder=0.5)
 
 
 def task_color(tasks: list[str], task: str) -> str:

@@ -22,7 +22,8 @@ def training_figure(results: Results) -> Figure:
     """
     Running mean of the success of the last 10 training episodes: thin for each seed, bold for the mean over seeds, with
     its standard error. All phases are drawn equally long, because they end at different steps for each seed;
-    their mean numbers of steps stand below them. A dashed line separates cycles.
+    their mean numbers of steps stand below them. A dashed line separates cycles; grey lines across a phase are agents that
+    have learned nothing.
 
     :param results: a comparison's results
     :return: the figure
@@ -37,14 +38,21 @@ def training_figure(results: Results) -> Figure:
     width = max(12.0 / columns if n_phases > 4 else 5.6, 0.55 * n_phases)
     is_flat = fits(sequence.tasks, (width - 0.7) / n_phases, size=8.5)
     margin = 0.4 if is_flat else 0.5 + 0.045 * max(map(len, sequence.tasks))
+    margin += 0.25 if results.baselines else 0
     figure, axes = panels(len(curves), columns, (width, 1.65), margin=margin, sharex=True, sharey=True)
     for panel, (method, found) in zip(axes, curves.items(), strict=True):
         _draw(panel, found, sequence)
+        for agent, dashes in zip(results.baselines, (":", "-."), strict=False):
+            rates = [results.baselines[agent].get(task, np.nan) for task in sequence.phase_tasks]
+            panel.hlines(rates, range(n_phases), range(1, n_phases + 1), color="0.45", lw=1.1, ls=dashes, label=agent)
         panel.set_title(f"{method} ({len(found)} seed{'s' * (len(found) > 1)})", pad=8)
     for panel in axes[:columns]:
         _name_phases(panel, sequence, is_flat)
     figure.supxlabel("share of each phase; below it its mean number of environment steps", fontsize=9)
     figure.supylabel("training success", fontsize=9)
+    if results.baselines:
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), fontsize=8)
     return figure
 
 
