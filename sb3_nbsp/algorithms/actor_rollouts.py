@@ -125,6 +125,7 @@ class DeferredEvaluation:
         self._shape = (-1, *policy.action_space.shape)  # type: ignore[misc]
         self.values, self.log_probs = th.full((n_envs, 1), th.nan), th.full((n_envs,), th.nan)
         self._evaluated = 0  # rows of the buffer
+        self._is_validated = False  # the distribution, in full
         self._keep_policy()
 
     def act(self, observations: th.Tensor) -> th.Tensor:

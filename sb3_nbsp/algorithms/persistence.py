@@ -69,6 +69,14 @@ class PersistentAlgorithm(BaseAlgorithm):
                 self.env.env_method("set_elapsed_steps", expected, indices=index)
         self._env_lead = max(expected, *found) - own_steps
 
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        """
+        SB3's share of the training that is left, which schedules depend on, but never below 0: the last rollout goes past the
+        total unless that is a multiple of its length, and a linear schedule would become negative.
+        """
+        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
+        self._current_progress_remaining = max(0.0, self._current_progress_remaining)
+
     def save(self, path: File, exclude: Any = None, include: Any = None) -> None:
         """
         Save the model, as SB3 does, but under a temporary name that is then renamed.

@@ -15,6 +15,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from sb3_nbsp.algorithms.persistence import PersistentMemory
 from sb3_nbsp.algorithms.phases import PhasedAlgorithm
 from sb3_nbsp.interventions import Phase
+from sb3_nbsp.interventions.rollout import renew_noise
 
 # Buffers that reset() empties
 _WITHOUT_OTHER_STATE = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer)
@@ -104,7 +105,9 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         if self.clear_replay_buffer:
             self._empty_replay_buffer()
         self._look, self._is_looking = [], self.known_task_threshold is not None
-        if not self._is_looking:
+        if self._is_looking:
+            renew_noise(self, 0, self.n_envs)
+        else:
             self._end_look(is_known=False)
         self.hooks.on_phase_start(self.phase)
 
@@ -137,6 +140,8 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         threshold = self.known_task_threshold if self.known_task_threshold is not None else 1.0
         ended = [info for done, info in zip(dones, infos, strict=True) if done]
         self._look += [bool(info.get("is_success", False)) for info in ended]
+        if ended:
+            renew_noise(self, 0, self.n_envs)  # or a rollout of several episodes would have one noise
         needed = math.ceil(threshold * self.look_episodes - 1e-9)  # 0.28 * 25 is a little more than 7
         is_known = sum(self._look) >= needed
         is_new = any("is_success" not in info for info in ended) or self._look.count(False) > self.look_episodes - needed

@@ -101,7 +101,7 @@ class ContinualBackprop(NeuronReset):
             magnitudes, means = self._batch[index]
             self._ages[index] += 1
             self._utilities[index].lerp_(contribution_utility(layer, magnitudes), 1 - self.decay_rate)
-            self._means[index].lerp_(means, 1 - self.decay_rate)
+            self._means[index].lerp_(means.to(self._means[index]), 1 - self.decay_rate)  # of half precision under autocast
         self._batch.clear()
         chosen = [self._choose(index) for index in range(len(self._ages))]
         if any(len(neurons) for neurons in chosen):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.sac.policies import Actor, ContinuousCritic, SACPolicy
 from torch import nn
@@ -44,9 +45,19 @@ def scored_networks(agent: OffPolicyAlgorithm) -> list[ScoredNetwork]:
     :return: the actor and each critic
     :raises ValueError: if the policy is of another kind
     """
-    if not isinstance(agent.policy, SACPolicy):
-        raise ValueError(f"policy must be a SACPolicy to find its neurons, not {type(agent.policy).__name__}")
-    return [_actor(agent.policy.actor), *_critics(agent.policy.critic)]
+    policy = plain_policy(agent)
+    if not isinstance(policy, SACPolicy):
+        raise ValueError(f"policy must be a SACPolicy to find its neurons, not {type(policy).__name__}")
+    return [_actor(policy.actor), *_critics(policy.critic)]
+
+
+def plain_policy(agent: BaseAlgorithm) -> BasePolicy:
+    """
+    :param agent: any agent
+    :return: its policy; where ``torch.compile`` has wrapped it, the module inside, which has the same parameters
+    """
+    policy: BasePolicy = getattr(agent.policy, "_orig_mod", agent.policy)
+    return policy
 
 
 def _actor(actor: Actor) -> ScoredNetwork:
@@ -107,11 +118,30 @@ def actor_network(agent: BaseAlgorithm, renew_shared: bool = False) -> ActorNetw
     """
     if isinstance(agent.observation_space, spaces.Dict):
         raise ValueError("policy: neurons are renewed in policies on one observation (MlpPolicy, CnnPolicy) only")
-    if isinstance(agent.policy, ActorCriticPolicy):
-        return _ppo_actor(agent.policy, renew_shared)
-    if isinstance(agent.policy, SACPolicy):
-        return _sac_actor(agent.policy, renew_shared)
-    raise ValueError(f"policy must be an ActorCriticPolicy or a SACPolicy, not {type(agent.policy).__name__}")
+    policy = plain_policy(agent)
+    if isinstance(policy, ActorCriticPolicy):
+        _check_actor_critic(policy)
+        return _ppo_actor(policy, renew_shared)
+    if isinstance(policy, SACPolicy):
+        return _sac_actor(policy, renew_shared)
+    raise ValueError(f"policy must be an ActorCriticPolicy or a SACPolicy, not {type(policy).__name__}")
+
+
+def _check_actor_critic(policy: ActorCriticPolicy) -> None:
+    """Complain of policies that take more than an observation, and of networks in which the actor cannot be found."""
+    needed = [each.name for each in signature(policy.get_distribution).parameters.values() if each.default is each.empty][1:]
+    if needed:
+        raise ValueError(
+            f"policy: neurons are looked at in policies that act on one observation alone, but {type(policy).__name__} also "
+            f"needs {', '.join(needed)}"
+        )
+    extractor = policy.mlp_extractor
+    missing = [name for name in ("policy_net", "value_net") if not isinstance(getattr(extractor, name, None), nn.Module)]
+    if missing:
+        raise ValueError(
+            f"policy: to find the actor's neurons, the hidden layers of its mlp_extractor, a {type(extractor).__name__}, must "
+            f"be the modules policy_net and value_net, as in SB3's MlpExtractor; it lacks {' and '.join(missing)}"
+        )
 
 
 def _ppo_actor(policy: ActorCriticPolicy, renew_shared: bool) -> ActorNetwork:

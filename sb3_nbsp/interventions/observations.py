@@ -5,24 +5,45 @@ from __future__ import annotations
 import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+
+def has_observations(agent: BaseAlgorithm) -> bool:
+    """
+    :param agent: any agent
+    :return: whether its buffer has at least one step; it has none before training, when a phase has just begun, and where a
+        callback stopped a rollout at its first step
+    """
+    return _buffer(agent).size() > 0
 
 
 def training_observations(agent: BaseAlgorithm, n_states: int, seed: int) -> th.Tensor:
     """
     :param agent: an agent that has collected experience
     :param n_states: how many observations to draw from a replay buffer, with replacement; of a rollout, all are taken
+        that there are: fewer than usual where a callback stopped it
     :param seed: of the draw
     :return: observations, normalized as in training, shape (states, ...)
+    :raises ValueError: if there is none
     """
-    if isinstance(agent, OnPolicyAlgorithm):
-        rollout = agent.rollout_buffer
-        return rollout.to_torch(rollout.observations.reshape(-1, *rollout.obs_shape))
-    assert isinstance(agent, OffPolicyAlgorithm) and agent.replay_buffer is not None
-    buffer, generator = agent.replay_buffer, np.random.default_rng(seed)
+    buffer = _buffer(agent)
+    if buffer.size() == 0:
+        raise ValueError(f"The buffer of this {type(agent).__name__} is empty: there are no observations to look at")
+    if isinstance(buffer, RolloutBuffer):
+        # What has not been filled is zeros; a rollout that was trained on is full, and has its environments one after another
+        observations = buffer.observations if buffer.full else buffer.observations[: buffer.pos]
+        return buffer.to_torch(observations.reshape(-1, *buffer.obs_shape))
+    generator = np.random.default_rng(seed)
     rows = generator.integers(buffer.size(), size=n_states)
     envs = generator.integers(buffer.n_envs, size=n_states)
-    observations = buffer._normalize_obs(buffer.observations[rows, envs], agent.get_vec_normalize_env())
-    assert isinstance(observations, np.ndarray)
+    observations = buffer._normalize_obs(buffer.observations[rows, envs], agent.get_vec_normalize_env())  # type: ignore[assignment]
     return buffer.to_torch(observations)
+
+
+def _buffer(agent: BaseAlgorithm) -> RolloutBuffer | ReplayBuffer:
+    if isinstance(agent, OnPolicyAlgorithm):
+        return agent.rollout_buffer
+    assert isinstance(agent, OffPolicyAlgorithm) and agent.replay_buffer is not None
+    return agent.replay_buffer

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -10,9 +11,13 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from tqdm.auto import tqdm
 
 from sb3_nbsp.interventions.goal_window import GoalWindow
+
+# Where SB3's gSDE keeps its noise
+_NOISE = ("weights_dist", "exploration_mat", "exploration_matrices")
 
 
 def has_own_spaces(agent: OffPolicyAlgorithm, make_env: Callable[[], gym.Env]) -> bool:
@@ -27,7 +32,7 @@ def has_own_spaces(agent: OffPolicyAlgorithm, make_env: Callable[[], gym.Env]) -
 
 
 def fresh_steps(
-    agent: OffPolicyAlgorithm,
+    agent: OnPolicyAlgorithm | OffPolicyAlgorithm,
     make_env: Callable[[], gym.Env],
     n_steps: int,
     seed: int,
@@ -36,7 +41,8 @@ def fresh_steps(
 ) -> ReplayBuffer:
     """
     Act with the agent's stochastic policy in an environment of its own. The agent and the global
-    random streams stay as they are.
+    random streams stay as they are. With gSDE, every episode has noise of its own, and new noise after every
+    ``sde_sample_freq`` of its steps.
 
     :param agent: the agent
     :param make_env: makes the environment
@@ -57,11 +63,13 @@ def fresh_steps(
     normalizer = agent.get_vec_normalize_env()
     buffer = ReplayBuffer(n_steps, agent.observation_space, agent.action_space, device=agent.device)
     cuda = [agent.device] if agent.device.type == "cuda" else []
-    with th.random.fork_rng(devices=cuda):
+    with th.random.fork_rng(devices=cuda), kept_noise(agent):
         th.manual_seed(seed)
         env.seed(seed)
         observations: Any = env.reset()
+        episode_steps = 0
         for _ in tqdm(range(n_steps), desc="identification", unit="step", leave=False, disable=not progress_bar):
+            renew_noise(agent, episode_steps)
             seen = normalizer.normalize_obs(observations) if normalizer is not None else observations
             actions, _ = agent.predict(seen, deterministic=False)
             following, rewards, dones, infos = env.step(actions)
@@ -69,5 +77,40 @@ def fresh_steps(
             buffer.add(observations, observations, agent.policy.scale_action(actions), rewards, np.asarray(dones), infos)
             window.add(rewards, np.asarray(dones), infos)
             observations = following
+            episode_steps = 0 if dones[0] else episode_steps + 1
     env.close()
     return buffer
+
+
+def renew_noise(agent: OnPolicyAlgorithm | OffPolicyAlgorithm, episode_steps: int, n_envs: int = 1) -> None:
+    """
+    Draw gSDE's noise anew where it is due: at the start of an episode, and every ``sde_sample_freq`` steps.
+
+    :param agent: an agent, with gSDE or without
+    :param episode_steps: steps of the episode so far
+    :param n_envs: number of parallel environments
+    """
+    frequency = agent.sde_sample_freq
+    if agent.use_sde and (episode_steps == 0 or (frequency > 0 and episode_steps % frequency == 0)):
+        _explorer(agent).reset_noise(n_envs)
+
+
+@contextmanager
+def kept_noise(agent: OnPolicyAlgorithm | OffPolicyAlgorithm) -> Iterator[None]:
+    """
+    Whatever noise gSDE draws within this context, the agent then goes on with the noise that it had.
+
+    :param agent: an agent, with gSDE or without
+    """
+    noise: Any = getattr(_explorer(agent), "action_dist", None)
+    before = {name: vars(noise)[name] for name in _NOISE} if agent.use_sde else {}
+    try:
+        yield
+    finally:
+        if agent.use_sde:
+            vars(noise).update(before)
+
+
+def _explorer(agent: OnPolicyAlgorithm | OffPolicyAlgorithm) -> Any:
+    """The module that draws the noise: SAC's actor, PPO's policy."""
+    return getattr(agent.policy, "actor", agent.policy)

@@ -16,7 +16,7 @@ from sb3_nbsp.interventions.base import Intervention, check_option, check_range,
 from sb3_nbsp.interventions.inner_distillation import InnerDistillation
 from sb3_nbsp.interventions.networks import actor_network
 from sb3_nbsp.interventions.neuron_reset import NeuronReset
-from sb3_nbsp.interventions.observations import training_observations
+from sb3_nbsp.interventions.observations import has_observations, training_observations
 from sb3_nbsp.needs_plots import needs_plots
 from sb3_nbsp.plasticity.history import PICTURE, add_record, open_history
 from sb3_nbsp.plasticity.measure import diagnostics, spread
@@ -25,8 +25,9 @@ from sb3_nbsp.plasticity.measure import diagnostics, spread
 class PlasticityCallback(BaseCallback):
     """
     Every ``record_freq`` environment steps, measure how plastic the actor is (:func:`~sb3_nbsp.plasticity.diagnostics`),
-    on states of the last rollout (PPO) or drawn from the replay buffer (SAC); and once more when training ends. Training
-    is not touched: with the callback and without it, the same seed gives the same parameters, bit for bit.
+    on states of the last rollout (PPO; as far as it went, if a callback stopped it) or drawn from the replay buffer (SAC);
+    and once more when training ends. Training is not touched: with the callback and without it, the same seed gives the
+    same parameters, bit for bit.
 
     The measures go to the logger as ``plasticity/<name>`` and into the rows of ``plasticity.csv``, beside the mean
     return of the last episodes and, for agents with interventions, the neurons that were reset (total, per neuron,
@@ -105,8 +106,8 @@ class PlasticityCallback(BaseCallback):
             plot_plasticity({type(self.model).__name__: self.folder}, self.folder / PICTURE)
 
     def _record(self, step: int) -> bool:
-        """Whether it could be measured: not when a phase has just begun, and the buffer is empty."""
-        if not _has_states(self.model):
+        """Whether it could be measured: not when the buffer is empty, as when a phase has just begun."""
+        if not has_observations(self.model):
             return False
         states = training_observations(self.model, self.n_states, own_seed(self.model, step, purpose=400))
         found = diagnostics(
@@ -138,12 +139,6 @@ class PlasticityCallback(BaseCallback):
 def _is_about_to_learn(model: BaseAlgorithm) -> bool:
     """At the end of a rollout: whether updates follow."""
     return not isinstance(model, OffPolicyAlgorithm) or model.num_timesteps > model.learning_starts
-
-
-def _has_states(model: BaseAlgorithm) -> bool:
-    if not isinstance(model, OffPolicyAlgorithm):
-        return True
-    return model.replay_buffer is not None and model.replay_buffer.size() > 0
 
 
 def _mean_return(model: BaseAlgorithm) -> float | None:
