@@ -7,7 +7,7 @@ from gymnasium import spaces
 from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
-from sb3_nbsp.neurons import find_neuron_layers, record_activations
+from sb3_nbsp.neurons import NeuronLayer, find_neuron_layers, record_activations
 
 
 def relu(x: float) -> float:
@@ -129,6 +129,7 @@ class CReLU(nn.Module):
 
 def test_activation_of_another_width_is_refused() -> None:
     net = nn.Sequential(nn.Linear(3, 4), CReLU(), nn.Linear(8, 2))
+    layer = NeuronLayer("net.0", net[0], net[1])  # as if somebody had registered it
     with pytest.raises(ValueError, match=r"'net\.0' has 4 neurons but CReLU returns 8"):
-        record_activations(net, [th.randn(4, 3)], find_neuron_layers([("net", net)]))
+        record_activations(net, [th.randn(4, 3)], [layer])
     assert n_hooks(net) == 0

@@ -6,7 +6,7 @@ from gymnasium import spaces
 from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
-from sb3_nbsp.neurons import find_neuron_layers, zeroed
+from sb3_nbsp.neurons import NeuronLayer, find_neuron_layers, zeroed
 
 
 def hooks(network: nn.Module) -> int:
@@ -107,7 +107,8 @@ class CReLU(nn.Module):
 
 def test_another_number_of_activations_is_an_error() -> None:
     network = nn.Sequential(nn.Linear(2, 3), CReLU(), nn.Linear(6, 1))
+    layer = NeuronLayer("net.0", network[0], network[1])  # as if somebody had registered it
     with pytest.raises(ValueError, match="has 3 neurons but CReLU returns 6 activations"):
-        with zeroed(find_neuron_layers([("net", network)]), th.ones(3, dtype=th.bool)):
+        with zeroed([layer], th.ones(3, dtype=th.bool)):
             network(th.zeros(1, 2))
     assert hooks(network) == 0
