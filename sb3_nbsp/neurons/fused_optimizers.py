@@ -8,7 +8,7 @@ from typing import Any
 import torch as th
 from torch.optim import optimizer as torch_optimizer
 
-from sb3_nbsp.neurons.young_moments import correct_young_moments
+from sb3_nbsp.neurons.young_moments import before_step, correct_young_moments, update_hook
 
 # What the fused kernel would need further arguments for
 _OPTIONS = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
@@ -40,8 +40,9 @@ def take_step(optimizer: th.optim.Optimizer) -> None:
 
     :param optimizer: any
     """
-    correct_young_moments(optimizer)
+    update_hook(optimizer)
     if _is_plain_fused_adam(optimizer):
+        correct_young_moments(optimizer)
         (group,) = optimizer.param_groups
         _call_kernel(th._fused_adam_, optimizer, group["params"], group["weight_decay"])
     else:
@@ -103,7 +104,7 @@ def _call_kernel(
 
 
 def _is_plain_fused_adam(optimizer: Any) -> bool:
-    """On a CPU, and nobody has hooked into the step."""
+    """On a CPU, and nobody else has hooked into the step."""
     if type(optimizer) is not th.optim.Adam or len(optimizer.param_groups) != 1:
         return False
     (group,) = optimizer.param_groups
@@ -112,7 +113,7 @@ def _is_plain_fused_adam(optimizer: Any) -> bool:
         and not any(group[option] for option in _OPTIONS)
         and all(type(number) is float for number in (group["lr"], *group["betas"]))
         and "step" not in vars(optimizer)  # a scheduler of PyTorch's replaces it
-        and not optimizer._optimizer_step_pre_hooks
+        and all(hook is before_step for hook in optimizer._optimizer_step_pre_hooks.values())
         and not optimizer._optimizer_step_post_hooks
         and not torch_optimizer._global_optimizer_pre_hooks
         and not torch_optimizer._global_optimizer_post_hooks

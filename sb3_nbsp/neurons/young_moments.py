@@ -45,6 +45,7 @@ def note_cleared(optimizer: th.optim.Optimizer, parameter: th.Tensor, indices: t
     noted = {name: dict(state.get(CLEARED_AT, {}).get(name, {})) for name in ("rows", "columns")}
     noted["columns" if dim else "rows"].update(dict.fromkeys(indices.tolist(), int(state["step"])))
     state[CLEARED_AT] = noted  # a new object, by which correct_young_moments() knows that something has changed
+    update_hook(optimizer)
 
 
 def has_young(optimizer: th.optim.Optimizer) -> bool:
@@ -53,6 +54,33 @@ def has_young(optimizer: th.optim.Optimizer) -> bool:
     :return: whether some entries need a correction of their own
     """
     return any(CLEARED_AT in state for state in optimizer.state.values())
+
+
+def before_step(optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """
+    A hook that PyTorch calls at the beginning of ``optimizer.step()``, whoever calls that.
+
+    :param optimizer: has the gradients
+    :param args: not used
+    :param kwargs: not used
+    """
+    correct_young_moments(optimizer)
+
+
+def update_hook(optimizer: th.optim.Optimizer) -> None:
+    """
+    Register :func:`before_step` if there are young entries (a loaded optimizer has no hooks), and remove it if there are none.
+
+    :param optimizer: any
+    """
+    hooks = optimizer._optimizer_step_pre_hooks
+    registered = [key for key, hook in hooks.items() if hook is before_step]
+    if has_young(optimizer):
+        if not registered:
+            optimizer.register_step_pre_hook(before_step)
+    else:
+        for key in registered:
+            del hooks[key]
 
 
 @th.no_grad()

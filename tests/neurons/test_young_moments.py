@@ -79,9 +79,14 @@ VARIANTS: dict[str, tuple[Make, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.parametrize("directly", [True, False])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_cleared_rows_and_columns_move_as_with_counts_of_their_own(name: str) -> None:
-    """Rows and columns cleared at different times, which cross."""
+def test_cleared_rows_and_columns_move_as_with_counts_of_their_own(
+    name: str, directly: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows and columns cleared at different times, which cross; also where somebody calls the optimizer's own ``step()``."""
+    if directly:
+        monkeypatch.setitem(globals(), "take_step", lambda optimizer: optimizer.step())
     make, options = VARIANTS[name]
     net, generator = network(), th.Generator().manual_seed(1)
     optimizer, slow = make(net.parameters()), SlowAdam(net[2].weight)
@@ -202,6 +207,8 @@ def test_other_rows_are_untouched_and_youth_ends(fused: bool) -> None:
     others = [0, 1, 3, 4, 5]
     assert th.equal(nets[0][0].weight[others], nets[1][0].weight[others])
     assert th.equal(nets[0][2].weight, nets[1][2].weight)
+    take_step(optimizers[0])
+    assert not optimizers[0]._optimizer_step_pre_hooks
     assert not th.equal(nets[0][0].weight[2], nets[1][0].weight[2])
 
 
@@ -220,5 +227,6 @@ def test_the_age_of_a_row_is_saved_and_loaded_with_the_optimizer(tmp_path: Any) 
     for net, optimizer in zip(nets, optimizers, strict=True):
         run(net, optimizer, 20, th.Generator().manual_seed(3))
         assert has_young(optimizer)
+        assert len(optimizer._optimizer_step_pre_hooks) == 1
     for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert th.equal(one, other)
