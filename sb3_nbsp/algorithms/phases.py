@@ -13,6 +13,7 @@ from sb3_nbsp.algorithms.idle import idle_parts
 from sb3_nbsp.algorithms.options import GuardedOptions
 from sb3_nbsp.algorithms.persistence import File, PersistentAlgorithm
 from sb3_nbsp.interventions import Phase
+from sb3_nbsp.tasks.boundaries import ended_phases
 from sb3_nbsp.tasks.recognize import has_phases
 
 # Attributes that are rebuilt when a model is loaded
@@ -59,6 +60,11 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         if not self._phase_over:
             self._end_phase()
         self._start_phase(Phase(self.phase.index + 1, task))
+
+    @property
+    def n_finished_phases(self) -> int:
+        """Phases of the agent's life that have ended."""
+        return self.phase.index + int(self._phase_over)
 
     def _has_phases(self) -> bool:
         """Whether the environment is a task sequence; each is asked once, as its processes may be closed later."""
@@ -124,7 +130,7 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         if len(self._crossed) != self.n_envs:
             self._crossed = np.zeros(self.n_envs, dtype=bool)
         self.hooks.on_learn_start(reset)
-        if self._has_phases() and not self._crossed.any():
+        if self._has_phases():
             self._catch_up_with_environment()
         self._warn_of_what_is_idle()
         return result
@@ -156,26 +162,51 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         return self.env.get_attr("phase", indices=0)[0], self.env.get_attr("task", indices=0)[0]
 
     def _catch_up_with_environment(self) -> None:
-        """The first phase gets its task's name; an environment that was exchanged or begins again is a new phase."""
+        """
+        The first phase gets its task's name. An environment that was exchanged or begins again is a new phase; the reset of
+        an episode under way can end one, too.
+        """
         here = self._here()
         if self._env_phase is None and self.phase_steps == 0:
             self._env_phase, self.phase = here[0], Phase(self.phase.index, here[1])
-        elif self._phase_over or here != (self._env_phase, self.phase.task):
+            return
+        self._crossed = self._have_left()
+        if self._phase_over or self._crossed.all():
+            self._crossed[:] = False
             if not self._phase_over:
                 self._end_phase()
-            self._enter(here)
+            self._sequence_over = self._is_over()
+            if not self._sequence_over:
+                self._enter(here)
+        elif self._crossed.any():
+            self._ask_the_others()
 
-    def _follow_boundaries(self, infos: list[dict[str, Any]]) -> None:
+    def _have_left(self) -> np.ndarray:
+        """Which environments are in another phase than the agent, shape (n_envs,)."""
+        assert self.env is not None
+        places = zip(*(self.env.get_attr(name) for name in ("sequence_over", "phase", "task")), strict=True)
+        return np.array([place != (False, self._env_phase, self.phase.task) for place in places])
+
+    def _is_over(self) -> bool:
+        assert self.env is not None
+        return bool(self.env.get_attr("sequence_over", indices=0)[0])
+
+    def _ask_the_others(self) -> None:
+        """Parallel environments end a phase together."""
+        assert self.env is not None
+        self.env.env_method("next_phase", indices=np.flatnonzero(~self._crossed).tolist())
+
+    def _follow_boundaries(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """Parallel environments can be in different phases for a step or two: the next phase starts when all are there."""
         assert self.env is not None
         waiting_before = bool(self._crossed.any())
-        self._crossed |= [info["boundary"] for info in infos]
+        self._crossed |= ended_phases(self.env, dones, infos)
         if self._crossed.all():
             self._crossed[:] = False
-            self._sequence_over = infos[0]["sequence_over"]
+            self._sequence_over = self._is_over()
             self._on_boundary(None if self._sequence_over else self._here())
         elif self._crossed.any() and not waiting_before:
-            self.env.env_method("next_phase", indices=np.flatnonzero(~self._crossed).tolist())
+            self._ask_the_others()
 
     def _on_boundary(self, following: tuple[int, str] | None) -> None:
         """
@@ -191,6 +222,10 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         """What an agent that learns from rollouts has yet to tell its interventions."""
 
     def _enter(self, here: tuple[int, str]) -> None:
+        assert self.env is not None
+        # An environment may have met a task only to fail, and the task report successes only
+        for task in set().union(*self.env.get_attr("report_success")):
+            self.env.env_method("expect_success", task)
         self._env_phase = here[0]
         self._start_phase(Phase(self.phase.index + 1, here[1]))
 

@@ -8,14 +8,17 @@ from typing import Any, ClassVar
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_nbsp.algorithms.persistence import PersistentMemory
 from sb3_nbsp.algorithms.phases import PhasedAlgorithm
 from sb3_nbsp.interventions import Phase
 from sb3_nbsp.interventions.rollout import renew_noise
+from sb3_nbsp.tasks.callback_tree import announce_end
 
 # Buffers that reset() empties
 _WITHOUT_OTHER_STATE = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer)
@@ -71,7 +74,7 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         self._rollout_steps += 1
         self._rollout_episodes += int(np.sum(dones))
         if self._has_phases():
-            self._follow_boundaries(infos)
+            self._follow_boundaries(dones, infos)
 
     def _on_boundary(self, following: tuple[int, str] | None) -> None:
         self._train_ahead_of_boundary()
@@ -183,13 +186,18 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
             learning_starts = self.num_timesteps + 1 if is_random else 0
         return super()._sample_action(learning_starts, action_noise, n_envs)
 
-    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
         """Collect experience, see SB3; training stops when the task sequence is over."""
         self._rollout_steps, self._rollout_episodes, self._made_early = 0, 0, 0
-        rollout = super().collect_rollouts(*args, **kwargs)
+        rollout = RolloutReturn(0, 0, False)
+        if not self._sequence_over:  # otherwise, learn() has ended it with the reset that it begins with
+            rollout = super().collect_rollouts(env, callback, *args, **kwargs)
         if self._sequence_over or not rollout.continue_training:
             self._made_early = 0  # no train() follows
-        return rollout._replace(continue_training=False) if self._sequence_over else rollout
+        if not self._sequence_over:
+            return rollout
+        announce_end(callback, self.num_timesteps)
+        return rollout._replace(continue_training=False)
 
 
 def reset_optimizer(optimizer: th.optim.Optimizer) -> None:

@@ -11,6 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_nbsp.algorithms.phases import PhasedAlgorithm
+from sb3_nbsp.tasks.callback_tree import announce_end
 
 
 class PhasedRollouts(PhasedAlgorithm, OnPolicyAlgorithm):
@@ -32,6 +33,7 @@ class PhasedRollouts(PhasedAlgorithm, OnPolicyAlgorithm):
     def collect_rollouts(self, env: Any, callback: BaseCallback, *args: Any, **kwargs: Any) -> bool:
         """Fill the rollout buffer, see SB3; training stops after the update on the rollout in which the sequence ends."""
         if self._sequence_over:
+            announce_end(callback, self.num_timesteps)
             return False
         self._rollout_callback = callback
         self._tells_transitions = any(each.overrides("on_transition") for each in self.hooks)
@@ -40,11 +42,11 @@ class PhasedRollouts(PhasedAlgorithm, OnPolicyAlgorithm):
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         """SB3 calls this after every step."""
         super()._update_info_buffer(infos, dones)
+        assert dones is not None
         if not self._crossed.any() and not self._sequence_over:
-            assert dones is not None
             self._to_tell.append(self._note_transition(dones, infos))
         if self._has_phases() and not self._sequence_over:
-            self._follow_boundaries(infos)
+            self._follow_boundaries(dones, infos)
 
     def _note_transition(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> Callable[[], None]:
         """What to do about a transition later; its infos are kept for interventions that want them only."""

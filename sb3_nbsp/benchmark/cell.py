@@ -27,6 +27,7 @@ from sb3_nbsp.benchmark.resume import SequencePosition, StartAfresh, sequence_po
 from sb3_nbsp.benchmark.run_settings import RunSettings
 from sb3_nbsp.files import atomic_write, read_json_object
 from sb3_nbsp.tasks import SequenceEvaluation, SuccessMatrix, latest_checkpoint
+from sb3_nbsp.tasks.episode_log import read_rows
 from sb3_nbsp.tasks.registration import is_sequence
 from sb3_nbsp.zoo.algos import algorithm
 
@@ -71,7 +72,10 @@ def run_cell(
         _remove_leftovers(folder)
         try:
             settings = RunSettings.resolve(algo, env_id, seed, env_kwargs, hyperparams, n_eval_episodes, save_freq)
-            settings.write(folder, is_new=latest_checkpoint(folder) is None)
+            is_new = latest_checkpoint(folder) is None
+            if is_new:
+                _forget_history(folder)
+            settings.write(folder, is_new=is_new)
             run = _run if is_sequence(settings.env_id) else run_on_one_task
             return run(settings, folder)
         except Exception:
@@ -83,6 +87,12 @@ def _remove_leftovers(folder: Path) -> None:
     """What an earlier start left behind: why it failed, and files that it did not finish."""
     for path in [folder / "error.txt", *folder.glob(".[0-9]*-*")]:
         path.unlink(missing_ok=True)
+
+
+def _forget_history(folder: Path) -> None:
+    """What an earlier start has logged ahead of its first checkpoint: the run plays it again."""
+    for name in ("success_matrix.csv", "training.csv"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _run(settings: RunSettings, folder: Path) -> dict[str, float]:
@@ -112,7 +122,7 @@ def _most_steps(env: VecEnv) -> int:
 
 def _steps(folder: Path) -> int:
     """Step at which the sequence was over."""
-    return int((folder / "training.csv").read_text().splitlines()[-1].split(",")[0])
+    return int(read_rows(folder / "training.csv")[-1][0])
 
 
 def _continue_or_start(settings: RunSettings, env: VecEnv, folder: Path) -> OffPolicyAlgorithm:

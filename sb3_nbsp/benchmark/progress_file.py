@@ -57,7 +57,8 @@ class SequenceProgress(ProgressFile):
         tasks, recent = progress["tasks"], progress["successes"]
         total, completed = len(tasks) * progress["cycles"], progress["phase"] + int(progress["sequence_over"])
         task = tasks[progress["phase"] % len(tasks)]
-        success = f", success {sum(recent) / len(recent):.1f}" if recent else ""
+        reports = task in self.training_env.get_attr("report_success", indices=0)[0]
+        success = f", success {sum(recent) / len(recent):.1f}" if recent and reports else ""
         state = "evaluation" if completed == total else f"{task}, step {self.num_timesteps:,}{success}"
         milestone = f"phase {min(completed + 1, total)} of {total} ({task})"
         return {"completed": completed, "total": total, "state": state, "milestone": milestone, "step": self.num_timesteps}

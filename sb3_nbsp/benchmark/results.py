@@ -87,7 +87,7 @@ def _read_run(cell: Cell, n_phases: int) -> Run:
     if not cell.folder.exists():
         raise ValueError("not started")
     if (cell.folder / "error.txt").exists():
-        lines = (cell.folder / "error.txt").read_text().strip().splitlines()
+        lines = (cell.folder / "error.txt").read_text(encoding="utf-8").strip().splitlines()
         raise ValueError(f"failed: {lines[-1] if lines else 'for an unknown reason'}")
     if not (cell.folder / "result.json").exists():
         raise ValueError("not finished")

@@ -156,6 +156,6 @@ def _read_progress(cell: Cell, since: float) -> dict[str, Any] | None:
 
 
 def _summary(cell: Cell) -> str:
-    result = json.loads((cell.folder / "result.json").read_text())
+    result = json.loads((cell.folder / "result.json").read_text(encoding="utf-8"))
     known = [f"{name} {value:,.2f}" for name, value in result.items() if isinstance(value, float) and "minutes" not in name]
     return ", ".join([*known, f"{result['steps']:,} steps"])

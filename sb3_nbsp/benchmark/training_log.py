@@ -22,7 +22,7 @@ def read_training(path: str | os.PathLike[str], window: int = 10) -> list[dict[s
     phases: list[dict[str, list[float] | str]] = []
     recent: deque[float] = deque(maxlen=window)
     last_phase = ""
-    with Path(path).open() as file:
+    with Path(path).open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             if row["phase"] != last_phase:
                 last_phase = row["phase"]

@@ -31,7 +31,9 @@ from sb3_nbsp.interventions import GradientMasking
 from sb3_nbsp.interventions.networks import ScoredNetwork, scored_networks
 from sb3_nbsp.neurons import zeroed
 from sb3_nbsp.neurons.layers import NeuronLayer
-from sb3_nbsp.tasks.evaluation import evaluate_task
+from sb3_nbsp.tasks import TaskSequence
+from sb3_nbsp.tasks.policy_evaluation import evaluate_task
+from sb3_nbsp.tasks.task_envs import single_task_makers
 
 # The seed of SequenceEvaluation: the same goals
 EVALUATION_SEED = 1_000
@@ -76,6 +78,7 @@ def zero_neurons(
     with _task_envs(model, env, skill_neurons) as envs:
         sets = skill_sets(skill_neurons, networks)
         n_rows = 1 + len(sets) + sum(each.is_general for each in sets)
+        reporting: set[str] = set()
         with tqdm(total=n_rows * len(envs) * n_eval_episodes, unit="episode", leave=False) as bar:
 
             def evaluate(name: str, neurons: Neurons) -> dict[str, float]:
@@ -83,7 +86,7 @@ def zero_neurons(
                 with ExitStack() as stack:
                     for network in scored if neurons else []:
                         stack.enter_context(zeroed(network.layers, neurons[network.name]))
-                    return _success(model, envs, n_eval_episodes, bar.update)
+                    return _success(model, envs, n_eval_episodes, bar.update, reporting)
 
             with _watched(scored) as active:
                 rows = [Zeroed("nothing", 0, evaluate("nothing", {}))]
@@ -93,11 +96,20 @@ def zero_neurons(
     return rows
 
 
-def _success(model: NBSPSAC, envs: Mapping[str, VecEnv], n_episodes: int, on_episode: Callable[[], Any]) -> dict[str, float]:
+def _success(
+    model: NBSPSAC, envs: Mapping[str, VecEnv], n_episodes: int, on_episode: Callable[[], Any], reporting: set[str]
+) -> dict[str, float]:
+    """
+    Success on each task.
+
+    :param reporting: tasks that have reported success before; those that do so now are added
+    """
     success = {}
     for task, env in envs.items():
-        success[task], is_success = evaluate_task(model, env, n_episodes, EVALUATION_SEED, on_episode)
-        if not is_success:
+        success[task], is_success = evaluate_task(model, env, n_episodes, EVALUATION_SEED, on_episode, task in reporting)
+        if is_success:
+            reporting.add(task)
+        else:
             warnings.warn(f"{task} does not report success: the mean return of an episode takes its place", stacklevel=3)
     return success
 
@@ -133,13 +145,13 @@ def _skill_neurons(model: NBSPSAC, networks: Sequence[str]) -> dict[str, dict[st
 @contextmanager
 def _task_envs(model: NBSPSAC, env: gym.Env, tasks: Mapping[str, Any]) -> Iterator[dict[str, VecEnv]]:
     """An environment for each distinct task of a sequence."""
-    makers, names = (getattr(env.unwrapped, name, None) for name in ("task_makers", "task_names"))
-    if not makers or not names:
+    names = env.unwrapped.task_names if isinstance(env.unwrapped, TaskSequence) else []
+    if not names:
         raise ValueError(f"env must be a task sequence, such as MW-CoffeeButton-HandlePress-laptop-v0, not {env}")
     missing = [task for task in tasks if task not in names]
     if missing:
         raise ValueError(f"The model has skill neurons of {', '.join(tasks)}, but the tasks of env are {', '.join(names)}")
-    envs: dict[str, VecEnv] = {}
+    makers, envs = single_task_makers(env), dict[str, VecEnv]()
     try:
         for name in names:
             envs[name] = model._wrap_env(makers[name](), monitor_wrapper=True)

@@ -36,6 +36,7 @@ from sb3_nbsp.neurons.scores import (
     weight_score,
 )
 from sb3_nbsp.tasks.recognize import has_phases
+from sb3_nbsp.tasks.task_envs import task_makers
 
 Identification = Literal["goal", "balanced", "activation", "weight", "random"]
 # Those that compare what a neuron does with q(t), and those that need no step to score
@@ -187,8 +188,12 @@ class GradientMasking(OffPolicyIntervention):
         assert env is not None
         self._window.of_sequence = has_phases(env)
         if self.identification_data != "training" and self._window.of_sequence:
-            # A phase also ends when the environment is exchanged for one that may lack its task
-            self._task_makers.update(env.get_attr("task_makers", indices=0)[0])
+            try:
+                # A phase also ends when the environment is exchanged for one that may lack its task
+                self._task_makers.update(task_makers(env))
+            except ValueError:
+                if self.identification_data == "fresh":
+                    raise
 
     def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """See :meth:`Intervention.on_transition`."""
@@ -309,7 +314,7 @@ class GradientMasking(OffPolicyIntervention):
 
     def _skip(self, phase: Phase, reason: str) -> None:
         warnings.warn(
-            f"No skill neurons are identified at the end of phase {phase.index} ({phase.task}): {reason}", stacklevel=2
+            f"No skill neurons are identified at the end of phase {phase.index + 1} ({phase.task}): {reason}", stacklevel=2
         )
 
     def _fresh_steps(self, phase: Phase) -> tuple[GoalWindow, ReplayBuffer]:

@@ -2,57 +2,34 @@
 
 from __future__ import annotations
 
-import csv
+import math
 import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm.auto import tqdm
 
-from sb3_nbsp.files import atomic_write
+from sb3_nbsp.tasks.agent_history import AgentHistory, keep_aside
+from sb3_nbsp.tasks.boundaries import ended_phases, is_over
+from sb3_nbsp.tasks.callback_tree import announce_end, check_sees_every_step
+from sb3_nbsp.tasks.episode_log import EpisodeLog, read_rows
 from sb3_nbsp.tasks.metrics import SuccessMatrix
+from sb3_nbsp.tasks.policy_evaluation import evaluate_task
 from sb3_nbsp.tasks.recognize import has_phases
+from sb3_nbsp.tasks.task_envs import ADVICE, has_active_wrappers, task_makers
 
+__all__ = ["SequenceEvaluation", "evaluate_task"]
 
-def evaluate_task(
-    model: BaseAlgorithm, env: VecEnv, n_episodes: int, seed: int, on_episode: Callable[[], Any] = lambda: None
-) -> tuple[float, bool]:
-    """
-    Play episodes with the deterministic policy. An episode succeeds if any of its steps does.
-
-    :param model: the agent
-    :param env: one environment of the task, without normalization (the agent's is applied)
-    :param n_episodes: episodes to play
-    :param seed: seed of the environment
-    :param on_episode: called after every episode
-    :return: the success rate, or the mean return if the task does not report success; and whether it is the success rate
-    """
-    normalizer = model.get_vec_normalize_env()
-    env.seed(seed)
-    observations: Any = env.reset()
-    returns: list[float] = []
-    successes: list[bool] = []
-    succeeded: bool | None = None
-    while len(returns) < n_episodes:
-        seen = normalizer.normalize_obs(observations) if normalizer is not None else observations
-        actions, _ = model.predict(seen, deterministic=True)
-        observations, _, dones, infos = env.step(actions)
-        success = infos[0].get("success", infos[0].get("is_success"))
-        if success is not None:
-            succeeded = bool(succeeded) or bool(success)
-        if dones[0]:
-            returns.append(infos[0]["episode"]["r"])
-            successes += [] if succeeded is None else [succeeded]
-            succeeded = None
-            on_episode()
-    return (float(np.mean(successes)), True) if successes else (float(np.mean(returns)), False)
+MATRIX, LOG = "success_matrix.csv", "training.csv"
+# Records beside those of the tasks
+_RECORDS = ("ASR", "FM", "FWT", "phase")
+# SB3 prints so many characters of a record's name after the tag
+_PRINTED = 33
 
 
 class SequenceEvaluation(BaseCallback):
@@ -61,7 +38,14 @@ class SequenceEvaluation(BaseCallback):
     the success matrix. Also writes the training success of every episode, and stops the
     training of any SB3 agent when the sequence is over.
 
-    Where tasks do not report success, the mean return of an episode takes its place, with a warning.
+    Once a task has reported success, an episode without a report is a failure. Where a task never does, the mean
+    return of an episode takes its place, with a warning.
+
+    Policies with memory get their state, those with action masks the masks of the task. What is wrapped around the whole
+    sequence is wrapped around the tasks as well, by a copy; where that cannot be done, training does not start.
+
+    Phases are counted over the agent's life: when it plays the sequence again, rows are added to the matrix. Files of another
+    run in the folder are kept under another name.
 
     TensorBoard: ``eval/<task>`` (success rate), ``eval/ASR``, ``eval/FM``, ``eval/FWT``.
 
@@ -89,123 +73,213 @@ class SequenceEvaluation(BaseCallback):
         self.deterministic_seed = deterministic_seed
         self.progress_bar = progress_bar
         self.matrix: SuccessMatrix | None = None
+        self._log: EpisodeLog | None = None
         self._envs: dict[str, VecEnv] = {}
         self._sequence_over = False
-        self._evaluated = -1
+        self._returns: set[tuple[int, str]] = set()  # entries of the matrix that are no success rates
         self._warned = False
+        self._left_at: tuple[int, int] | None = None  # the agent and its updates when learn() last returned
+
+    def _init_callback(self) -> None:
+        check_sees_every_step(self)
 
     def _on_training_start(self) -> None:
-        if not has_phases(self.training_env):
+        env = self.training_env
+        if not has_phases(env):
             raise ValueError("SequenceEvaluation needs a task sequence as the training environment")
-        self._sequence_over = False
-        self._makers: dict[str, Callable[..., gym.Env]] = self.training_env.get_attr("task_makers", indices=0)[0]
-        tasks = self.training_env.get_attr("task_names", indices=0)[0]
-        progress = self.training_env.env_method("get_progress", indices=0)[0]
-        n_finished = progress["phase"] + int(progress["sequence_over"])
-        self._evaluated = n_finished - 1
-        if self.matrix is None:
-            self.matrix = self._load_matrix(tasks, n_finished)
-        self._open_training_log()
+        check_sees_every_step(self, self.locals.get("callback"))
+        tasks = env.get_attr("task_names", indices=0)[0]
+        taken = [task for task in tasks if task in _RECORDS]
+        if taken:
+            raise ValueError(f"No task can have the name {taken[0]!r}: SequenceEvaluation records eval/{taken[0]} itself")
+        self._makers = task_makers(env)
+        self._is_wrapped = has_active_wrappers(env)
+        if self._is_wrapped:
+            self._check_envs(tasks)
+        self._open_history(tasks, env.env_method("get_progress"))
+        for task in self._history.report_success.union(*env.get_attr("report_success")):
+            self._expect_success(task)
 
-    def _load_matrix(self, tasks: list[str], phase: int) -> SuccessMatrix:
-        """The matrix of an earlier run, without the phases that are still to come."""
-        matrix = SuccessMatrix(tasks)
-        path = None if self.folder is None else self.folder / "success_matrix.csv"
-        if path is not None and path.exists():
-            matrix = SuccessMatrix.load(path)
-            if matrix.tasks != tasks:
-                raise ValueError(f"{path} is of the tasks {matrix.tasks}, but the environment's are {tasks}")
-        del matrix.rows[phase:], matrix.phase_tasks[phase:]
-        missing = range(len(matrix.rows), phase)
-        if missing:
-            warnings.warn(
-                f"Training continues in phase {phase + 1}, but how earlier phases ended is not known: they become nan",
-                stacklevel=2,
-            )
-        for earlier in missing:
-            names = self.training_env.get_attr("tasks", indices=0)[0]
-            matrix.set_row(earlier, names[earlier % len(names)], [float("nan")] * len(tasks))
+    def _check_envs(self, tasks: list[str]) -> None:
+        """Complain now, not at the end of a phase, of wrappers that do not fit the single tasks."""
+        for task in tasks:
+            env = self._env(task)
+            for kind in ("observation_space", "action_space"):
+                own, agents = getattr(env, kind), getattr(self.model, kind)
+                if own != agents:
+                    raise ValueError(f"The task {task!r} alone has the {kind} {own}, but the agent's is {agents}. {ADVICE}")
+            env.reset()
+            env.step(np.array([env.action_space.sample()]))
+
+    def _open_history(self, tasks: list[str], progress: list[dict[str, Any]]) -> None:
+        """Align the matrix and the log of episodes with the phases that the agent has played."""
+        here = progress[0]
+        finished_here = here["phase"] + int(here["sequence_over"])
+        self._history = history = AgentHistory(self.model, tasks, finished_here)
+        earlier = self._earlier_matrix(tasks)
+        if history.is_new:
+            earlier = self._keep_aside(earlier)
+        self.matrix = SuccessMatrix(tasks, earlier.phase_tasks[: history.n_rows], earlier.rows[: history.n_rows])
+        self._first_row = history.n_rows - finished_here  # of the first phase of the sequence as it is played now
+        self._sequence_over = all(each["sequence_over"] for each in progress)
+        if self.folder is not None:
+            last_phase = -1 if history.is_new else history.n_rows
+            self._log = EpisodeLog(self.folder / LOG, last_phase, self.num_timesteps or math.inf)
+        # What an unknown agent has in its matrix may be anything
+        kept = self.matrix.rows if history.is_known else []
+        self._returns = {(row, task) for row in range(len(kept)) for task in tasks if task not in history.report_success}
+        if len(self.matrix.rows) < history.n_rows:
+            self._add_missing_rows(here, history.n_rows)
+
+    def _earlier_matrix(self, tasks: list[str]) -> SuccessMatrix:
+        """The matrix in the folder; without a folder, that of the last call of ``learn()``."""
+        path = None if self.folder is None else self.folder / MATRIX
+        if path is None or not path.exists():
+            return self.matrix if path is None and self.matrix is not None else SuccessMatrix(tasks)
+        matrix = SuccessMatrix.load(path)
+        if matrix.tasks != tasks:
+            raise ValueError(f"{path} is of the tasks {matrix.tasks}, but the environment's are {tasks}")
         return matrix
 
-    def _open_training_log(self) -> None:
-        """Continue the log of training episodes, without those that come after the checkpoint."""
-        if self.folder is None:
+    def _keep_aside(self, earlier: SuccessMatrix) -> SuccessMatrix:
+        """Another run has used the folder."""
+        has_log = self.folder is not None and (self.folder / LOG).exists() and bool(read_rows(self.folder / LOG))
+        if self.folder is not None and (earlier.rows or has_log):
+            names = keep_aside(self.folder, [MATRIX, LOG])
+            warnings.warn(
+                f"{self.folder} has the results of another run; they are kept there as {' and '.join(names)}. "
+                "Give every run a folder of its own",
+                stacklevel=2,
+            )
+        return SuccessMatrix(earlier.tasks)
+
+    def _add_missing_rows(self, progress: dict[str, Any], n_rows: int) -> None:
+        """Phases have ended of which this callback has seen nothing."""
+        assert self.matrix is not None
+        names = progress["tasks"]
+        missing = range(len(self.matrix.rows), n_rows)
+        if len(missing) == 1 and self._left_at == (id(self.model), self.model._n_updates):
+            # The reset at the beginning of learn() has ended it, and the agent has learned nothing since
+            row = missing[0]
+            phase = row - self._first_row
+            self._evaluate({"phase": phase, "task": names[phase % len(names)], "n_phases": len(names) * progress["cycles"]})
             return
-        self._log = self.folder / "training.csv"
-        lines = ["step,phase,task,success,return,length"]
-        if self._log.exists() and self.num_timesteps > 0:
-            # A killed run can leave half a line
-            old = [line for line in self._log.read_text().splitlines()[1:] if line.count(",") == 5]
-            lines += [line for line in old if int(line.split(",", 1)[0]) <= self.num_timesteps]
-        atomic_write(self._log, "\n".join(lines) + "\n")
+        warnings.warn(
+            f"Training continues in phase {n_rows + 1}, but how earlier phases ended is not known: they become nan. "
+            "Give SequenceEvaluation to every call of learn(), with the folder of the earlier ones",
+            stacklevel=2,
+        )
+        for row in missing:
+            self.matrix.set_row(row, names[(row - self._first_row) % len(names)], [math.nan] * len(self.matrix.tasks))
+
+    def _expect_success(self, task: str) -> None:
+        """The task reports success: where it has not, it was no success."""
+        assert self.matrix is not None
+        self._history.add_reporting([task])
+        self.training_env.env_method("expect_success", task)
+        if self._log is not None:
+            self._log.fill_success(task)
+        column = self.matrix.tasks.index(task)
+        wrong = {entry for entry in self._returns if entry[1] == task}
+        for row, _ in wrong:
+            if not math.isnan(self.matrix.rows[row][column]):
+                self.matrix.rows[row][column] = 0.0
+        self._returns -= wrong
+        if wrong:
+            self._save_matrix()
 
     def _on_step(self) -> bool:
+        if self._sequence_over and hasattr(self.model, "n_finished_phases"):
+            return True  # agents of this package end by themselves, when they have learned from the rollout
         if self._sequence_over:
-            return False  # one step late: an agent acts on the boundary after its callbacks
-        infos = self.locals["infos"]
-        for done, info in zip(self.locals["dones"], infos, strict=True):
-            if done and self.folder is not None:
+            # One step late: an agent acts on the boundary after its callbacks
+            announce_end(self.locals.get("callback"), self.num_timesteps - self.training_env.num_envs)
+            return False
+        dones, infos = self.locals["dones"], self.locals["infos"]
+        for task in {info["task"] for info in infos if "is_success" in info} - self._history.report_success:
+            self._expect_success(task)
+        for done, info in zip(dones, infos, strict=True):
+            if done:
                 self._log_episode(info)
-        if infos[0]["boundary"] and infos[0]["phase"] > self._evaluated:
-            self._evaluated = infos[0]["phase"]
+        if ended_phases(self.training_env, dones, infos)[0]:
+            self._history.add_row()
             self._evaluate(infos[0])
-        self._sequence_over = all(info["sequence_over"] for info in infos)
+        self._sequence_over = is_over(self.training_env, dones, infos)
         return True
 
     def _log_episode(self, info: dict[str, Any]) -> None:
-        episode = info.get("episode", {"r": float("nan"), "l": -1})
-        row = [self.num_timesteps, info["phase"], info["task"], info.get("is_success", ""), episode["r"], episode["l"]]
-        with self._log.open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(row)
+        if self._log is None:
+            return
+        episode = info.get("episode", {"r": math.nan, "l": -1})
+        success = info.get("is_success", False if info["task"] in self._history.report_success else "")
+        phase = self._first_row + info["phase"]
+        self._log.add([self.num_timesteps, phase, info["task"], success, episode["r"], episode["l"]])
 
     def _evaluate(self, info: dict[str, Any]) -> None:
         assert self.matrix is not None
-        total = len(self.matrix.tasks) * self.n_eval_episodes
-        rates = []
+        tasks, phase = self.matrix.tasks, self._first_row + info["phase"]
+        rates = {}
         with tqdm(
-            total=total,
-            desc=f"evaluation after phase {info['phase'] + 1}",
+            total=len(tasks) * self.n_eval_episodes,
+            desc=f"evaluation after phase {phase + 1}",
             unit="episode",
             leave=False,
             disable=not self.progress_bar,
         ) as bar:
-            for task in self.matrix.tasks:
-                rate, is_success = evaluate_task(
-                    self.model, self._env(task), self.n_eval_episodes, self.deterministic_seed, bar.update
-                )
-                rates.append(rate)
-                if not is_success and not self._warned:
-                    self._warned = True
-                    warnings.warn(
-                        "The tasks do not report success: the mean return of an episode takes its place", stacklevel=2
-                    )
-        self.matrix.set_row(info["phase"], info["task"], rates)
-        if self.folder is not None:
-            self.matrix.save(self.folder / "success_matrix.csv")
-        for task, rate in zip(self.matrix.tasks, rates, strict=True):
-            self.logger.record(f"eval/{task}", rate)
-        for name, value in self.matrix.metrics().items():
-            self.logger.record(f"eval/{name}", value)
-        self.logger.record("eval/phase", info["phase"] + 1)
-        self.logger.dump(self.num_timesteps)
+            for task in tasks:
+                rates[task] = self._evaluate_task(task, phase, bar.update)
+        self.matrix.set_row(phase, info["task"], list(rates.values()))
+        self._save_matrix()
+        self._record(rates, phase)
         if self.verbose:
-            text = ", ".join(f"{task} {rate:.2f}" for task, rate in zip(self.matrix.tasks, rates, strict=True))
+            text = ", ".join(f"{task} {rate:.2f}" for task, rate in rates.items())
             print(
                 f"Step {self.num_timesteps}: phase {info['phase'] + 1} of {info['n_phases']} ({info['task']}) is over: {text}"
             )
 
-    def _env(self, task: str) -> VecEnv:
-        if task not in self._envs:
-            env = self.model._wrap_env(self._makers[task](), monitor_wrapper=True)
-            if env.observation_space.shape != self.model.observation_space.shape:
-                raise ValueError(
-                    f"The task {task!r} has observations of shape {env.observation_space.shape}, but the agent's are of shape "
-                    f"{self.model.observation_space.shape}: wrappers around the whole sequence are not part of its tasks"
+    def _evaluate_task(self, task: str, phase: int, on_episode: Callable[[], Any]) -> float:
+        env, reports = self._env(task), task in self._history.report_success
+        rate, is_success = evaluate_task(self.model, env, self.n_eval_episodes, self.deterministic_seed, on_episode, reports)
+        if is_success and not reports:
+            self._expect_success(task)
+        if not is_success:
+            self._returns.add((phase, task))
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    "The tasks do not report success: the mean return of an episode takes its place (0 once they do)",
+                    stacklevel=2,
                 )
-            self._envs[task] = env
+        return rate
+
+    def _save_matrix(self) -> None:
+        if self.folder is not None and self.matrix is not None:
+            self.matrix.save(self.folder / MATRIX)
+
+    def _record(self, rates: dict[str, float], phase: int) -> None:
+        assert self.matrix is not None
+        for index, (task, rate) in enumerate(rates.items()):
+            if len(task) <= _PRINTED:
+                self.logger.record(f"eval/{task}", rate)
+            else:  # SB3 would cut it off, and fail if two have the same beginning
+                self.logger.record(f"eval/{task}", rate, exclude=("stdout", "log"))
+                self.logger.record(
+                    f"eval/{task[: _PRINTED - 10]}... ({index + 1})", rate, exclude=("csv", "json", "tensorboard")
+                )
+        for name, value in self.matrix.metrics().items():
+            self.logger.record(f"eval/{name}", value)
+        self.logger.record("eval/phase", phase + 1)
+        self.logger.dump(self.num_timesteps)
+
+    def _env(self, task: str) -> VecEnv:
+        if self._is_wrapped and task in self._envs:
+            self._envs.pop(task).close()  # the wrappers have learned since
+        if task not in self._envs:
+            self._envs[task] = self.model._wrap_env(self._makers[task](), monitor_wrapper=True)
         return self._envs[task]
 
     def _on_training_end(self) -> None:
+        self._left_at = (id(self.model), self.model._n_updates)
         for env in self._envs.values():
             env.close()
         self._envs.clear()

@@ -7,10 +7,26 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import cloudpickle  # type: ignore[import-untyped]
 import gymnasium as gym
 import numpy as np
 
+from sb3_nbsp.tasks.names import check_task_names
+
 MakeEnv = Callable[..., gym.Env]
+
+# Methods that agents ask an environment for: policies with action masks, and hindsight experience replay
+_ACTION_MASKS = "action_masks"
+_OF_GOALS = ("compute_reward", "compute_terminated", "compute_truncated")
+
+
+def step_success(info: Mapping[str, Any]) -> bool | None:
+    """
+    :param info: what a task says of a step
+    :return: whether the step is a success (``info["success"]``, or else ``info["is_success"]``); None if the task does not say
+    """
+    reports = (info.get(name) for name in ("success", "is_success"))
+    return next((bool(report) for report in reports if report is not None), None)
 
 
 class TaskSequence(gym.Env):
@@ -19,16 +35,27 @@ class TaskSequence(gym.Env):
     One such stretch is a phase; the list of tasks, played ``cycles`` times, makes ``len(tasks) * cycles``
     phases. After the last one it stays on the last task.
 
+    An episode ends when its task says so, or when the sequence is reset: a wrapper around it, such as a time limit, may end it
+    too. Then only the info of the reset tells that a phase has ended; :func:`~sb3_nbsp.tasks.boundaries.ended_phases`
+    looks at both.
+
+    An episode succeeds if any of its steps does. Once a task has reported a success or a failure, an episode without a
+    report is a failure; before, nothing is known of it.
+
+    The current task's methods that agents ask for are handed through: ``action_masks()`` and, where the observations have
+    goals, ``compute_reward()``. All tasks must have them, or none.
+
     Every ``info`` of a step and of a reset says:
 
     - ``task``, ``task_index``: name of the current task and its position among the distinct tasks
     - ``phase``, ``n_phases``: number of the current phase, from 0, and of all phases
     - ``boundary``: True at the last step of a phase; the reset that follows is the first of the next one
     - ``sequence_over``: True at the boundary of the last phase, and from then on
-    - ``success``, ``is_success``: whether the step was a success, and whether any of the episode so far was, if the
-      task reports success
+    - ``success`` (steps only): whether the step was a success, if the task reports it
+    - ``is_success`` (steps only): whether any step of the episode so far was, if the task has ever reported success
 
-    :param task_makers: name of each distinct task and what makes its environment (called with ``render_mode``)
+    :param task_makers: name of each distinct task (numbers become text) and what makes its environment: it is called with
+        ``render_mode``
     :param tasks: names of the tasks of one cycle, in order; default: all
     :param cycles: how often the list is played
     :param steps_per_task: a phase ends with the episode in which it reaches this many steps
@@ -54,9 +81,10 @@ class TaskSequence(gym.Env):
         render_mode: str | None = None,
         check_spaces: bool = True,
     ) -> None:
-        self.metadata = {"render_modes": ["human", "rgb_array", "depth_array"]}
-        self.task_makers = dict(task_makers)
-        self.tasks = list(self.task_makers if tasks is None else tasks)
+        self.metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "depth_array"]}
+        self.task_makers = {str(name): make_env for name, make_env in task_makers.items()}
+        check_task_names(list(task_makers), tasks)
+        self.tasks = [str(task) for task in (task_makers if tasks is None else tasks)]
         self._check(cycles, steps_per_task, mastery_threshold, mastery_window)
         self.task_names = list(dict.fromkeys(self.tasks))
         self.cycles = cycles
@@ -70,19 +98,16 @@ class TaskSequence(gym.Env):
         self._seed: int | None = None
         self.phase, self.phase_steps, self.sequence_over = 0, 0, False
         self._successes: deque[bool] = deque(maxlen=mastery_window)
-        self._episode_success: bool | None = None
+        self._report_success: set[str] = set()  # tasks that have done so
+        self._episode_success, self._episode_steps = False, 0
         self._move_on, self._asked_to_move_on = False, False
         first = self._env()
         self.action_space, self.observation_space = first.action_space, first.observation_space
+        self._update_render_fps(first)
         for task in self.task_names if check_spaces else []:
             self._env(task)
 
     def _check(self, cycles: int, steps: int, threshold: float | None, window: int) -> None:
-        if not self.tasks:
-            raise ValueError("tasks must name at least one task")
-        unknown = [task for task in self.tasks if task not in self.task_makers]
-        if unknown:
-            raise ValueError(f"tasks: {unknown} are not among {list(self.task_makers)}")
         for name, value in (("cycles", cycles), ("steps_per_task", steps), ("mastery_window", window)):
             if not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
@@ -105,13 +130,13 @@ class TaskSequence(gym.Env):
         if task not in self._envs:
             env = self.task_makers[task](render_mode=self.render_mode)
             if self._envs:
-                self._check_spaces(task, env)
+                self._check_fits(task, env)
             if self._seed is not None:
                 env.reset(seed=self._seed + self.task_names.index(task))
             self._envs[task] = env
         return self._envs[task]
 
-    def _check_spaces(self, task: str, env: gym.Env) -> None:
+    def _check_fits(self, task: str, env: gym.Env) -> None:
         for kind in ("observation", "action"):
             common, own = getattr(self, f"{kind}_space"), getattr(env, f"{kind}_space")
             if common != own:
@@ -119,42 +144,73 @@ class TaskSequence(gym.Env):
                     f"tasks must have equal spaces: the {kind} space of {task!r} is {own}, "
                     f"that of {self.tasks[0]!r} is {common}"
                 )
+        first = next(iter(self._envs.values()))
+        for name in (_ACTION_MASKS, *_OF_GOALS):
+            if env.has_wrapper_attr(name) != first.has_wrapper_attr(name):
+                raise ValueError(f"tasks: of {self.tasks[0]!r} and {task!r} only one has a method {name}(); both need it")
+
+    def _update_render_fps(self, env: gym.Env) -> None:
+        # In place, as wrappers may hold the dictionary
+        self.metadata.pop("render_fps", None)
+        if "render_fps" in env.metadata:
+            self.metadata["render_fps"] = env.metadata["render_fps"]
+
+    def __getattr__(self, name: str) -> Any:
+        """A method of the current task that agents ask for. Some that have no goals have a ``compute_reward()``, too."""
+        handed_through = [] if name.startswith("_") or "observation_space" not in vars(self) else [_ACTION_MASKS]
+        if handed_through and "desired_goal" in getattr(self.observation_space, "spaces", ()):
+            handed_through += _OF_GOALS
+        if name in handed_through:
+            return self._env().get_wrapper_attr(name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode, of the next task if the phase has ended; see Gymnasium."""
+        """
+        Start an episode, of the next task if the phase has ended; see Gymnasium. An episode that is under way ends here: its
+        success counts, and the phase may end with it.
+        """
         super().reset(seed=seed)
+        if self._episode_steps > 0:
+            self._end_episode()
         if seed is not None:
             self._seed = seed
             for name, env in self._envs.items():
                 env.reset(seed=seed + self.task_names.index(name))
         if self._move_on:
             self._next_phase()
-        self._episode_success = None
-        observation, info = self._env().reset(options=options)
+        env = self._env()
+        self._update_render_fps(env)
+        observation, info = env.reset(options=options)
         return observation, {**info, **self._describe(boundary=False)}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Play one step of the current task; see Gymnasium."""
-        observation, reward, terminated, truncated, info = self._env().step(action)
+        observation, reward, terminated, truncated, own_info = self._env().step(action)
         self.phase_steps += 1
-        success = info.get("success", info.get("is_success"))
+        self._episode_steps += 1
+        info = dict(own_info)  # the task may go on writing into its own
+        success = step_success(own_info)
         if success is not None:
-            self._episode_success = bool(success) or bool(self._episode_success)
-            info.setdefault("success", success)  # of the step, when is_success becomes the episode's
+            self._report_success.add(self.task)
+            self._episode_success |= success
+            if info.get("success") is None:
+                info["success"] = own_info["is_success"]  # of the step, as is_success becomes the episode's
+        info.pop("is_success", None)
+        if self.task in self._report_success:
+            info["is_success"] = self._episode_success
         truncated = truncated or self._asked_to_move_on
-        boundary = False
-        if terminated or truncated:
-            boundary = self._end_episode()
+        boundary = self._end_episode() if terminated or truncated else False
         return observation, float(reward), terminated, truncated, {**info, **self._describe(boundary)}
 
     def _end_episode(self) -> bool:
         """Whether the phase ends with this episode."""
+        success, self._episode_success, self._episode_steps = self._episode_success, False, 0
         asked, self._asked_to_move_on = self._asked_to_move_on, False
         if self.rotate:
             self._move_on = True
             return False
-        if self._episode_success is not None and not asked:
-            self._successes.append(self._episode_success)
+        if not asked:
+            self._successes.append(success)
         is_full = len(self._successes) == self.mastery_window
         mastered = self.mastery_threshold is not None and is_full and np.mean(self._successes) >= self.mastery_threshold
         ends = mastered or self.phase_steps >= self.steps_per_task or asked
@@ -173,7 +229,7 @@ class TaskSequence(gym.Env):
         self._move_on = False
 
     def _describe(self, boundary: bool) -> dict[str, Any]:
-        described: dict[str, Any] = {
+        return {
             "task": self.task,
             "task_index": self.task_names.index(self.task),
             "phase": 0 if self.rotate else self.phase,
@@ -181,9 +237,19 @@ class TaskSequence(gym.Env):
             "boundary": boundary,
             "sequence_over": self.sequence_over,
         }
-        if self._episode_success is not None:
-            described["is_success"] = self._episode_success
-        return described
+
+    @property
+    def report_success(self) -> list[str]:
+        """Names of the tasks that have reported success, of a step or of none."""
+        return [task for task in self.task_names if task in self._report_success]
+
+    def expect_success(self, task: str) -> None:
+        """
+        From now on, an episode without a report is a failure: the task has reported success elsewhere.
+
+        :param task: its name
+        """
+        self._report_success.add(task)
 
     def next_phase(self) -> None:
         """Cut the current episode off at its next step and move on: another of several parallel environments has done so."""
@@ -193,6 +259,7 @@ class TaskSequence(gym.Env):
         """Begin with the first phase again, at the next reset."""
         self.phase, self.phase_steps, self.sequence_over = 0, 0, False
         self._successes.clear()
+        self._episode_success, self._episode_steps = False, 0
         self._move_on, self._asked_to_move_on = False, False
 
     def get_progress(self) -> dict[str, Any]:
@@ -206,7 +273,7 @@ class TaskSequence(gym.Env):
             "cycles": self.cycles,
             "phase": self.phase + int(self._move_on),
             "phase_steps": 0 if self._move_on else self.phase_steps,
-            "successes": [] if self._move_on else [bool(success) for success in self._successes],
+            "successes": [] if self._move_on else list(self._successes),
             "sequence_over": self.sequence_over,
         }
 
@@ -221,7 +288,19 @@ class TaskSequence(gym.Env):
         self.phase, self.phase_steps = progress["phase"], progress["phase_steps"]
         self.sequence_over = progress["sequence_over"]
         self._successes = deque(progress["successes"], maxlen=self.mastery_window)
+        self._episode_success, self._episode_steps = False, 0
         self._move_on, self._asked_to_move_on = False, False
+
+    def pickled_task_makers(self) -> tuple[bytes, str]:
+        """
+        ``task_makers`` for another process; functions defined in functions and the like travel, too.
+
+        :return: by cloudpickle, and why it cannot be done, if so: an error would end a process of SB3's ``SubprocVecEnv``
+        """
+        try:
+            return cloudpickle.dumps(self.task_makers), ""
+        except Exception as error:
+            return b"", f"{type(error).__name__}: {error}"
 
     def render(self) -> Any:
         """Render the current task; see Gymnasium."""

@@ -63,7 +63,7 @@ def read_hyperparams(algo: str, env_id: str) -> dict[str, Any]:
     file = hyperparams_file(algo)
     if file is None:
         raise ValueError(f"algo must be one of {', '.join(map(repr, [*ALGOS, *PLAIN]))}, not {algo!r}")
-    entries = yaml.safe_load(file.read_text())
+    entries = yaml.safe_load(file.read_text(encoding="utf-8"))
     hyperparams = dict(entries.get(env_id, entries["default"]))
     # As the zoo does; the file is this package's own
     hyperparams["policy_kwargs"] = eval(hyperparams.get("policy_kwargs", "dict()"), {"nn": nn})

@@ -3,19 +3,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_nbsp import ContinualSAC
 from sb3_nbsp.tasks import SequenceCheckpoint, SequenceEvaluation, SuccessMatrix, TaskSequence, latest_checkpoint
-from sb3_nbsp.tasks.evaluation import evaluate_task
 
 MakeSequence = Callable[..., TaskSequence]
 Options = dict[str, Any]
@@ -152,64 +148,6 @@ def test_evaluation_does_not_touch_the_training(make_sequence: MakeSequence, eas
     assert (alone[2] == evaluated[2]).all()
 
 
-class Spy:
-    """An agent that says what it has seen."""
-
-    def __init__(self, normalizer: VecNormalize | None = None) -> None:
-        self.normalizer = normalizer
-        self.seen: list[np.ndarray] = []
-
-    def get_vec_normalize_env(self) -> VecNormalize | None:
-        return self.normalizer
-
-    def predict(self, observation: np.ndarray, deterministic: bool = False) -> tuple[np.ndarray, None]:
-        assert deterministic
-        self.seen.append(observation.copy())
-        return np.full((1, 1), 0.25), None
-
-
-def one_task(make_sequence: MakeSequence, **options: Any) -> DummyVecEnv:
-    make = make_sequence({"a": options}).task_makers["a"]
-    return DummyVecEnv([lambda: Monitor(make())])
-
-
-def test_success_rate_by_hand(make_sequence: MakeSequence) -> None:
-    # Episodes 0 (its first step), 2 (its last) and 3 (all steps) of five are successes; one reset came before
-    steps = {0: [1], 2: [3], 3: [1, 2, 3]}
-    env = one_task(make_sequence, success=lambda episode, step: step in steps.get(episode, []), horizon=3)
-    episodes: list[None] = []
-    model = Spy()
-    assert evaluate_task(model, env, 5, seed=0, on_episode=lambda: episodes.append(None)) == (0.6, True)
-    assert len(episodes) == 5
-    assert len(model.seen) == 15
-
-
-def test_success_rate_has_the_same_episodes_every_time(make_sequence: MakeSequence, easy: Options) -> None:
-    env = one_task(make_sequence, **easy)
-    first, again, other = Spy(), Spy(), Spy()
-    for model, seed in ((first, 3), (again, 3), (other, 4)):
-        evaluate_task(model, env, 4, seed)
-    np.testing.assert_array_equal(first.seen, again.seen)
-    assert not np.array_equal(first.seen, other.seen)
-
-
-def test_success_rate_sees_what_the_agent_is_used_to(make_sequence: MakeSequence, easy: Options) -> None:
-    normalizer = VecNormalize(one_task(make_sequence, **easy))
-    normalizer.obs_rms.mean, normalizer.obs_rms.var = np.array([1.0, 0, 0]), np.array([4.0, 1, 0.25])
-    count = normalizer.obs_rms.count
-    raw, normalized = Spy(), Spy(normalizer)
-    for model in (raw, normalized):
-        evaluate_task(model, one_task(make_sequence, **easy), 3, seed=0)
-    expected = (np.array(raw.seen) - [1, 0, 0]) / [2, 1, 0.5]
-    np.testing.assert_allclose(normalized.seen, expected, rtol=1e-5, atol=1e-5)
-    assert normalizer.obs_rms.count == count  # not learned from
-
-
-def test_mean_return_where_no_success_is_reported(make_sequence: MakeSequence) -> None:
-    # The reward is the action, 0.25 at each of three steps
-    assert evaluate_task(Spy(), one_task(make_sequence, horizon=3), 4, seed=0) == (0.75, False)
-
-
 def test_tasks_without_success(make_sequence: MakeSequence, tmp_path: Path) -> None:
     evaluation = SequenceEvaluation(tmp_path, n_eval_episodes=2, progress_bar=False)
     model = agent(make_sequence({"a": {}, "b": {}}, cycles=1, steps_per_task=4))
@@ -228,21 +166,6 @@ def test_no_sequence() -> None:
         agent("Pendulum-v1").learn(10, SequenceEvaluation(progress_bar=False))
 
 
-class Longer(gym.ObservationWrapper):
-    def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
-        self.observation_space = gym.spaces.Box(-1000, 1000, (4,))
-
-    def observation(self, observation: np.ndarray) -> np.ndarray:
-        return np.append(observation, np.float32(0))
-
-
-def test_wrapper_around_the_whole_sequence(two_tasks: Callable[[], TaskSequence]) -> None:
-    evaluation = SequenceEvaluation(n_eval_episodes=1, progress_bar=False)
-    with pytest.raises(ValueError, match=r"task 'a' has observations of shape \(3,\), but the agent's are of shape \(4,\)"):
-        agent(Longer(two_tasks())).learn(10, evaluation)
-
-
 @pytest.mark.parametrize("n_eval_episodes", [0, -1])
 def test_no_episodes(n_eval_episodes: int) -> None:
     with pytest.raises(ValueError, match=f"n_eval_episodes must be at least 1, not {n_eval_episodes}"):
@@ -257,7 +180,10 @@ def at_third_phase(env: TaskSequence, num_timesteps: int) -> SAC:
     return model
 
 
-OLD_TRAINING = ["step,phase,task,success,return,length", *(f"{step},0,a,True,0.5,2" for step in (9, 26, 30, 31, 100))]
+OLD_TRAINING = [
+    "step,phase,task,success,return,length",
+    *(f"{line},0.5,2" for line in ("9,0,a,True", "26,1,b,False", "30,2,a,True", "31,2,a,True", "99,3,b,True")),
+]
 
 
 def test_resumed_run_keeps_its_history(two_tasks: Callable[[], TaskSequence], tmp_path: Path) -> None:
@@ -285,8 +211,13 @@ def test_later_phases_are_unknown_until_they_end(two_tasks: Callable[[], TaskSeq
 def test_new_run_in_a_used_folder_begins_anew(two_tasks: Callable[[], TaskSequence], tmp_path: Path) -> None:
     (tmp_path / "success_matrix.csv").write_text("phase,task,a,b\n0,a,0.1,0.2\n1,b,0.3,0.4\n")
     (tmp_path / "training.csv").write_text("\n".join(OLD_TRAINING) + "\n")
-    agent(two_tasks()).learn(8, SequenceEvaluation(tmp_path, n_eval_episodes=1, progress_bar=False))
+    before = {name: (tmp_path / name).read_text() for name in ("success_matrix.csv", "training.csv")}
+    with pytest.warns(
+        UserWarning, match=r"results of another run; they are kept there as success_matrix-1\.csv and training-1"
+    ):
+        agent(two_tasks()).learn(8, SequenceEvaluation(tmp_path, n_eval_episodes=1, progress_bar=False))
     assert SuccessMatrix.load(tmp_path / "success_matrix.csv").rows == [[1, 0]]
+    assert {f"{stem}.csv": (tmp_path / f"{stem}-1.csv").read_text() for stem in ("success_matrix", "training")} == before
     lines = (tmp_path / "training.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["step", "2", "4", "6", "8"]
 

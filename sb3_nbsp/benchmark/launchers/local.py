@@ -54,7 +54,7 @@ class LocalLauncher(Launcher):
         log = (cell.folder / "log.txt").open("ab")
         # The open pipe tells the process that this one lives
         command = [sys.executable, "-m", "sb3_nbsp.benchmark.cell", "--json", json.dumps(settings), "--end-with-stdin"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
         self._running.append((cell, process, log))
 
@@ -75,7 +75,7 @@ def _outcome(cell: Cell, returncode: int) -> Outcome:
     if returncode == BUSY:
         return Outcome(cell, "busy")
     if (cell.folder / "error.txt").exists():
-        return Outcome(cell, "failed", (cell.folder / "error.txt").read_text())
+        return Outcome(cell, "failed", (cell.folder / "error.txt").read_text(encoding="utf-8"))
     how = f"ended by signal {-returncode}" if returncode < 0 else f"ended with status {returncode}"
-    end = "\n".join((cell.folder / "log.txt").read_text(errors="replace").splitlines()[-N_LINES:])
+    end = "\n".join((cell.folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-N_LINES:])
     return Outcome(cell, "failed", f"{end}\nThe process {how}")

@@ -86,7 +86,8 @@ def _run(settings: dict[str, Any], threads: int) -> tuple[str, str]:
     th.set_num_threads(threads)
     folder = Path(settings["folder"])
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "log.txt").open("a", buffering=1) as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    log = (folder / "log.txt").open("a", buffering=1, encoding="utf-8")
+    with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
             run_cell(**settings)
         except Timeout:

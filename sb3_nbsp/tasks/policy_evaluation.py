@@ -1,0 +1,58 @@
+"""Play episodes of one task with an agent."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_nbsp.tasks.sequence import step_success
+
+
+def evaluate_task(
+    model: BaseAlgorithm,
+    env: VecEnv,
+    n_episodes: int,
+    seed: int,
+    on_episode: Callable[[], Any] = lambda: None,
+    reports_success: bool = False,
+) -> tuple[float, bool]:
+    """
+    Play episodes with the deterministic policy. An episode succeeds if any of its steps does. As soon as one episode
+    reports success, those that do not are failures. A policy with memory keeps its state within an episode, and
+    one with action masks gets those of the environment.
+
+    :param model: the agent
+    :param env: one environment of the task, without normalization (the agent's is applied)
+    :param n_episodes: episodes to play
+    :param seed: seed of the environment
+    :param on_episode: called after every episode
+    :param reports_success: whether the task is known to report success
+    :return: the success rate, or the mean return if the task does not report success; and whether it is the success rate
+    """
+    normalizer = model.get_vec_normalize_env()
+    env.seed(seed)
+    observations: Any = env.reset()
+    has_masks = "action_masks" in inspect.signature(model.predict).parameters and env.has_attr("action_masks")
+    state, starts = None, np.ones(1, dtype=bool)
+    returns: list[float] = []
+    successes: list[bool] = []
+    succeeded = False
+    while len(returns) < n_episodes:
+        seen = normalizer.normalize_obs(observations) if normalizer is not None else observations
+        masks = {"action_masks": np.stack(env.env_method("action_masks"))} if has_masks else {}
+        actions, state = model.predict(seen, state=state, episode_start=starts, deterministic=True, **masks)
+        observations, _, starts, infos = env.step(actions)
+        success = step_success(infos[0])
+        reports_success |= success is not None
+        succeeded |= bool(success)
+        if starts[0]:
+            returns.append(infos[0]["episode"]["r"])
+            successes.append(succeeded)
+            succeeded = False
+            on_episode()
+    return (float(np.mean(successes)), True) if reports_success else (float(np.mean(returns)), False)
