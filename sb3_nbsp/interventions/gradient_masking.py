@@ -191,9 +191,9 @@ class GradientMasking(OffPolicyIntervention):
             try:
                 # A phase also ends when the environment is exchanged for one that may lack its task
                 self._task_makers.update(task_makers(env))
-            except ValueError:
+            except ValueError as error:
                 if self.identification_data == "fresh":
-                    raise
+                    raise ValueError(f"{error}. For these, there is identification_data='training'") from error
 
     def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """See :meth:`Intervention.on_transition`."""

@@ -63,4 +63,4 @@ def announce_end(root: BaseCallback | None, n_steps: int) -> None:
             each.pbar.total = each.pbar.n
             if hasattr(each.pbar, "_prog"):  # of rich, which has a total of its own
                 each.pbar._prog.update(each.pbar._task_id, total=each.pbar.n)
-    print(f"The task sequence is over after {n_steps} steps: training ends")
+    print(f"The task sequence is over: training ends at step {n_steps}")

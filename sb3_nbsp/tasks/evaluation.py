@@ -192,9 +192,7 @@ class SequenceEvaluation(BaseCallback):
         if self._sequence_over and hasattr(self.model, "n_finished_phases"):
             return True  # agents of this package end by themselves, when they have learned from the rollout
         if self._sequence_over:
-            # One step late: an agent acts on the boundary after its callbacks
-            announce_end(self.locals.get("callback"), self.num_timesteps - self.training_env.num_envs)
-            return False
+            return False  # one step late: an agent acts on the boundary after its callbacks
         dones, infos = self.locals["dones"], self.locals["infos"]
         for task in {info["task"] for info in infos if "is_success" in info} - self._history.report_success:
             self._expect_success(task)
@@ -280,6 +278,8 @@ class SequenceEvaluation(BaseCallback):
 
     def _on_training_end(self) -> None:
         self._left_at = (id(self.model), self.model._n_updates)
+        if self._sequence_over and not hasattr(self.model, "n_finished_phases"):
+            announce_end(self.locals.get("callback"), self.num_timesteps)
         for env in self._envs.values():
             env.close()
         self._envs.clear()

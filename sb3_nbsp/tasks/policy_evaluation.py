@@ -41,18 +41,20 @@ def evaluate_task(
     state, starts = None, np.ones(1, dtype=bool)
     returns: list[float] = []
     successes: list[bool] = []
-    succeeded = False
+    succeeded, total = False, 0.0
     while len(returns) < n_episodes:
         seen = normalizer.normalize_obs(observations) if normalizer is not None else observations
         masks = {"action_masks": np.stack(env.env_method("action_masks"))} if has_masks else {}
         actions, state = model.predict(seen, state=state, episode_start=starts, deterministic=True, **masks)
-        observations, _, starts, infos = env.step(actions)
+        observations, rewards, starts, infos = env.step(actions)
+        total += float(rewards[0])
         success = step_success(infos[0])
         reports_success |= success is not None
         succeeded |= bool(success)
         if starts[0]:
-            returns.append(infos[0]["episode"]["r"])
+            # A Monitor inside of what ends the episode has not seen it end
+            returns.append(infos[0].get("episode", {"r": total})["r"])
             successes.append(succeeded)
-            succeeded = False
+            succeeded, total = False, 0.0
             on_episode()
     return (float(np.mean(successes)), True) if reports_success else (float(np.mean(returns)), False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -15,7 +16,7 @@ from identification_checks import (
     masking_of,
     two_sequences,
 )
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 from tagged_tasks import (
     Spy,
     TaggedTask,
@@ -110,18 +111,6 @@ def test_training_with_fresh_identification_is_undisturbed() -> None:
     assert differing(states[0][1], states[1][1]) == []
 
 
-@pytest.mark.parametrize(("is_wrapped", "same_as"), [(False, "fresh"), (True, "training")])
-def test_auto_takes_fresh_steps_where_it_can(is_wrapped: bool, same_as: str) -> None:
-    """Wrappers around the whole sequence are not part of its tasks, whose own environments then have other spaces."""
-    scores = []
-    for data in ("auto", same_as):
-        env = tagged_sequence()
-        agent = masked(FlattenedTwice(env) if is_wrapped else env, identification_data=data, identification_steps=40)
-        agent.learn(60)
-        scores.append(masking_of(agent).scores["red"]["actor"])
-    assert th.equal(*scores) and len(scores[0].unique()) > 3
-
-
 class FlattenedTwice(gym.ObservationWrapper):
     """Every observation twice."""
 
@@ -133,13 +122,26 @@ class FlattenedTwice(gym.ObservationWrapper):
         return np.concatenate([observation, observation])
 
 
-def test_fresh_steps_need_equal_spaces() -> None:
-    env = gym.wrappers.TransformObservation(
-        tagged_sequence(), lambda observation: observation[:3], gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
-    )
-    agent = masked(env, identification_data="fresh", identification_steps=10)
-    with pytest.raises(ValueError, match="identification_data='training'"):
+def stacked(env: gym.Env) -> VecFrameStack:
+    return VecFrameStack(DummyVecEnv([lambda: env]), 2)
+
+
+@pytest.mark.parametrize(("wrap", "same_as"), [(lambda env: env, "fresh"), (FlattenedTwice, "fresh"), (stacked, "training")])
+def test_auto_takes_fresh_steps_where_it_can(wrap: Callable[[gym.Env], Any], same_as: str) -> None:
+    """Wrappers around the whole sequence are around its single tasks, too, unless they are around a vectorized environment."""
+    scores = []
+    for data in ("auto", same_as):
+        agent = masked(wrap(tagged_sequence()), identification_data=data, identification_steps=40)
+        agent.learn(60)
+        scores.append(masking_of(agent).scores["red"]["actor"])
+    assert th.equal(*scores) and len(scores[0].unique()) > 3
+
+
+def test_fresh_steps_need_wrappers_that_can_be_rebuilt() -> None:
+    agent = masked(stacked(tagged_sequence()), identification_data="fresh", identification_steps=10)
+    with pytest.raises(ValueError, match=r"VecFrameStack around the whole sequence .* identification_data='training'"):
         agent.learn(100)
+    assert agent.num_timesteps == 0
 
 
 def test_fresh_steps_of_a_task_whose_environment_was_taken_away() -> None:
@@ -155,7 +157,7 @@ def test_fresh_steps_need_an_environment_that_makes_the_task(tmp_path: Any) -> N
     agent.learn(30)
     agent.save(tmp_path / "model")
     loaded = ContinualSAC.load(tmp_path / "model", env=tagged_sequence(("green", "blue")))
-    with pytest.warns(UserWarning, match=r"phase 0 \(red\): the environment's task_makers lack the task 'red'"):
+    with pytest.warns(UserWarning, match=r"phase 1 \(red\): the environment's task_makers lack the task 'red'"):
         loaded.learn(30, reset_num_timesteps=False)
     assert masking_of(loaded).masks == {} and loaded.phase.task == "green"
 

@@ -293,6 +293,17 @@ def test_render_and_close_reach_the_tasks(make_sequence: MakeSequence, hard: Opt
     assert [task.closed for task in made] == [True, True]
 
 
+def test_videos_have_the_speed_of_the_current_task(make_sequence: MakeSequence, hard: Options) -> None:
+    env = make_sequence({"a": hard, "b": hard, "c": hard}, steps_per_task=2)
+    seen = env.metadata
+    assert "render_fps" not in seen
+    for name, fps in (("a", 20), ("b", 80)):
+        env._envs[name].metadata = {"render_fps": fps}
+    assert [(play(env, 1)[0][0], seen.get("render_fps")) for _ in range(4)] == [("a", 20), ("b", 80), ("c", None), ("a", 20)]
+    assert gymnasium_cycle(["Pendulum-v1"]).metadata["render_fps"] == 30
+    assert gymnasium_cycle(["CartPole-v1"]).metadata["render_fps"] == 50
+
+
 def test_unequal_spaces(make_sequence: MakeSequence) -> None:
     unequal = {"a": {}, "b": {"size": 4}}
     message = r"equal spaces: the observation space of 'b' is .*\(4,\).*, that of 'a' is .*\(3,\)"
