@@ -251,7 +251,7 @@ def test_an_empty_window_warns_and_keeps_the_masks() -> None:
     before = copy.deepcopy(masking.masks)
     assert before and set(masking.scores) == {"red"}
     agent.set_env(tagged_sequence(("green", "blue"), horizon=20, success=None))  # in the middle of blue's first episode
-    with pytest.warns(UserWarning, match=r"phase 1 \(blue\): there is no complete episode"):
+    with pytest.warns(UserWarning, match=r"phase 2 \(blue\): there is no complete episode"):
         agent.learn(1, reset_num_timesteps=False)
     assert differing(before, masking.masks) == []
     assert set(masking.scores) == set(masking.skill_neurons) == {"red"}
@@ -272,7 +272,7 @@ def test_equal_returns_say_nothing_either() -> None:
     for metric in ("auto", zero):
         makers = {"red": lambda render_mode=None: Equal(1.0, success="never"), "blue": lambda render_mode=None: Equal(2.0)}
         agent = masked(TaskSequence(makers, steps_per_task=30, mastery_threshold=None), goal_metric=metric)
-        with pytest.warns(UserWarning, match=r"phase 0 \(red\): the goal metric is the same at all steps"):
+        with pytest.warns(UserWarning, match=r"phase 1 \(red\): the goal metric is the same at all steps"):
             agent.learn(30)
         masking = masking_of(agent)
         assert masking.masks == masking.scores == masking.skill_neurons == {}
