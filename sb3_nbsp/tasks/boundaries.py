@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 
-def ended_phases(env: VecEnv, dones: Sequence[bool], infos: Sequence[dict[str, Any]]) -> list[bool]:
+def ended_phases(env: VecEnv, dones: np.ndarray, infos: Sequence[dict[str, Any]]) -> list[bool]:
     """
     Which of the environments have ended a phase with their last step. A sequence says so itself (``info["boundary"]``) where
     it ends the episode. Where something around it does, such as a time limit, it learns of that by the reset that
@@ -26,7 +27,7 @@ def ended_phases(env: VecEnv, dones: Sequence[bool], infos: Sequence[dict[str, A
     ]
 
 
-def is_over(env: VecEnv, dones: Sequence[bool], infos: Sequence[dict[str, Any]]) -> bool:
+def is_over(env: VecEnv, dones: np.ndarray, infos: Sequence[dict[str, Any]]) -> bool:
     """
     Whether the sequences of all environments are over; see :func:`ended_phases`.
 
