@@ -16,7 +16,8 @@ from sb3_nbsp.benchmark.plan import Cell, Plan
 from sb3_nbsp.benchmark.run_settings import BESIDE_THE_AGENT
 from sb3_nbsp.files import atomic_write, read_json_object
 from sb3_nbsp.tasks import SuccessMatrix
-from sb3_nbsp.tasks.evaluation import evaluate_task
+from sb3_nbsp.tasks.policy_evaluation import evaluate_task
+from sb3_nbsp.tasks.task_envs import task_makers
 from sb3_nbsp.zoo.algos import algorithm
 
 FILE = "baselines.json"
@@ -68,11 +69,13 @@ def measure_baselines(plan: Plan, folder: Path, done: Sequence[Cell]) -> Baselin
     untrained = [_untrained(plan, env, cell) for cell in list(first_of_seeds.values())[:MOST_NETWORKS]]
     random = RandomAgent(env.action_space)
     success: Baselines = {RANDOM: {}, UNTRAINED: {}}
-    for task, make_env in env.get_attr("task_makers", indices=0)[0].items():
+    for task, make_env in task_makers(env).items():
         task_env = make_vec_env(make_env)
-        success[RANDOM][task] = evaluate_task(random, task_env, plan.n_eval_episodes, SEED)[0]  # type: ignore[arg-type]
-        rates = [evaluate_task(model, task_env, plan.n_eval_episodes, SEED)[0] for model in untrained]
-        success[UNTRAINED][task] = float(np.mean(rates))
+        found = [evaluate_task(model, task_env, plan.n_eval_episodes, SEED) for model in [random, *untrained]]
+        # Where one has reported success, those that have not had none
+        reported = any(is_success for _, is_success in found)
+        rates = [0.0 if reported and not is_success else rate for rate, is_success in found]
+        success[RANDOM][task], success[UNTRAINED][task] = rates[0], float(np.mean(rates[1:]))
         task_env.close()
     env.close()
     atomic_write(folder / FILE, json.dumps({"settings": settings, "success": success}, indent=2) + "\n")

@@ -12,9 +12,11 @@ import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv
 from tqdm.auto import tqdm
 
 from sb3_nbsp.interventions.goal_window import GoalWindow
+from sb3_nbsp.tasks.sequence import TaskSequence
 
 # Where SB3's gSDE keeps its noise
 _NOISE = ("weights_dist", "exploration_mat", "exploration_matrices")
@@ -60,6 +62,8 @@ def fresh_steps(
             f"{agent.observation_space}, {agent.action_space}: wrappers around the whole sequence are not part of it. "
             "Use identification_data='training'"
         )
+    assert isinstance(env.unwrapped, DummyVecEnv)
+    window.of_sequence = isinstance(env.unwrapped.envs[0].unwrapped, TaskSequence)
     normalizer = agent.get_vec_normalize_env()
     buffer = ReplayBuffer(n_steps, agent.observation_space, agent.action_space, device=agent.device)
     cuda = [agent.device] if agent.device.type == "cuda" else []
