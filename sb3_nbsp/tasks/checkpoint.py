@@ -16,7 +16,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, VecTransposeImage, unwrap_vec_normalize
 
-from sb3_nbsp.tasks.recognize import has_phases
+from sb3_nbsp.tasks.recognize import ages, has_phases
 
 Algorithm = TypeVar("Algorithm", bound=BaseAlgorithm)
 
@@ -44,7 +44,8 @@ def save_checkpoint(model: BaseAlgorithm, folder: str | os.PathLike[str]) -> Pat
     :param model: the agent, of this package or any of SB3's
     :param folder: where to write
     :return: the checkpoint's own folder, with ``model.zip`` and, where there are such things, ``replay_buffer.pkl``,
-        ``vecnormalize.pkl`` and ``position.json``, how far each environment is in its task sequence
+        ``vecnormalize.pkl`` and ``position.json``: how far each environment is in its task sequence, and how many steps an
+        environment has played that changes with its steps
     """
     final = Path(folder) / f"checkpoint_{model.num_timesteps}_steps"
     temporary = final.with_name(f".{final.name}")
@@ -57,9 +58,9 @@ def save_checkpoint(model: BaseAlgorithm, folder: str | os.PathLike[str]) -> Pat
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
         normalizer.save(str(temporary / _NORMALIZATION))
-    env = model.env
-    if env is not None and has_phases(env):
-        (temporary / _POSITION).write_text(json.dumps(env.env_method("get_progress")), encoding="utf-8")
+    position = _position(model.env)
+    if position:
+        (temporary / _POSITION).write_text(json.dumps(position), encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     for older in Path(folder).glob("checkpoint_*_steps"):
@@ -107,17 +108,35 @@ def _normalized(env: GymEnv, path: Path) -> VecEnv:
     return env
 
 
-def _restore_position(env: VecEnv, position: list[dict[str, Any]]) -> None:
+def _position(env: VecEnv | None) -> dict[str, list[Any]]:
+    position: dict[str, list[Any]] = {}
+    if env is not None and has_phases(env):
+        position["sequence"] = env.env_method("get_progress")
+    if env is not None and ages(env):
+        position["elapsed_steps"] = env.get_attr("elapsed_steps")
+    return position
+
+
+def _restore_position(env: VecEnv, position: dict[str, list[Any]]) -> None:
+    if "sequence" in position:
+        _check_sequence(env, position["sequence"][0])
+    if "elapsed_steps" in position and not ages(env):
+        raise ValueError("env must change with its steps, as the environment of the checkpoint did")
+    for name, restore in (("sequence", "set_progress"), ("elapsed_steps", "set_elapsed_steps")):
+        saved = position.get(name, [])
+        for index in range(env.num_envs if saved else 0):
+            env.env_method(restore, saved[min(index, len(saved) - 1)], indices=index)
+
+
+def _check_sequence(env: VecEnv, saved: dict[str, Any]) -> None:
     if not has_phases(env):
         raise ValueError("env must be a task sequence, as the environment of the checkpoint was one")
     present = env.env_method("get_progress", indices=0)[0]
-    if any(position[0][name] != present[name] for name in ("tasks", "cycles")):
+    if any(saved[name] != present[name] for name in ("tasks", "cycles")):
         raise ValueError(
-            f"env: the checkpoint is of the sequence {position[0]['tasks']} x {position[0]['cycles']}, the environment is "
+            f"env: the checkpoint is of the sequence {saved['tasks']} x {saved['cycles']}, the environment is "
             f"{present['tasks']} x {present['cycles']}"
         )
-    for index in range(env.num_envs):
-        env.env_method("set_progress", position[min(index, len(position) - 1)], indices=index)
 
 
 class SequenceCheckpoint(BaseCallback):
@@ -146,7 +165,10 @@ class SequenceCheckpoint(BaseCallback):
         checkpoint = self.folder / f"checkpoint_{self.num_timesteps}_steps"
         if not (checkpoint / _POSITION).exists() or not has_phases(self.training_env):
             return
-        saved = json.loads((checkpoint / _POSITION).read_text(encoding="utf-8"))[0]
+        position = json.loads((checkpoint / _POSITION).read_text(encoding="utf-8"))
+        if "sequence" not in position:
+            return
+        saved = position["sequence"][0]
         present = self.training_env.env_method("get_progress", indices=0)[0]
         if (saved["phase"], saved["sequence_over"]) != (present["phase"], present["sequence_over"]):
             warnings.warn(

@@ -21,8 +21,8 @@ class CycleFriction(gym.Wrapper, RecordConstructorArgs):
     ``info["friction"]`` is the friction that a step was played with; after a reset, that of the step to come.
 
     Steps are counted over the life of the environment, not of the agent: a new environment begins with the first friction.
-    This package's agents put it where it was when they are loaded and continue (``learn(reset_num_timesteps=False)``).
-    For others there is ``start_step``.
+    This package's agents put it where it was when they are loaded and continue (``learn(reset_num_timesteps=False)``), and
+    :func:`~sb3_nbsp.tasks.load_checkpoint` does so for all agents. For others there is ``start_step``.
 
     Paper: Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning (section 5.1, figure 3).
 

@@ -177,6 +177,17 @@ def test_a_checkpoint_does_not_fit_every_environment(tmp_path: Path, other: Any)
         load_checkpoint(SAC, save_checkpoint(agent(cycle()), tmp_path), other())
 
 
+def test_an_environment_that_changes_with_its_steps_is_as_old_as_it_was(tmp_path: Path) -> None:
+    make = lambda: gym.make("CycleFriction-Hopper-v5", steps_per_friction=15)  # noqa: E731
+    model = small(PPO, make(), n_steps=20, batch_size=20)
+    model.learn(20)
+    env = make()
+    load_checkpoint(PPO, save_checkpoint(model, tmp_path), env)
+    assert env.get_wrapper_attr("elapsed_steps") == 20 and env.get_wrapper_attr("friction") == 3
+    with pytest.raises(ValueError, match="env must change with its steps"):
+        load_checkpoint(PPO, tmp_path / "checkpoint_20_steps", gym.make("Hopper-v5"))
+
+
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no checkpoint: model\.zip is missing"):
         load_checkpoint(SAC, tmp_path, gym.make("Pendulum-v1"))
