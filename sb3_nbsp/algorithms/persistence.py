@@ -16,6 +16,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback, TensorDict
 
 from sb3_nbsp.files import atomic_path
 from sb3_nbsp.interventions import Interventions
+from sb3_nbsp.messages import warn
 from sb3_nbsp.tasks.recognize import ages
 
 Self = TypeVar("Self", bound="PersistentAlgorithm")
@@ -34,6 +35,7 @@ class PersistentAlgorithm(BaseAlgorithm):
 
     hooks: Interventions
     _keep_counting = False
+    _learns_normalized: bool | None = None  # are its observations normalized? None before it has learned
     _env_lead = 0  # steps by which the environments are older than the agent's count: their start_step, other agents' steps
 
     def keep_counting(self) -> None:
@@ -56,7 +58,21 @@ class PersistentAlgorithm(BaseAlgorithm):
         assert self.env is not None, "set_env() must be called before learn()"
         if ages(self.env):
             self._age_environments(reset_num_timesteps)  # before they are reset
+        self._warn_of_other_observations()
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def _warn_of_other_observations(self) -> None:
+        """A policy that has learned on normalized observations knows no others, and the other way round."""
+        normalizer = self.get_vec_normalize_env()
+        is_normalized = normalizer is not None and normalizer.norm_obs
+        before, self._learns_normalized = self._learns_normalized, is_normalized
+        if before is not None and before != is_normalized:
+            known, others = ("normalized", "which are not") if before else ("raw", "which are normalized")
+            warn(
+                f"The agent has learned on {known} observations and continues on others, {others}: its policy does not know "
+                "them. VecNormalize.load() with the statistics that were saved with the agent makes its environment, and "
+                "sb3_nbsp.tasks.load_checkpoint() does so for a SequenceCheckpoint"
+            )
 
     def _age_environments(self, begins_anew: bool) -> None:
         """Put environments that are younger than the agent where those that it learned in were."""

@@ -40,6 +40,10 @@ class PlasticityCallback(BaseCallback):
     A measurement is due when a rollout ends and a multiple of ``record_freq`` has been passed: PPO's come every
     ``n_steps * n_envs`` steps at most. It shows the policy that has collected the rollout, before it is trained on it.
 
+    Inside another callback (``EveryNTimesteps``, ``EvalCallback(callback_after_eval=...)`` or ``callback_on_new_best``) a
+    measurement is made at the other's events, if it is due, and the figure is drawn anew each time: such a callback does not
+    hear of the end of training.
+
     :param record_freq: environment steps between records
     :param folder: for the files. A call of ``learn()`` that continues the count of steps continues them, one that
         begins at 0 begins them anew; None writes nothing
@@ -80,26 +84,45 @@ class PlasticityCallback(BaseCallback):
 
     def _init_callback(self) -> None:
         actor_network(self.model)  # complain of an unfit policy before training
+        self._recorded = self.model.num_timesteps
+        self._is_open = False
+        self._hears_of_rollouts = False  # not inside another callback, which hands on its events only
 
     def _on_training_start(self) -> None:
         self._recorded = self.num_timesteps
         self._start_is_due = self.num_timesteps == 0 or getattr(self.model, "_n_updates", 1) == 0
-        if self.folder is not None:
-            open_history(self.folder, self.num_timesteps)
+        self._open()
+
+    def _open(self) -> None:
+        if self.folder is not None and not self._is_open:
+            open_history(self.folder, self._recorded)
+        self._is_open = True
+
+    def _on_rollout_start(self) -> None:
+        self._hears_of_rollouts = True
 
     def _on_step(self) -> bool:
+        if not self._hears_of_rollouts and self._is_due():
+            self._record(self.num_timesteps)
+            self._draw()
         return True
 
     def _on_rollout_end(self) -> None:
         """Only now are the transitions of the rollout stored."""
         if self._start_is_due and _is_about_to_learn(self.model) and self._record(step=0):
             self._start_is_due = False
-        if self.num_timesteps // self.record_freq > self._recorded // self.record_freq:
+        if self._is_due():
             self._record(self.num_timesteps)
+
+    def _is_due(self) -> bool:
+        return self.num_timesteps // self.record_freq > self._recorded // self.record_freq
 
     def _on_training_end(self) -> None:
         if self.num_timesteps > self._recorded:
             self._record(self.num_timesteps)
+        self._draw()
+
+    def _draw(self) -> None:
         if self.plot and self.folder is not None:
             from sb3_nbsp.plasticity.figure import plot_plasticity
 
@@ -109,6 +132,7 @@ class PlasticityCallback(BaseCallback):
         """Whether it could be measured: not when the buffer is empty, as when a phase has just begun."""
         if not has_observations(self.model):
             return False
+        self._open()
         states = training_observations(self.model, self.n_states, own_seed(self.model, step, purpose=400))
         found = diagnostics(
             self.model,

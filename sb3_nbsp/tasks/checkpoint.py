@@ -144,6 +144,9 @@ class SequenceCheckpoint(BaseCallback):
     Every ``save_freq`` steps, save the model with all that it needs to continue (:func:`load_checkpoint`) and drop the
     previous checkpoint.
 
+    Inside another callback (``EveryNTimesteps``, ``EvalCallback(callback_after_eval=...)`` or ``callback_on_new_best``) it
+    saves at the other's events, if ``save_freq`` steps have passed.
+
     :param save_freq: environment steps between two checkpoints
     :param folder: where to write
     :param verbose: 1 prints the path
@@ -155,6 +158,10 @@ class SequenceCheckpoint(BaseCallback):
             raise ValueError(f"save_freq must be at least 1, not {save_freq!r}")
         self.save_freq = save_freq
         self.folder = Path(folder)
+
+    def _init_callback(self) -> None:
+        self._last = self.model.num_timesteps
+        self._hears_of_rollouts = False  # not inside another callback, which hands on its events only
 
     def _on_training_start(self) -> None:
         self._last = self.num_timesteps
@@ -179,11 +186,17 @@ class SequenceCheckpoint(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         # Between two rollouts the agent, its buffer and its environment are at the same step
+        self._hears_of_rollouts = True
+        self._save_if_due()
+
+    def _on_step(self) -> bool:
+        if not self._hears_of_rollouts:
+            self._save_if_due()
+        return True
+
+    def _save_if_due(self) -> None:
         if self.num_timesteps - self._last >= self.save_freq:
             self._last = self.num_timesteps
             path = save_checkpoint(self.model, self.folder)
             if self.verbose:
                 print(f"Saved {path}")
-
-    def _on_step(self) -> bool:
-        return True

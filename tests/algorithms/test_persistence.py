@@ -12,10 +12,11 @@ import pytest
 import torch as th
 from saved_agents import COUNTERS, nbsp, state_of
 from stable_baselines3 import SAC
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tagged_tasks import differing, parameters, tagged_sequence, tiny
 
-from sb3_nbsp import NBSPSAC, ContinualSAC
+from sb3_nbsp import NBSPSAC, P3O, ContinualSAC
 from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, Phase
 from sb3_nbsp.tasks import latest_checkpoint
 from sb3_nbsp.tasks.checkpoint import save_checkpoint
@@ -311,3 +312,16 @@ def test_our_replay_buffer_loads_into_plain_sac(tmp_path: Path) -> None:
     plain.load_replay_buffer(tmp_path / "buffer")
     assert plain.replay_buffer.size() == 15
     plain.learn(30)
+
+
+@pytest.mark.parametrize("was_normalized", [True, False])
+def test_an_agent_that_continues_on_other_observations_than_it_knows_warns(was_normalized, tmp_path, recwarn):
+    raw, normalized = make_vec_env("Pendulum-v1"), VecNormalize(make_vec_env("Pendulum-v1"))
+    first, then = (normalized, raw) if was_normalized else (raw, normalized)
+    model = P3O("MlpPolicy", first, n_steps=8, batch_size=8, n_epochs=1, device="cpu")
+    model.learn(8).save(tmp_path / "model")
+    P3O.load(tmp_path / "model", env=first, device="cpu").learn(8, reset_num_timesteps=False)
+    assert not [warning for warning in recwarn if "normalized" in str(warning.message)]
+    with pytest.warns(UserWarning, match="continues on others, which are") as warned:
+        P3O.load(tmp_path / "model", env=then, device="cpu").learn(8, reset_num_timesteps=False)
+    assert {each.filename for each in warned if "continues on others" in str(each.message)} == {__file__}

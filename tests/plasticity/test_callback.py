@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import DQN, PPO, SAC
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, EveryNTimesteps
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecNormalize
@@ -464,3 +464,13 @@ def test_compiled_policies_are_measured_like_others(how, tmp_path):
         model.learn(200, callback(tmp_path / str(compiled), 100))
         found.append([float(row[name]) for row in rows(tmp_path / str(compiled)) for name in MEASURES])
     assert found[1] == pytest.approx(found[0], rel=1e-3) and len(found[0]) == 3 * len(MEASURES)
+
+
+@pytest.mark.parametrize("kind", ["EveryNTimesteps", "callback_after_eval", "callback_on_new_best"])
+def test_inside_another_callback_it_records_at_the_others_events(kind, tmp_path):
+    callback = PlasticityCallback(1, tmp_path, n_states=8, n_gradient_states=4)
+    evaluation = {"eval_env": make_vec_env("CartPole-v1"), "n_eval_episodes": 1, "eval_freq": 20}
+    outer = EveryNTimesteps(20, callback) if kind == "EveryNTimesteps" else EvalCallback(**evaluation, **{kind: callback})
+    PPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, n_epochs=1, seed=0, device="cpu").learn(32, outer)
+    assert read_history(tmp_path)["step"].tolist() == [20]
+    assert (tmp_path / "plasticity.png").exists()

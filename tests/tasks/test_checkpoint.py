@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch as th
 from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EveryNTimesteps
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_nbsp import P3O, ContinualSAC
@@ -211,3 +213,18 @@ def test_normalization_is_restored(tmp_path: Path, wrapped: bool) -> None:
 def test_save_freq_out_of_range(tmp_path: Path, save_freq: int) -> None:
     with pytest.raises(ValueError, match=f"save_freq must be at least 1, not {save_freq}"):
         SequenceCheckpoint(save_freq, tmp_path)
+
+
+def _inside(kind: str, callback: SequenceCheckpoint) -> BaseCallback:
+    if kind == "EveryNTimesteps":
+        return EveryNTimesteps(20, callback)
+    if kind == "a list":
+        return EveryNTimesteps(20, CallbackList([callback]))
+    return EvalCallback(make_vec_env("CartPole-v1"), n_eval_episodes=1, eval_freq=20, **{kind: callback})
+
+
+@pytest.mark.parametrize("kind", ["EveryNTimesteps", "a list", "callback_after_eval", "callback_on_new_best"])
+def test_inside_another_callback_it_saves_at_the_others_events(kind: str, tmp_path: Path) -> None:
+    model = PPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, n_epochs=1, seed=0, device="cpu")
+    model.learn(32, _inside(kind, SequenceCheckpoint(1, tmp_path)))
+    assert names(tmp_path) == ["checkpoint_20_steps"]

@@ -1,0 +1,47 @@
+"""What messages to users share: the line that a warning shows, and the name that was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import sys
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+_LIBRARIES = ("stable_baselines3", "sb3_contrib", "rl_zoo3")
+
+
+def _folders() -> tuple[str, ...]:
+    """Folders of the code between a user's line and the place that warns."""
+    specs = [importlib.util.find_spec(name) for name in _LIBRARIES]
+    origins = [Path(spec.origin).parent for spec in specs if spec is not None and spec.origin is not None]
+    return tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parent, *origins))
+
+
+_PASSED_OVER = _folders()
+
+
+def warn(message: str) -> None:
+    """
+    Warn, with the user's own line as the place: the last one that is neither this package's nor that of a library between.
+
+    :param message: what is wrong, and what to do
+    """
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PASSED_OVER):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
+
+def did_you_mean(name: str, names: Iterable[str], n: int = 1, similarity: float = 0.6) -> str:
+    """
+    :param name: a name that is unknown
+    :param names: those that there are
+    :param n: how many of them to suggest at most
+    :param similarity: how similar they have to be, from 0 to 1
+    :return: "; did you mean ...?", or nothing where none is similar
+    """
+    close = difflib.get_close_matches(name, list(names), n=n, cutoff=similarity)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
