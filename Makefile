@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint type format docs lock clean
+.PHONY: help demo test test-sb3 lint type format docs extras lock clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +20,9 @@ demo: $(READY) ## run examples/demo.py (QUICK=1: a shorter run)
 
 test: $(READY) ## run the tests, one thread for each of the two workers
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-sb3: $(READY) ## run SB3's own tests with this package's agents in the place of its SAC and PPO
+	$(BIN)/python tools/sb3_suite.py
 
 lint: $(READY) ## check the style
 	$(BIN)/ruff check .
@@ -35,9 +38,14 @@ format: $(READY) ## format the code and fix what ruff can fix
 docs: $(READY) ## build docs/ into site/
 	$(BIN)/mkdocs build --strict
 
+# Of this version pip finds a CPU build where there is an index of such
+TORCH := 2.13.0
+
+extras: ## try each extra alone in a fresh environment, without constraints.txt (IN_TURN=1: one, another one every day)
+	$(PYTHON) tools/extras.py --constraint torch==$(TORCH) $(if $(IN_TURN),--in-turn) $(EXTRAS)
+
 # uv keeps the pins that are there; UPGRADE=1 takes the newest versions, and torch stays at $(TORCH).
 # The CUDA packages are left out: torch pins them itself, and its CPU build has none.
-TORCH := 2.13.0
 lock: ## resolve constraints.txt for Python 3.10 to 3.13 (UPGRADE=1: take newer versions)
 	$(PYTHON) -m venv build/uv
 	build/uv/bin/python -m pip install --quiet uv

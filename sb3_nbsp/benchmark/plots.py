@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from sb3_nbsp.benchmark.training_log import read_training
+from sb3_nbsp.extras import needs
 from sb3_nbsp.files import atomic_path
 from sb3_nbsp.tasks import SuccessMatrix
+
+with needs("plots", "A figure"):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_runs", "read_training"]
 

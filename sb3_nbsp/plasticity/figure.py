@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from sb3_nbsp.extras import needs
 from sb3_nbsp.figure_style import COLORS, STYLE
 from sb3_nbsp.files import atomic_path
 from sb3_nbsp.plasticity.history import read_covariance, read_history
+
+with needs("plots", "A figure"):
+    import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
 TITLES = {
     "ep_rew_mean": "Return of the last episodes",

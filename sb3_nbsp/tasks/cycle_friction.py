@@ -9,6 +9,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
+from sb3_nbsp.extras import needs
+
 # Whoever trains for 20 million steps meets every friction at least three times
 FRICTIONS = (4, 3, 2, 1, 2, 3)
 
@@ -131,5 +133,9 @@ def make_cycle_friction(
     """
     _check(frictions, steps_per_friction)  # before anything is built
     # -1: no time limit. Gymnasium's own wrappers come around this one
-    env = gym.make(task, max_episode_steps=-1, disable_env_checker=True, **kwargs).unwrapped
+    try:
+        with needs("mujoco", task):
+            env = gym.make(task, max_episode_steps=-1, disable_env_checker=True, **kwargs).unwrapped
+    except gym.error.DependencyNotInstalled as error:
+        raise ImportError(f"{task} needs mujoco: pip install 'sb3_nbsp[mujoco]' ({error})") from error
     return CycleFriction(env, frictions, steps_per_friction, start_step)

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from sb3_nbsp.extras import needs
 from sb3_nbsp.tasks.sequence import TaskSequence
 
 # Meta-World publishes other goal bounds for every task, and its resets lie outside its own bounds
@@ -48,7 +49,8 @@ def full_task_name(name: str) -> str:
     :return: the name with its version
     :raises ValueError: if there is no such task; the message names the closest one
     """
-    from metaworld import ALL_V3_ENVIRONMENTS
+    with needs("metaworld", "A Meta-World task"):
+        from metaworld import ALL_V3_ENVIRONMENTS
 
     full_name = name if name.endswith("-v3") else f"{name}-v3"
     if full_name not in ALL_V3_ENVIRONMENTS:
@@ -68,7 +70,8 @@ def make_metaworld_task(name: str, horizon: int = 500, goal_seed: int = 0, rende
     :return: the environment, whose ``info["success"]`` is 0 or 1
     :raises ValueError: if there is no such task or the horizon is out of its range
     """
-    import metaworld
+    with needs("metaworld", "A Meta-World task"):
+        import metaworld
 
     if not 1 <= horizon <= 500:
         raise ValueError(f"horizon must be between 1 and 500 steps, not {horizon!r}")

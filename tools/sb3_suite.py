@@ -1,0 +1,176 @@
+"""
+Run Stable-Baselines3's own tests with this package's agents in the place of its SAC and PPO.
+
+The tests come from SB3's source distribution, of the version that is installed. What fails is run again with SB3's own agents:
+a test that they pass and ours do not is a difference, and has to be one of those that are listed here with their reason.
+
+As a plugin of pytest this module exchanges the names before SB3's tests import them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from stable_baselines3 import PPO as RealPPO
+from stable_baselines3 import SAC as RealSAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+ROOT = Path(__file__).parent.parent
+REPORT = "SB3_SUITE_REPORT"  # file for the tests that fail
+AGENTS = "SB3_SUITE_AGENTS"  # names of the agents in the place of SAC and PPO; unset: SB3's own
+
+# By agents: tests in which they differ from SB3, and why
+DIFFERENCES: dict[tuple[str, str], dict[str, str]] = {
+    ("ContinualSAC", "ContinualPPO"): {},
+    ("NBSPSAC", "P3O"): {},
+}
+
+if AGENTS in os.environ:
+    import stable_baselines3
+    import stable_baselines3.ppo
+    import stable_baselines3.sac
+
+    import sb3_nbsp
+
+    sac, ppo = (getattr(sb3_nbsp, name) for name in os.environ[AGENTS].split(","))
+    for module in (stable_baselines3, stable_baselines3.sac, stable_baselines3.ppo):
+        vars(module).update({name: cls for name, cls in {"SAC": sac, "PPO": ppo}.items() if hasattr(module, name)})
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests that SAC or PPO take part in."""
+    kept = [item for item in items if _takes_part(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Write down what failed."""
+    if report.failed and REPORT in os.environ and "PYTEST_XDIST_WORKER" not in os.environ:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        with open(os.environ[REPORT], "a", encoding="utf-8") as file:
+            file.write(json.dumps([report.nodeid, str(report.longrepr if crash is None else crash.message)[:300]]) + "\n")
+
+
+def _takes_part(item: pytest.Item) -> bool:
+    """Whether a test has SAC or PPO among its parameters or names them in its body."""
+    assert isinstance(item, pytest.Function)
+    parameters = list(item.callspec.params.values()) if hasattr(item, "callspec") else []
+    parameters += [part for value in parameters if isinstance(value, (tuple, list)) for part in value]
+    agents = [value for value in parameters if isinstance(value, type) and issubclass(value, BaseAlgorithm)]
+    if agents:
+        return any(issubclass(agent, (RealSAC, RealPPO)) for agent in agents)
+    body = inspect.getsource(item.function).split(f"def {item.function.__name__}(", 1)[-1]
+    return re.search(r"\b(SAC|PPO)\b", body + str(parameters)) is not None
+
+
+def fetch_tests(folder: Path) -> Path:
+    """
+    Download the source distribution of the installed SB3 and unpack its tests, unless they are there.
+
+    :param folder: where to
+    :return: the folder of the tests
+    """
+    name = f"stable_baselines3-{version('stable_baselines3')}"
+    tests = folder / name / "tests"
+    if not tests.is_dir():
+        requirement = f"stable_baselines3=={version('stable_baselines3')}"
+        download = ["download", "--quiet", "--no-binary", ":all:", "--no-deps", "--dest", str(folder), requirement]
+        subprocess.run([sys.executable, "-m", "pip", *download], check=True)
+        with tarfile.open(folder / f"{name}.tar.gz") as archive:
+            members = [member for member in archive.getmembers() if member.name.startswith(f"{name}/tests/")]
+            # The folder is complete or not there
+            archive.extractall(folder / "unpacked", members, filter="data")
+        tests.parent.mkdir(exist_ok=True)
+        (folder / "unpacked" / name / "tests").rename(tests)
+        shutil.rmtree(folder / "unpacked")
+    return tests
+
+
+def failures(tests: Path, agents: tuple[str, str] | None, chosen: list[str]) -> dict[str, str]:
+    """
+    Run tests.
+
+    :param tests: the folder of SB3's tests
+    :param agents: names of the agents in the place of SAC and PPO; None for SB3's own
+    :param chosen: ids of tests; empty for all
+    :return: id and error of each test that failed
+    """
+    paths = [str(ROOT), str(ROOT / "tools"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    options = ["-p", "sb3_suite", "-q", "-n", "2", "--tb=no", "-W", "ignore", "-o", "addopts=", "--rootdir", "."]
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as report:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", REPORT: report.name}
+        environment.pop(AGENTS, None)
+        if agents is not None:
+            environment[AGENTS] = ",".join(agents)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, *(chosen or ["."])],
+            cwd=tests,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        found = dict(json.loads(line) for line in report)
+    print(done.stdout.strip().splitlines()[-1], flush=True)
+    if done.returncode not in (0, 1):
+        sys.exit(done.stdout[-4000:])
+    return found
+
+
+def differences(tests: Path, agents: tuple[str, str], chosen: list[str]) -> dict[str, str]:
+    """
+    :param tests: the folder of SB3's tests
+    :param agents: names of the agents in the place of SAC and PPO
+    :param chosen: files or ids of tests; empty for all
+    :return: id and error of each test that SB3's agents pass and these do not, by its id with SB3's agents
+    """
+    print(f"{' and '.join(agents)} in the place of SAC and PPO: ", end="", flush=True)
+    failed = {}
+    for test, error in failures(tests, agents, chosen).items():
+        for name, sb3_name in zip(agents, ("SAC", "PPO"), strict=True):
+            test = test.replace(name, sb3_name)
+        failed[test] = error
+    if not failed:
+        return {}
+    print("what failed, with SB3's own: ", end="", flush=True)
+    also_in_sb3 = failures(tests, None, list(failed))
+    return {test: error for test, error in failed.items() if test not in also_in_sb3}
+
+
+def main() -> None:
+    """Run the tests for both pairs of agents; exit status 1 if a difference is not listed, or a listed one is none."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("tests", nargs="*", help="files or ids of tests (default: all)")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "sb3", help="for the tests that are downloaded")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    tests = fetch_tests(args.folder.resolve())
+    wrong = 0
+    for agents, listed in DIFFERENCES.items():
+        found = differences(tests, agents, args.tests)
+        for test, error in found.items():
+            known = next((reason for pattern, reason in listed.items() if re.fullmatch(pattern, test)), None)
+            wrong += known is None
+            print(f"  {test}: {known or f'NOT LISTED: {error}'}")
+        for pattern in listed if not args.tests else ():
+            if not any(re.fullmatch(pattern, test) for test in found):
+                wrong += 1
+                print(f"  {pattern}: listed as a difference, but there is none")
+    sys.exit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main()
