@@ -14,19 +14,19 @@ from typing import Any
 
 import torch as th
 from filelock import FileLock, Timeout
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_nbsp.algorithms import ContinualSAC
+from sb3_nbsp.benchmark.agents import make_agent, make_env, save_agent
 from sb3_nbsp.benchmark.neuron_recorder import NeuronFile
 from sb3_nbsp.benchmark.one_task import run_on_one_task
 from sb3_nbsp.benchmark.progress_file import SequenceProgress
-from sb3_nbsp.benchmark.resume import SequencePosition, StartAfresh, sequence_position
+from sb3_nbsp.benchmark.resume import StartAfresh
 from sb3_nbsp.benchmark.run_settings import RunSettings
 from sb3_nbsp.files import atomic_write, read_json_object
-from sb3_nbsp.tasks import SequenceEvaluation, SuccessMatrix, latest_checkpoint
+from sb3_nbsp.tasks import SequenceEvaluation, SuccessMatrix, latest_checkpoint, load_checkpoint
 from sb3_nbsp.tasks.episode_log import read_rows
 from sb3_nbsp.tasks.registration import is_sequence
 from sb3_nbsp.zoo.algos import algorithm
@@ -97,18 +97,17 @@ def _forget_history(folder: Path) -> None:
 
 def _run(settings: RunSettings, folder: Path) -> dict[str, float]:
     start = time.monotonic()
-    env = make_vec_env(settings.env_id, seed=settings.seed, env_kwargs=settings.env_kwargs)
-    model = _continue_or_start(settings, env, folder)
+    model = _continue_or_start(settings, folder)
+    env = model.env
+    assert env is not None
     evaluation = SequenceEvaluation(folder, settings.n_eval_episodes, progress_bar=False, verbose=1)
     checkpoints = StartAfresh(settings.seed, settings.save_freq, folder)
     files = [NeuronFile(folder / "neurons.json"), SequenceProgress(folder / "progress.json")]
     callbacks: list[BaseCallback] = [evaluation, *files, checkpoints]
-    if not isinstance(model, ContinualSAC):
-        callbacks.insert(0, SequencePosition())
     # A run can be killed after its last phase, before its result is written
     if not env.get_attr("sequence_over")[0]:
         model.learn(_most_steps(env) - model.num_timesteps, callback=callbacks, reset_num_timesteps=False)
-    model.save(folder / "model.zip")
+    save_agent(model, folder)
     minutes = (time.monotonic() - start) / 60
     result = {**read_matrix(folder).metrics(), "steps": _steps(folder), "minutes_since_last_start": minutes}
     atomic_write(folder / "result.json", json.dumps(result, indent=2) + "\n")
@@ -125,22 +124,18 @@ def _steps(folder: Path) -> int:
     return int(read_rows(folder / "training.csv")[-1][0])
 
 
-def _continue_or_start(settings: RunSettings, env: VecEnv, folder: Path) -> OffPolicyAlgorithm:
+def _continue_or_start(settings: RunSettings, folder: Path) -> BaseAlgorithm:
     checkpoint = latest_checkpoint(folder)
     cls = algorithm(settings.algo)
     assert issubclass(cls, OffPolicyAlgorithm), "a run is resumed with its replay buffer"
     if checkpoint is None:
-        options = settings.arguments()
-        options.pop("n_timesteps", None)
-        return cls(env=env, seed=settings.seed, **options)
-    model = cls.load(checkpoint / "model.zip", env=env)
-    model.load_replay_buffer(checkpoint / "replay_buffer.pkl")
-    position = sequence_position(model)
+        return make_agent(settings, make_env(settings))
+    model = load_checkpoint(cls, checkpoint, make_env(settings))
+    assert model.env is not None
+    position = model.env.env_method("get_progress", indices=0)[0]
     n_finished = position["phase"] + int(position["sequence_over"])
     if n_finished and len(read_matrix(folder).rows) < n_finished:
         raise ValueError(f"{folder} has lost a part of its success matrix: delete the folder to begin anew")
-    if not isinstance(model, ContinualSAC):
-        env.env_method("set_progress", position)
     return model
 
 

@@ -39,6 +39,39 @@ def machine() -> dict[str, Any]:
     return found
 
 
+def usable_cores(cgroup: Path | None = None) -> int:
+    """
+    Cores that this process may use, which can be fewer than the machine has: a process can be bound to some (``taskset``, a
+    batch system), and a container can have a share of the time.
+
+    :param cgroup: folder with the limits of the process's control group; None for Linux's own
+    :return: number of cores, at least 1
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shares = [_share(folder) for folder in ([cgroup] if cgroup is not None else _control_groups())]
+    return max(1, min([bound, *(int(share) for share in shares if share is not None)]))
+
+
+def _control_groups() -> list[Path]:
+    """The folders of this process's control group and of all above it."""
+    root, own = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+    lines = own.read_text(encoding="utf-8").splitlines() if own.exists() else []
+    paths = [root / line.partition("::")[2].lstrip("/") for line in lines if line.startswith("0::")]
+    folders = [folder for path in paths for folder in (path, *path.parents) if folder.is_relative_to(root)]
+    return [*folders, root, root / "cpu"]
+
+
+def _share(folder: Path) -> float | None:
+    """How many cores' time a control group has; None if it has no limit."""
+    if (folder / "cpu.max").exists():
+        quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+    elif (folder / "cpu.cfs_quota_us").exists():
+        quota, period = ((folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8") for name in ("quota", "period"))
+    else:
+        return None
+    return None if quota == "max" or int(quota) < 0 else int(quota) / int(period)
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():

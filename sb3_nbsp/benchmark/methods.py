@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from sb3_nbsp.messages import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,7 @@ def find_methods(names: Sequence[str]) -> list[Method]:
     expanded = [method for name in names for method in ABLATIONS.get(name, [name])]
     for name in expanded:
         if name not in METHODS:
-            close = difflib.get_close_matches(name, [*METHODS, *ABLATIONS])
-            hint = f"; did you mean {' or '.join(close)}?" if close else ""
+            hint = did_you_mean(name, [*METHODS, *ABLATIONS], n=3)
             raise ValueError(
                 f"There is no method {name!r}{hint}\nMethods: {', '.join(METHODS)}\nGroups of methods: {', '.join(ABLATIONS)}"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import shlex
@@ -16,6 +15,7 @@ from filelock import FileLock
 from sb3_nbsp.benchmark.methods import METHODS, Method, find_methods
 from sb3_nbsp.benchmark.run_settings import RunSettings, plain
 from sb3_nbsp.files import atomic_write, read_json_object
+from sb3_nbsp.messages import did_you_mean
 from sb3_nbsp.tasks.registration import sequences
 
 AnyPlan = TypeVar("AnyPlan", bound="StoredPlan")
@@ -47,8 +47,7 @@ def find_sequence(name: str, preset: str) -> str:
     """
     names = sequence_names(preset)
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(name, names)
         raise ValueError(f"There is no sequence {name!r} for the preset {preset!r}{hint}\nSequences: {', '.join(names)}")
     return PRESETS[preset].format(name)
 

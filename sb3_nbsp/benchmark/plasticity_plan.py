@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import os
 import shlex
 from dataclasses import dataclass, field
@@ -13,9 +11,10 @@ from typing import Any, ClassVar
 import gymnasium as gym
 
 from sb3_nbsp.benchmark.plan import Cell, StoredPlan
-from sb3_nbsp.benchmark.run_settings import plain
+from sb3_nbsp.benchmark.run_settings import plain, run_options
+from sb3_nbsp.messages import did_you_mean
 from sb3_nbsp.tasks.registration import is_sequence
-from sb3_nbsp.zoo.algos import ALGOS, PLAIN, algorithm
+from sb3_nbsp.zoo.algos import ALGOS, PLAIN
 
 METHODS = [*ALGOS, *PLAIN]
 
@@ -67,14 +66,15 @@ class PlasticityPlan(StoredPlan):
         self.seeds, self.hyperparams = list(dict.fromkeys(self.seeds)), plain(self.hyperparams)
         for method in self.methods:
             if method not in METHODS:
-                close = difflib.get_close_matches(method, METHODS)
-                hint = f"; did you mean {' or '.join(close)}?" if close else ""
+                hint = did_you_mean(method, METHODS, n=3)
                 raise ValueError(f"There is no method {method!r}{hint}\nMethods: {', '.join(METHODS)}")
         for env_id in self.env_ids:
             _check_environment(env_id)
+        known = {name for method in self.methods for env_id in self.env_ids for name in run_options(method, env_id)}
         for name in self.hyperparams:
-            if not any(_accepts(method, name) for method in self.methods):
-                raise ValueError(f"None of the methods {', '.join(self.methods)} has a hyper-parameter {name!r}")
+            if name not in known:
+                none = f"None of the methods {', '.join(self.methods)}"
+                raise ValueError(f"{none} has a hyper-parameter {name!r}{did_you_mean(name, known)}")
         if any(seed < 0 for seed in self.seeds):
             raise ValueError(f"seeds must not be negative: {self.seeds}")
         for name in ("n_timesteps", "n_eval_episodes", "save_freq"):
@@ -93,7 +93,8 @@ class PlasticityPlan(StoredPlan):
     def settings_of(self, cell: Cell) -> dict[str, Any]:
         """See :meth:`StoredPlan.settings_of`."""
         assert isinstance(cell, TaskCell)
-        own = {name: value for name, value in self.hyperparams.items() if _accepts(cell.method, name)}
+        known = run_options(cell.method, cell.env_id)
+        own = {name: value for name, value in self.hyperparams.items() if name in known}
         return {
             "algo": cell.method,
             "env_id": cell.env_id,
@@ -124,9 +125,3 @@ def _check_environment(env_id: str) -> None:
         raise ValueError(f"There is no environment {env_id!r}: {error}") from error
     if is_sequence(env_id):
         raise ValueError(f"{env_id} is a task sequence: compare methods on it with the command run")
-
-
-def _accepts(method: str, name: str) -> bool:
-    """Whether an algorithm, or one that it derives from, has an argument of this name."""
-    constructors = (inspect.signature(vars(cls)["__init__"]) for cls in algorithm(method).__mro__ if "__init__" in vars(cls))
-    return any(name in constructor.parameters for constructor in constructors if constructor.parameters)

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
 from stable_baselines3 import SAC
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_nbsp.algorithms import ContinualSAC
-from sb3_nbsp.tasks import SequenceCheckpoint
-
-
-class SequencePosition(BaseCallback):
-    """How far the sequence is, as an attribute of an agent that does not know of sequences, so that its zip holds it."""
-
-    def _on_rollout_start(self) -> None:
-        vars(self.model)["sequence_position"] = self.training_env.env_method("get_progress", indices=0)[0]
-
-    def _on_step(self) -> bool:
-        return True
+from sb3_nbsp.benchmark.agents import STATISTICS
+from sb3_nbsp.tasks import SequenceCheckpoint, latest_checkpoint
 
 
 class StartAfresh(SequenceCheckpoint):
@@ -61,20 +49,20 @@ class StartAfresh(SequenceCheckpoint):
 
     def _start_afresh(self) -> None:
         assert self.model.env is not None
+        if self._is_resumed:
+            self._restore_statistics()
         self.model.set_random_seed(int(np.random.SeedSequence([self.seed, self.num_timesteps]).generate_state(1)[0]))
         self.model._last_obs = self.model.env.reset()  # type: ignore[assignment]
+        normalizer = self.model.get_vec_normalize_env()
+        if normalizer is not None:  # replay buffers store what is not normalized
+            self.model._last_original_obs = normalizer.get_original_obs()
         self.model._last_episode_starts = np.ones(self.model.n_envs, dtype=bool)
         if isinstance(self.model, SAC) and self.model.use_sde:
             self.model.actor.reset_noise()
 
-
-def sequence_position(model: BaseAlgorithm) -> dict[str, Any]:
-    """
-    :param model: a loaded agent, before it goes on
-    :return: how far its task sequence is
-    """
-    if isinstance(model, ContinualSAC):
-        assert model._sequence_progress is not None
-        return model._sequence_progress[0]
-    position: dict[str, Any] = vars(model)["sequence_position"]
-    return position
+    def _restore_statistics(self) -> None:
+        """Those of the checkpoint: since then, SB3 has reset the environment once more."""
+        normalizer, checkpoint = self.model.get_vec_normalize_env(), latest_checkpoint(self.folder)
+        if normalizer is not None and checkpoint is not None:
+            saved = VecNormalize.load(str(checkpoint / STATISTICS), normalizer.venv)
+            normalizer.obs_rms, normalizer.ret_rms = saved.obs_rms, saved.ret_rms

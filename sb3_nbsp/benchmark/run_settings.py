@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import copy
-import difflib
-import inspect
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pydoc import locate
 from typing import Any
 
+from stable_baselines3.common.vec_env import VecNormalize
+
 from sb3_nbsp.benchmark.machine import machine, versions
 from sb3_nbsp.files import atomic_write, read_json_object
-from sb3_nbsp.zoo.algos import ALGOS, PLAIN, read_hyperparams
+from sb3_nbsp.tasks.registration import is_sequence
+from sb3_nbsp.zoo.algos import ALGOS, PLAIN, algorithm, read_hyperparams, with_schedules
+from sb3_nbsp.zoo.options import agent_options, arguments_of, check_names
 
 FILE = "config.json"
-# What a YAML file says beside the arguments of the agent
+# What every run takes beside the arguments of the agent
 BESIDE_THE_AGENT = {"n_timesteps", "normalize"}
+NOT_THE_AGENTS = {*BESIDE_THE_AGENT, "n_envs"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class RunSettings:
         :return: the settings
         :raises ValueError: if there is no such algorithm, it has no such hyper-parameter, or a value is not plain
         """
-        _check_names(algo, hyperparams or {})
+        check_hyperparams(algo, env_id, hyperparams or {})
         options = plain({**read_hyperparams(algo, env_id), **(hyperparams or {})})
         if not isinstance(options.get("policy_kwargs", {}), dict):
             raise ValueError(
@@ -76,13 +80,29 @@ class RunSettings:
             options["train_freq"] = tuple(options["train_freq"])
         return cls(algo, env_id, seed, plain(env_kwargs or {}), options, n_eval_episodes, save_freq)
 
+    def normalization(self) -> dict[str, Any] | None:
+        """
+        :return: arguments of ``VecNormalize``, with the agent's discount factor; None if nothing is normalized
+        :raises ValueError: if ``normalize`` is neither True nor False nor a dictionary
+        """
+        normalize = self.hyperparams.get("normalize", False)
+        if not isinstance(normalize, (bool, dict)):
+            raise ValueError(
+                f"normalize must be True, False or a dictionary such as {{'norm_reward': False}}, not {normalize!r}"
+            )
+        if isinstance(normalize, dict):
+            check_names("normalize", normalize, arguments_of(VecNormalize.__init__)[0] - {"venv"})
+        gamma = {"gamma": self.hyperparams["gamma"]} if "gamma" in self.hyperparams else {}
+        return None if normalize is False else {**gamma, **(normalize if isinstance(normalize, dict) else {})}
+
     def arguments(self) -> dict[str, Any]:
         """
         The hyper-parameters as an algorithm takes them.
 
-        :return: a copy, which SB3 may write into, with the classes whose names ``policy_kwargs`` holds
+        :return: a copy, which SB3 may write into, with schedules and with the classes whose names ``policy_kwargs`` holds
         """
-        found = copy.deepcopy(self.hyperparams)
+        found = {name: copy.deepcopy(value) for name, value in self.hyperparams.items() if name not in NOT_THE_AGENTS}
+        found = with_schedules(found)
         kwargs = found.get("policy_kwargs", {})
         for name, value in kwargs.items():
             if name.endswith(("_fn", "_class")) and isinstance(value, str):
@@ -116,18 +136,25 @@ class RunSettings:
         atomic_write(folder / FILE, json.dumps(content, indent=2) + "\n")
 
 
-def _check_names(algo: str, hyperparams: dict[str, Any]) -> None:
-    cls = {**ALGOS, **PLAIN}.get(algo)
-    if cls is None:
-        return  # reading the YAML file says so
-    # Subclasses hand on what they do not name themselves
-    makers = [vars(each)["__init__"] for each in cls.__mro__ if "__init__" in vars(each)]
-    names = {name for maker in makers for name in inspect.signature(maker).parameters}
-    for name in hyperparams:
-        if name not in names | BESIDE_THE_AGENT:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"{algo} has no hyper-parameter {name!r}{hint}")
+def run_options(algo: str, env_id: str) -> set[str]:
+    """
+    :param algo: the zoo's name of an algorithm
+    :param env_id: a registered environment id
+    :return: names of the hyper-parameters that a run can have
+    """
+    parallel = set() if is_sequence(env_id) else {"n_envs"}
+    return agent_options(algorithm(algo)) | BESIDE_THE_AGENT | parallel
+
+
+def check_hyperparams(algo: str, env_id: str, names: Iterable[str]) -> None:
+    """
+    :param algo: the zoo's name of an algorithm
+    :param env_id: a registered environment id
+    :param names: of hyper-parameters
+    :raises ValueError: if a run cannot have one of them
+    """
+    if algo in {**ALGOS, **PLAIN}:  # of another one, reading its YAML file says so
+        check_names(algo, names, run_options(algo, env_id), "hyper-parameter")
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:

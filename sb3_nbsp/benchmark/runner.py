@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from sb3_nbsp.benchmark.agents import check_settings
 from sb3_nbsp.benchmark.baselines import measure_baselines
 from sb3_nbsp.benchmark.cell import LOCK
 from sb3_nbsp.benchmark.launchers import Launcher, Outcome
 from sb3_nbsp.benchmark.plan import Cell, Plan, StoredPlan
+from sb3_nbsp.benchmark.run_settings import RunSettings
 from sb3_nbsp.files import read_json_object
 
 POLL = 0.5  # seconds
@@ -34,8 +36,7 @@ def run_plan(plan: StoredPlan, folder: Path, launcher: Launcher, console: Consol
     :return: the runs that failed
     :raises ValueError: if the folder holds a comparison with other settings, or a run cannot have its settings
     """
-    for cell in plan.cells(folder):
-        plan.resolved(cell)  # a wrong name is found before anything is written
+    _check_settings(plan, folder)
     plan.save(folder)
     cells = plan.cells(folder)
     _check_done(plan, [cell for cell in cells if _is_done(cell)])
@@ -62,6 +63,16 @@ def run_plan(plan: StoredPlan, folder: Path, launcher: Launcher, console: Consol
     if isinstance(plan, Plan) and (done := [cell for cell in cells if _is_done(cell)]):
         measure_baselines(plan, folder, done)
     return failed
+
+
+def _check_settings(plan: StoredPlan, folder: Path) -> None:
+    """Find a wrong name or value before anything is written: make the agent of every method once."""
+    methods: dict[str, RunSettings] = {}
+    for cell in plan.cells(folder):
+        settings = plan.resolved(cell)
+        methods.setdefault(json.dumps([settings.algo, settings.env_id, settings.hyperparams]), settings)
+    for settings in methods.values():
+        check_settings(settings)
 
 
 def _check_done(plan: StoredPlan, done: list[Cell]) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-import difflib
 import io
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,16 +17,18 @@ import torch as th
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from torch import nn
 from tqdm.auto import tqdm
 
 from sb3_nbsp.algorithms import NBSPSAC
+from sb3_nbsp.benchmark.agents import STATISTICS
 from sb3_nbsp.benchmark.key_value import key_value
 from sb3_nbsp.benchmark.skill_sets import Neurons, SkillSet, control_set, skill_sets
 from sb3_nbsp.files import atomic_write, read_json_object
 from sb3_nbsp.interventions import GradientMasking
 from sb3_nbsp.interventions.networks import ScoredNetwork, scored_networks
+from sb3_nbsp.messages import did_you_mean, warn
 from sb3_nbsp.neurons import zeroed
 from sb3_nbsp.neurons.layers import NeuronLayer
 from sb3_nbsp.tasks import TaskSequence
@@ -110,7 +110,7 @@ def _success(
         if is_success:
             reporting.add(task)
         else:
-            warnings.warn(f"{task} does not report success: the mean return of an episode takes its place", stacklevel=3)
+            warn(f"{task} does not report success: the mean return of an episode takes its place")
     return success
 
 
@@ -225,9 +225,7 @@ def make_sequence(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env:
     try:
         return gym.make(env_id, **env_kwargs)
     except gym.error.UnregisteredEnv as error:
-        close = difflib.get_close_matches(env_id, gym.registry, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise ValueError(f"There is no environment {env_id!r}{hint}") from error
+        raise ValueError(f"There is no environment {env_id!r}{did_you_mean(env_id, gym.registry, n=3)}") from error
     except (gym.error.Error, TypeError) as error:
         raise ValueError(f"{env_id} cannot be made with {dict(env_kwargs)}: {error}") from error
 
@@ -285,12 +283,19 @@ def main(args: argparse.Namespace) -> None:
         env_kwargs = dict(args.env_kwargs)
     env = make_sequence(env_id, env_kwargs)
     try:
+        _normalize(model, env, zip_file.with_name(STATISTICS))
         rows = zero_neurons(model, env, args.n_eval_episodes, args.networks, args.seed)
     finally:
         env.close()
     _print(rows, args.n_eval_episodes)
     write_csv(rows, zip_file.with_name(FILE))
     Console().print(f"Written: {zip_file.with_name(FILE)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _normalize(model: NBSPSAC, env: gym.Env, statistics: Path) -> None:
+    """Let a model that has learned on normalized observations act on such."""
+    if statistics.exists():
+        model.set_env(VecNormalize.load(str(statistics), DummyVecEnv([lambda: env])))
 
 
 def _print(rows: Sequence[Zeroed], n_episodes: int) -> None:

@@ -1,11 +1,12 @@
 """The names under which the zoo knows this package's algorithms, and their tuned hyperparameters."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
 from sb3_nbsp.algorithms import (
@@ -21,6 +22,11 @@ from sb3_nbsp.algorithms import (
     ReDoPPO,
     ReDoSAC,
 )
+from sb3_nbsp.extras import needs
+from sb3_nbsp.messages import did_you_mean, warn
+
+with needs("zoo", "sb3_nbsp.zoo"):
+    import yaml
 
 ALGOS: dict[str, type[BaseAlgorithm]] = {
     "nbsp_sac": NBSPSAC,
@@ -35,6 +41,8 @@ ALGOS: dict[str, type[BaseAlgorithm]] = {
     "cbp_ppo": CBPPPO,
     "continual_ppo": ContinualPPO,
 }
+# Options that can fall to 0 while training goes on: "lin_3e-4"
+SCHEDULED = {"learning_rate", "qf_learning_rate", "clip_range", "clip_range_vf"}
 # SB3's own, for which this package has hyperparameters on its environments
 PLAIN: dict[str, type[BaseAlgorithm]] = {"sac": SAC, "ppo": PPO}
 
@@ -64,10 +72,45 @@ def read_hyperparams(algo: str, env_id: str) -> dict[str, Any]:
     if file is None:
         raise ValueError(f"algo must be one of {', '.join(map(repr, [*ALGOS, *PLAIN]))}, not {algo!r}")
     entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+    warn_of_missing_entry(entries, env_id, str(file))
     hyperparams = dict(entries.get(env_id, entries["default"]))
     # As the zoo does; the file is this package's own
     hyperparams["policy_kwargs"] = eval(hyperparams.get("policy_kwargs", "dict()"), {"nn": nn})
     return hyperparams
+
+
+def warn_of_missing_entry(entries: Iterable[str], env_id: str, file: str) -> None:
+    """
+    Warn where an environment gets the section "default" although there is an entry of nearly the same name.
+
+    :param entries: names of the sections of a YAML file
+    :param env_id: id of the environment
+    :param file: the file's name, for the message
+    """
+    names = [name for name in entries if name != "default"]
+    if env_id not in names and (hint := did_you_mean(env_id, names, similarity=0.85)):
+        warn(f"{file} has no entry {env_id!r}: the section 'default' is taken{hint}")
+
+
+def with_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
+    """
+    Replace the zoo's words for schedules, such as "lin_3e-4", which falls to 0 while training goes on.
+
+    :param hyperparams: keyword arguments of an algorithm
+    :return: the same, with schedules in the place of such words
+    :raises ValueError: if there is no number after the word
+    """
+    found = dict(hyperparams)
+    for name in SCHEDULED.intersection(found):
+        if isinstance(found[name], str):
+            word, _, initial_value = found[name].partition("_")
+            try:
+                found[name] = LinearSchedule(float(initial_value), 0.0, 1.0)
+            except ValueError:
+                word = ""
+            if word != "lin":
+                raise ValueError(f"{name} must be a number or a schedule such as 'lin_3e-4', not {hyperparams[name]!r}")
+    return found
 
 
 def algorithm(algo: str) -> type[BaseAlgorithm]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import runpy
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -39,6 +41,7 @@ def enjoy() -> None:
     """Run rl-zoo3's enjoy with this package registered."""
     _prepare()
     _play_tasks_in_turn()
+    _normalize_as_the_model_did()
     _load_without_replay_buffer()
     _mend_load_from_hub()
     import rl_zoo3.enjoy
@@ -50,6 +53,7 @@ def record_video() -> None:
     """Run rl-zoo3's record_video with this package registered."""
     _prepare()
     _play_tasks_in_turn()
+    _normalize_as_the_model_did()
     _load_without_replay_buffer()
     runpy.run_module("rl_zoo3.record_video", run_name="__main__")
 
@@ -58,6 +62,7 @@ def push_to_hub() -> None:
     """Run rl-zoo3's push_to_hub with this package registered."""
     _prepare()
     _play_tasks_in_turn()
+    _normalize_as_the_model_did()
     _mend_push_to_hub()
     runpy.run_module("rl_zoo3.push_to_hub", run_name="__main__")
 
@@ -73,7 +78,7 @@ def _prepare() -> None:
     try:
         from sb3_nbsp.zoo.registration import register
     except ImportError as error:
-        raise SystemExit(f"The zoo's commands need rl_zoo3: pip install 'sb3_nbsp[zoo]' ({error})") from error
+        raise SystemExit(f"The zoo's commands need the extra zoo: pip install 'sb3_nbsp[zoo]' ({error})") from error
     register()
     if _given_env()[0].startswith("dm_control/"):
         from sb3_nbsp.tasks.dm_control import import_dm_control
@@ -116,6 +121,33 @@ def _load_without_replay_buffer() -> None:
         if issubclass(cls, OffPolicyAlgorithm):
             small = {"load": staticmethod(partial(cls.load, buffer_size=1))}
             rl_zoo3.ALGOS[name] = type(cls.__name__, (cls,), small)
+
+
+def _normalize_as_the_model_did() -> None:
+    """Checkpoints and the best model have statistics of their own; rl-zoo3 takes those of the end of the run for all."""
+    import rl_zoo3
+    from rl_zoo3 import utils
+
+    from sb3_nbsp.zoo.checkpoints import STATISTICS, beside
+
+    get_model_path, create_test_env = utils.get_model_path, utils.create_test_env
+    model: list[Path] = []
+
+    def get_and_remember(*args: Any, **kwargs: Any) -> tuple[str, str, str]:
+        found = get_model_path(*args, **kwargs)
+        model[:] = [Path(found[1])]
+        return found
+
+    def create(env_id: str, **kwargs: Any) -> Any:
+        own = beside(model[0], STATISTICS) if model else None
+        if own is None or not own.exists():
+            return create_test_env(env_id, **kwargs)
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(own, Path(folder) / "vecnormalize.pkl")
+            return create_test_env(env_id, **{**kwargs, "stats_path": folder})
+
+    vars(utils).update(get_model_path=get_and_remember, create_test_env=create)
+    vars(rl_zoo3).update(create_test_env=create)
 
 
 def _mend_push_to_hub() -> None:

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import optuna
+import yaml
 from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.utils import ALGOS as ZOO_ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback, EvalCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_nbsp.algorithms import ContinualSAC
 from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
+from sb3_nbsp.algorithms.phases import PhasedAlgorithm
+from sb3_nbsp.messages import warn
 from sb3_nbsp.tasks import SequenceEvaluation
 from sb3_nbsp.tasks.recognize import ages
 from sb3_nbsp.tasks.registration import is_sequence
-from sb3_nbsp.zoo.algos import PLAIN, hyperparams_file
+from sb3_nbsp.zoo.algos import PLAIN, hyperparams_file, warn_of_missing_entry, with_schedules
+from sb3_nbsp.zoo.checkpoints import (
+    BUFFER,
+    WholeBestModel,
+    WholeCheckpoint,
+    beside,
+    get_position,
+    read_position,
+    statistics_of,
+    write_beside,
+)
+from sb3_nbsp.zoo.options import ZOO_OPTIONS, agent_options, check_env_kwargs, check_names
 from sb3_nbsp.zoo.registration import BUDGET
 
-_CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps\.zip")
+# Added to the seed of training for the environments of the periodic evaluation
+EVALUATION_SEED = 1_000_000
 
 
 def is_own(env_id: str) -> bool:
@@ -35,29 +49,38 @@ def is_own(env_id: str) -> bool:
     return str(gym.spec(env_id).entry_point).startswith("sb3_nbsp.") or env_id.startswith("dm_control/")
 
 
-def _saved_position(model: BaseAlgorithm) -> dict[str, Any] | None:
-    """Where a loaded agent will continue in the sequence of its environment; None if at its start."""
-    env, saved = model.env, getattr(model, "_sequence_progress", None)
-    if env is None or not saved or saved[0]["sequence_over"]:
-        return None
+def _saved_position(model: BaseAlgorithm) -> list[dict[str, Any]] | None:
+    """Where a loaded agent of this package was in the sequence of its environment; None if in none."""
+    position: list[dict[str, Any]] | None = getattr(model, "_sequence_progress", None)
+    return position or None
+
+
+def _continues(position: list[dict[str, Any]] | None, env: VecEnv | None) -> bool:
+    """Whether an environment can go on from a position: it is of the same sequence, which was not over."""
+    if env is None or not position or position[0]["sequence_over"]:
+        return False
     present = env.env_method("get_progress", indices=0)[0]
-    position: dict[str, Any] = saved[0]
-    return position if all(position[name] == present[name] for name in ("tasks", "cycles")) else None
+    return all(position[0][name] == present[name] for name in ("tasks", "cycles"))
 
 
-class CheckpointWithBuffer(CheckpointCallback):
-    """SB3's checkpoints with the last one's replay buffer, written ahead of its model so that a model has its buffer."""
+class KeepsCounting:
+    """
+    What rl-zoo3's ``learn`` needs of an agent of plain SB3 on a task sequence: it continues the agent's count of steps, and
+    remembers where the sequence was, which cannot be asked any more when its processes are closed.
 
-    def _on_step(self) -> bool:
-        if self.n_calls % self.save_freq == 0 and isinstance(self.model, OffPolicyAlgorithm):
-            buffer = Path(self._checkpoint_path("replay_buffer_", "pkl"))
-            self.model.save_replay_buffer(buffer)
-            super()._on_step()
-            for older in buffer.parent.glob(f"{self.name_prefix}_replay_buffer_*_steps.pkl"):
-                if older != buffer:
-                    older.unlink()
-            return True
-        return super()._on_step()
+    :param model: the agent
+    """
+
+    def __init__(self, model: BaseAlgorithm) -> None:
+        self.model, self.env = model, model.env
+        self.position: list[dict[str, Any]] | None = None
+
+    def learn(self, n_timesteps: int, **kwargs: Any) -> None:
+        """Train, see SB3."""
+        try:
+            self.model.learn(n_timesteps, reset_num_timesteps=False, **kwargs)
+        finally:
+            self.position = get_position(self.env)
 
 
 class FollowTraining(BaseCallback):
@@ -83,51 +106,120 @@ class SequenceExperimentManager(ExperimentManager):
     - the zoo's periodic evaluation on Cycle Friction has the friction that training has;
     - on a task sequence, all tasks are evaluated after each phase (``success_matrix.csv``), and the zoo's periodic
       evaluation plays the tasks in turn;
-    - ``--save-freq`` with ``--save-replay-buffer`` saves the replay buffer with each checkpoint, in place of the
-      previous one, and ``-i`` finds it there;
-    - ``-i`` continues an agent of this package at its step and its phase.
+    - the periodic evaluation has the environment of training, with the arguments of a YAML file, too; those that are given
+      for it alone come on top. Its episodes start from another seed than those of training;
+    - an unknown hyperparameter, and an unknown argument of an environment that says what it takes, is an error at once;
+    - checkpoints and ``best_model.zip`` keep the statistics of ``VecNormalize`` and the place in the task sequence;
+      ``--save-replay-buffer`` also saves the replay buffer with each checkpoint, in place of the previous one. ``-i`` finds
+      all that;
+    - ``-i`` continues an agent at its step and its phase: every agent of this package, on a task sequence SB3's own, too;
+    - the samplers of ``-optimize`` know how many steps a trial has; ``--trial-id 0`` is a trial.
     """
 
     def __init__(self, args: Any, algo: str, env_id: str, *other: Any, **kwargs: Any) -> None:
         super().__init__(args, algo, env_id, *other, **kwargs)
         own = hyperparams_file(algo)
         self.is_sequence = is_sequence(env_id)
+        self.position: list[dict[str, Any]] | None = None  # of a plain SB3 agent in its sequence, at the end
         if kwargs.get("config") is None and own is not None and (algo not in PLAIN or is_own(env_id)):
             self.config = str(own)
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read hyperparameters, see rl-zoo3; the wrapper that flattens is saved with them, so that enjoy has it too."""
-        hyperparams, saved = super().read_hyperparameters()
+        self._check_trial_id()
+        given, self.env_kwargs = self.env_kwargs, {}  # rl-zoo3 would drop those of the file
+        hyperparams, _ = super().read_hyperparameters()
+        self.env_kwargs = given
+        if self.trial_id == 0:  # which rl-zoo3 takes for none
+            assert self.storage is not None and self.study_name is not None
+            found = self.load_trial(self.storage, self.study_name, self.trial_id)
+            hyperparams.update({**found, **(self.custom_hyperparams or {})})
+            print(f"With those of trial 0: {found}")
+        if given and "env_kwargs" in hyperparams:
+            hyperparams["env_kwargs"] = {**hyperparams["env_kwargs"], **given}
         if self.env_name.gym_id.startswith("dm_control/") and hyperparams.get("policy") == "MlpPolicy":
-            for each in (hyperparams, saved):
-                each.setdefault("env_wrapper", "gymnasium.wrappers.FlattenObservation")
-        return hyperparams, saved
+            hyperparams.setdefault("env_wrapper", "gymnasium.wrappers.FlattenObservation")
+        check_names(self.algo, hyperparams, agent_options(ZOO_ALGOS[self.algo]) | ZOO_OPTIONS, "hyperparameter")
+        self._say_if_there_is_no_entry()
+        return hyperparams, OrderedDict(sorted(hyperparams.items()))
+
+    def _check_trial_id(self) -> None:
+        if self.trial_id is None:
+            return
+        if not (self.storage and self.study_name):
+            raise ValueError("--trial-id needs --storage and --study-name, where the trial is kept")
+        if self.trial_id < 0:
+            raise ValueError(f"--trial-id must be the number of a trial, from 0, not {self.trial_id}")
+
+    def _say_if_there_is_no_entry(self) -> None:
+        if self.config.endswith((".yml", ".yaml")):
+            entries = yaml.safe_load(Path(self.config).read_text(encoding="utf-8"))
+            warn_of_missing_entry(entries, self.env_name.gym_id, self.config)
+
+    def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
+        processed = super()._preprocess_hyperparams(hyperparams)
+        self.eval_env_kwargs = {**self.env_kwargs, **(self._eval_env_kwargs_args or {})}
+        for env_kwargs in (self.env_kwargs, self.eval_env_kwargs):
+            check_env_kwargs(self.env_name.gym_id, env_kwargs)
+        return processed
+
+    @staticmethod
+    def _preprocess_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
+        own = {name: value for name, value in hyperparams.items() if name == "qf_learning_rate"}
+        hyperparams.update(with_schedules(own))
+        return ExperimentManager._preprocess_schedules(hyperparams)
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
-        """Create environments, see rl-zoo3; those for evaluation play the tasks of a sequence in turn."""
-        if not (eval_env and self.is_sequence):
+        """Create environments, see rl-zoo3; those for evaluation have other seeds and play a sequence's tasks in turn."""
+        if not eval_env:
             return super().create_envs(n_envs, eval_env, no_log)
-        given = self.eval_env_kwargs
-        self.eval_env_kwargs = {"rotate": True, **given}
+        seed, env_kwargs = self.seed, self.eval_env_kwargs
+        self.seed = (seed + EVALUATION_SEED) % 2**32
+        self.eval_env_kwargs = {"rotate": True, **env_kwargs} if self.is_sequence else env_kwargs
         try:
             return super().create_envs(n_envs, eval_env, no_log)
         finally:
-            self.eval_env_kwargs = given
+            self.seed, self.eval_env_kwargs = seed, env_kwargs
+
+    def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        path, is_of_the_end = statistics_of(Path(self.trained_agent)) if self.continue_training else (None, False)
+        if path is None:
+            if self.continue_training and self.normalize and not eval_env:
+                warn(
+                    f"No statistics of VecNormalize are saved with {Path(self.trained_agent).name}: new ones start, and the "
+                    "policy sees other observations than it has learned on"
+                )
+            return super()._maybe_normalize(env, eval_env)
+        if not eval_env:
+            print(f"Loading the statistics of VecNormalize from {path.name}")
+            if is_of_the_end:
+                warn(f"{path.name} is of the end of that run, not of {Path(self.trained_agent).name}")
+        self.normalize = True  # so that this run saves them, too
+        env = VecNormalize.load(str(path), env)
+        if eval_env:
+            env.training, env.norm_reward = False, False
+        return env
+
+    def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
+        """What enjoy and others read: arguments of the environment and normalization are those that the run really has."""
+        if self.env_kwargs:
+            self.args.env_kwargs = self.env_kwargs
+        if self.normalize:
+            saved_hyperparams.setdefault("normalize", True)
+        super()._save_config(saved_hyperparams)
 
     def create_callbacks(self) -> None:
         """Create callbacks, see rl-zoo3, and the evaluation after each phase of a sequence."""
         super().create_callbacks()
-        if self.save_replay_buffer:
-            self.callbacks = [
-                CheckpointWithBuffer(each.save_freq, each.save_path, each.name_prefix, verbose=each.verbose)
-                if isinstance(each, CheckpointCallback)
-                else each
-                for each in self.callbacks
-            ]
-        for index, each in enumerate(self.callbacks):
-            if isinstance(each, EvalCallback) and ages(each.eval_env):
-                self.callbacks.insert(index, FollowTraining(each))
-                break
+        callbacks: list[BaseCallback] = []
+        for each in self.callbacks:
+            if isinstance(each, EvalCallback):
+                if ages(each.eval_env):
+                    callbacks.append(FollowTraining(each))
+                _keep_whole_best_model(each)
+            is_plain = type(each) is CheckpointCallback
+            callbacks.append(WholeCheckpoint(each, self.save_replay_buffer) if is_plain else each)  # type: ignore[arg-type]
+        self.callbacks = callbacks
         if self.is_sequence and not self.optimize_hyperparameters:
             self.callbacks.append(SequenceEvaluation(self.save_path, progress_bar=self.show_progress, verbose=self.verbose))
 
@@ -137,24 +229,35 @@ class SequenceExperimentManager(ExperimentManager):
         return super().objective(trial)
 
     def learn(self, model: BaseAlgorithm) -> None:
-        """Train, see rl-zoo3; a continued agent of this package keeps counting its steps."""
+        """Train, see rl-zoo3; a continued agent keeps counting its steps."""
         if self.continue_training and isinstance(model, PersistentAlgorithm):
             model.keep_counting()
         if self.is_sequence:
             self._warn_of_early_end(model)
-        super().learn(model)
+        if not self.is_sequence or isinstance(model, PhasedAlgorithm):
+            super().learn(model)
+            return
+        plain: Any = KeepsCounting(model)
+        super().learn(plain)
+        self.position = plain.position
+
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        """Save the agent, see rl-zoo3, with its place in the task sequence."""
+        if self.position is not None:
+            write_beside(model, Path(self.save_path) / f"{self.env_name}.zip", self.position)
+        super().save_trained_model(model)
 
     def _warn_of_early_end(self, model: BaseAlgorithm) -> None:
         env = model.env
         assert env is not None
         n_phases, steps_per_task = (env.get_attr(name, indices=0)[0] for name in ("n_phases", "steps_per_task"))
-        position = _saved_position(model) or {}
-        left = (n_phases - position.get("phase", 0)) * steps_per_task - position.get("phase_steps", 0)
+        saved = _saved_position(model)
+        position = saved[0] if saved is not None and _continues(saved, env) else env.env_method("get_progress", indices=0)[0]
+        left = (n_phases - position["phase"]) * steps_per_task - position["phase_steps"]
         if self.n_timesteps < left * env.num_envs:
-            warnings.warn(
+            warn(
                 f"n_timesteps={self.n_timesteps} may end training before the sequence is over: its phases are {n_phases} of "
-                f"up to {steps_per_task} steps in each of {env.num_envs} environments (-n {left * env.num_envs})",
-                stacklevel=2,
+                f"up to {steps_per_task} steps in each of {env.num_envs} environments (-n {left * env.num_envs})"
             )
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
@@ -162,38 +265,50 @@ class SequenceExperimentManager(ExperimentManager):
         path = Path(self.trained_agent)
         if isinstance(model, OffPolicyAlgorithm):
             self._load_buffer_of(path, model)
-        if self.is_sequence and isinstance(model, ContinualSAC) and _saved_position(model) is None:
-            warnings.warn(
-                "The agent's sequence is over, or was another one: this one starts at its first phase. To continue an earlier "
-                "one, give its --env-kwargs again",
-                stacklevel=2,
-            )
-        self._continue_history(path.parent)
+        if self.is_sequence:
+            self._continue_sequence(path, model)
         return model
+
+    def _continue_sequence(self, path: Path, model: BaseAlgorithm) -> None:
+        """Put a plain SB3 agent's environment where it was, and continue the history of its run."""
+        position = _saved_position(model) if isinstance(model, PhasedAlgorithm) else read_position(path)
+        if not _continues(position, model.env):
+            warn(
+                "The agent's sequence is over, or was another one: this one starts at its first phase. To continue an earlier "
+                "one, give its --env-kwargs again"
+                if position is not None
+                else f"How far {path.name} was in its sequence is not known: it starts at its first phase"
+            )
+        elif not isinstance(model, PhasedAlgorithm):
+            assert model.env is not None and position is not None
+            for index in range(model.env.num_envs):
+                model.env.env_method("set_progress", position[min(index, len(position) - 1)], indices=index)
+        self._continue_history(path.parent)
 
     def _load_buffer_of(self, path: Path, model: OffPolicyAlgorithm) -> None:
         """Load a checkpoint's own replay buffer; rl-zoo3 knows only the one of the end of the run."""
-        checkpoint = _CHECKPOINT.fullmatch(path.name)
-        if checkpoint is not None:
-            buffer = path.with_name(f"{checkpoint['prefix']}_replay_buffer_{checkpoint['steps']}_steps.pkl")
-            if buffer.exists():
-                print(f"Loading replay buffer {buffer.name}")
-                model.load_replay_buffer(buffer)
-                return
-        if model.replay_buffer is not None and model.replay_buffer.size() == 0:
-            warnings.warn(
+        buffer = beside(path, BUFFER)
+        if buffer.exists():
+            print(f"Loading replay buffer {buffer.name}")
+            model.load_replay_buffer(buffer)
+        elif model.replay_buffer is not None and model.replay_buffer.size() == 0:
+            warn(
                 f"No replay buffer is saved with {path.name}: what the agent remembers, of earlier tasks too, starts empty. "
-                "Train with --save-replay-buffer to keep it",
-                stacklevel=2,
+                "Train with --save-replay-buffer to keep it"
             )
         elif path.stem != self.env_name:
-            warnings.warn(
-                f"replay_buffer.pkl is of the end of that run, not of {path.name}: the agent remembers what comes after it",
-                stacklevel=2,
-            )
+            warn(f"replay_buffer.pkl is of the end of that run, not of {path.name}: the agent remembers what comes after it")
 
     def _continue_history(self, earlier: Path) -> None:
         """Take the success matrix of the run that is continued into the new run's folder."""
         for name in ("success_matrix.csv", "training.csv"):
-            if self.is_sequence and (earlier / name).exists() and earlier.resolve() != Path(self.save_path).resolve():
+            if (earlier / name).exists() and earlier.resolve() != Path(self.save_path).resolve():
                 shutil.copy(earlier / name, Path(self.save_path) / name)
+
+
+def _keep_whole_best_model(evaluation: EvalCallback) -> None:
+    folder = evaluation.best_model_save_path
+    if folder is not None:
+        first = [] if evaluation.callback_on_new_best is None else [evaluation.callback_on_new_best]
+        evaluation.callback_on_new_best = CallbackList([*first, WholeBestModel(folder)])
+        evaluation.callback_on_new_best.parent = evaluation

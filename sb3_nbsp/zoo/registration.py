@@ -6,19 +6,22 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import optuna
-import rl_zoo3
-from rl_zoo3.hyperparams_opt import (
-    HYPERPARAMS_CONVERTER,
-    HYPERPARAMS_SAMPLER,
-    convert_offpolicy_params,
-    convert_onpolicy_params,
-    sample_ppo_params,
-    sample_sac_params,
-)
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from sb3_nbsp.extras import needs
 from sb3_nbsp.zoo.algos import ALGOS
+
+with needs("zoo", "sb3_nbsp.zoo"):
+    import optuna
+    import rl_zoo3
+    from rl_zoo3.hyperparams_opt import (
+        HYPERPARAMS_CONVERTER,
+        HYPERPARAMS_SAMPLER,
+        convert_offpolicy_params,
+        convert_onpolicy_params,
+        sample_ppo_params,
+        sample_sac_params,
+    )
 
 # Attribute of a trial: its environment steps
 BUDGET = "n_timesteps"

@@ -11,10 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch as th
 from filelock import FileLock, Timeout
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_nbsp.benchmark import cell
 from sb3_nbsp.benchmark.cell import read_matrix, run_cell
@@ -199,15 +202,19 @@ def run_until(step: int, algo: str, folder: Path, monkeypatch: pytest.MonkeyPatc
         run_cell(**{**settings(algo, folder), **changes})
 
 
-def test_with_gsde_too_it_ends_as_if_it_had_not_been_killed(tmp_path, monkeypatch):
-    """gSDE draws random numbers of its own at the start of every rollout."""
-    hyperparams = {**SAC, "use_sde": True}
+def test_with_gsde_and_normalization_too_it_ends_as_if_it_had_not_been_killed(tmp_path, monkeypatch):
+    """gSDE draws random numbers of its own at the start of every rollout, and every reset moves the normalization."""
+    hyperparams = {**SAC, "use_sde": True, "normalize": True}
     for step in (270, 655):
         run_until(step, "continual_sac", tmp_path / "killed", monkeypatch, hyperparams=hyperparams)
     run_cell(**{**settings("continual_sac", tmp_path / "killed"), "hyperparams": hyperparams})
     run_cell(**{**settings("continual_sac", tmp_path / "whole"), "hyperparams": hyperparams})
     once, twice = (load_from_zip_file(tmp_path / name / "model.zip")[1]["policy"] for name in ("whole", "killed"))
     assert all(th.equal(tensor, twice[name]) for name, tensor in once.items())
+    folders = tmp_path / "whole", tmp_path / "killed"
+    whole, killed = (VecNormalize.load(str(folder / "vecnormalize.pkl"), make_vec_env(ENV_ID)) for folder in folders)
+    assert whole.gamma == 0.99 and 800 < whole.obs_rms.count == killed.obs_rms.count
+    assert np.array_equal(whole.obs_rms.mean, killed.obs_rms.mean) and whole.ret_rms.var == killed.ret_rms.var
 
 
 def test_a_setting_that_did_not_work_can_be_mended(tmp_path):
@@ -249,9 +256,8 @@ def test_a_killed_run_continues_with_its_buffer_and_position(tmp_path, monkeypat
     folder = tmp_path / "run"
     run_until(300, "nbsp_sac", folder, monkeypatch)
     assert not (folder / "result.json").exists(), "a run that is not over has no result"
-    env = cell.make_vec_env(ENV_ID, seed=1, env_kwargs=ENV_KWARGS)
     given = {name: value for name, value in settings("nbsp_sac", folder).items() if name != "folder"}
-    model = cell._continue_or_start(RunSettings.resolve(**given), env, folder)
+    model = cell._continue_or_start(RunSettings.resolve(**given), folder)
     assert model.num_timesteps == 200
     assert (model.phase.index, model.phase.task, model.phase_steps) == (1, TASKS[1], 0)
     assert model.replay_buffer.size() == 0, "emptied at the phase's start"

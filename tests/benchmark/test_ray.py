@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from small_comparison import METHODS, SMALL, outcome, run, small_plan, start, steps, wait_for
+from small_comparison import METHODS, outcome, run, small_plan, start, steps, wait_for
 
 ray = pytest.importorskip("ray")
 
@@ -41,7 +41,7 @@ def test_ray_finds_the_same_although_a_worker_is_killed(uninterrupted, tmp_path)
 
 
 def test_a_run_that_fails_is_not_tried_again_and_says_why(tmp_path):
-    plan = small_plan(["nbsp_sac"], hyperparams={**SMALL["hyperparams"], "n_steps": 3})  # not with a memory
-    output = run(plan, tmp_path, "--launcher", "ray", expected=1)
+    (tmp_path / "nbsp_sac" / "seed_1" / "checkpoint_100_steps").mkdir(parents=True)  # of a run that has lost its settings
+    output = run(small_plan(["nbsp_sac"]), tmp_path, "--launcher", "ray", expected=1)
     assert "nbsp_sac, seed 1: failed:" in output and "ValueError" in output
     assert (tmp_path / "nbsp_sac" / "seed_1" / "error.txt").exists()

@@ -14,7 +14,6 @@ from rich.console import Console
 from small_comparison import (
     EPISODE_ENDS,
     METHODS,
-    SMALL,
     kill,
     outcome,
     processes_of,
@@ -126,11 +125,10 @@ def test_what_is_done_is_not_done_again(uninterrupted, tmp_path):
 
 
 def test_a_run_that_fails_says_why_and_the_others_go_on(tmp_path):
-    """There are no n-step returns with a memory."""
-    plan = small_plan(["nbsp_sac", "nbsp_masks_only"], hyperparams={**SMALL["hyperparams"], "n_steps": 3})
-    output = run(plan, tmp_path, expected=1)
+    (tmp_path / "nbsp_sac" / "seed_1" / "checkpoint_100_steps").mkdir(parents=True)  # of a run that has lost its settings
+    output = run(small_plan(["nbsp_sac", "nbsp_masks_only"]), tmp_path, expected=1)
     assert "nbsp_sac, seed 1: failed:" in output
-    assert "n_steps=3 needs transitions" in output and "ValueError" in output
+    assert "has lost its config.json" in output and "ValueError" in output
     results = load_results(tmp_path)
     assert [each.cell.method for each in results.runs] == ["nbsp_masks_only"]
     ((cell, reason),) = results.left_out
@@ -145,6 +143,18 @@ def test_a_run_that_fails_says_why_and_the_others_go_on(tmp_path):
         (["--preset", "phone"], "There is no preset 'phone'; presets: laptop, paper"),
         (["--hyperparams", "mask_tpye:hard"], "nbsp_sac has no hyper-parameter 'mask_tpye'; did you mean mask_type?"),
         (["--methods", "continual_sac", "--hyperparams", "mask_type:hard"], "has no hyper-parameter 'mask_type'"),
+        (["--hyperparams", "mask_type:sotf"], "mask_type must be"),
+        (["--hyperparams", "n_steps:3"], "n_steps=3 needs transitions"),
+        (["--hyperparams", "normalise:True"], "no hyper-parameter 'normalise'; did you mean normalize?"),
+        (["--hyperparams", "normalize:yes"], "normalize must be True, False or a dictionary"),
+        (
+            ["--hyperparams", "normalize:{'norm_rewards': False}"],
+            "normalize has no option 'norm_rewards'; did you mean norm_reward?",
+        ),
+        (["--hyperparams", "n_envs:2"], "has no hyper-parameter 'n_envs'"),
+        (["--hyperparams", "learning_rate:lin3e-4"], "learning_rate must be a number or a schedule such as 'lin_3e-4'"),
+        (["--env-kwargs", "cycels:3"], "MW-CoffeeButton-HandlePress-laptop-v0 has no option 'cycels'; did you mean cycles?"),
+        (["--env-kwargs", "cycles:0"], "cycles must be a whole number of at least 1, not 0"),
         (["--jobs", "0"], "jobs must be at least 1, not 0"),
         (["--launcher", "ray", "--cpus-per-run", "0"], "at least one core"),
     ],

@@ -105,9 +105,9 @@ def test_an_unknown_environment_is_an_error(command):
     assert not os.listdir()
 
 
-@pytest.mark.parametrize("option, error", [("memory_size:0", ValueError), ("memry_size:9", TypeError)])
-def test_a_wrong_hyperparameter_is_an_error_that_names_it(option, error, command):
-    with pytest.raises(error, match=option.split(":")[0]):
+@pytest.mark.parametrize("option", ["memory_size:0", "memry_size:9"])
+def test_a_wrong_hyperparameter_is_an_error_that_names_it(option, command):
+    with pytest.raises(ValueError, match=option.split(":")[0]):
         command("train", "--algo", "nbsp_sac", "--env", "Pendulum-v1", "--eval-freq", "-1", "-params", option)
 
 

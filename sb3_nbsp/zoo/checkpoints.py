@@ -1,0 +1,127 @@
+"""What the zoo keeps beside a saved agent so that another run can continue it, and where."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_nbsp.files import atomic_write
+from sb3_nbsp.tasks.recognize import has_phases
+
+_CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps\.zip")
+BUFFER, STATISTICS, POSITION = "replay_buffer", "vecnormalize", "position"
+
+
+def beside(model: Path, kind: str, extension: str = "pkl") -> Path:
+    """
+    :param model: zip of an agent: a checkpoint, the best or the last one
+    :param kind: ``BUFFER``, ``STATISTICS`` or ``POSITION``
+    :param extension: of the file
+    :return: where the agent's own file of this kind is
+    """
+    checkpoint = _CHECKPOINT.fullmatch(model.name)
+    if checkpoint is None:
+        return model.with_name(f"{model.stem}_{kind}.{extension}")
+    return model.with_name(f"{checkpoint['prefix']}_{kind}_{checkpoint['steps']}_steps.{extension}")
+
+
+def statistics_of(model: Path) -> tuple[Path | None, bool]:
+    """
+    :param model: zip of an agent
+    :return: the file with the statistics of its normalization, None if there is none; and whether they are of another
+        moment: where rl-zoo3 keeps those of the end of the run
+    """
+    own = beside(model, STATISTICS)
+    if own.exists():
+        return own, False
+    of_the_end = sorted(model.parent.glob("*/vecnormalize.pkl"))
+    if not of_the_end:
+        return None, False
+    return of_the_end[0], model.stem != of_the_end[0].parent.name
+
+
+def get_position(env: VecEnv | None) -> list[dict[str, Any]] | None:
+    """
+    :param env: the environment of an agent
+    :return: how far it is in its task sequence; None if it is none
+    """
+    return env.env_method("get_progress") if env is not None and has_phases(env) else None
+
+
+def read_position(model: Path) -> list[dict[str, Any]] | None:
+    """
+    :param model: zip of an agent
+    :return: how far its environment was in its task sequence; None if that is not known
+    """
+    path = beside(model, POSITION, "json")
+    found: list[dict[str, Any]] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return found
+
+
+def write_beside(agent: BaseAlgorithm, model: Path, position: list[dict[str, Any]] | None, with_buffer: bool = False) -> None:
+    """
+    Save what belongs to an agent and is not in its zip.
+
+    :param agent: the agent
+    :param model: where its zip is or will be
+    :param position: how far its environment is in its task sequence; None if it is none
+    :param with_buffer: save the replay buffer, too
+    """
+    model.parent.mkdir(parents=True, exist_ok=True)
+    if with_buffer and isinstance(agent, OffPolicyAlgorithm):
+        agent.save_replay_buffer(beside(model, BUFFER))
+    normalizer = agent.get_vec_normalize_env()
+    if normalizer is not None:
+        normalizer.save(str(beside(model, STATISTICS)))
+    if position is not None:
+        atomic_write(beside(model, POSITION, "json"), json.dumps(position))
+
+
+class WholeCheckpoint(CheckpointCallback):
+    """
+    SB3's checkpoints with what it takes to continue them, written ahead of the model: so a model that is there has it.
+
+    :param of: rl-zoo3's callback, whose place it takes
+    :param save_replay_buffer: save the replay buffer, too, and drop that of the checkpoint before
+    """
+
+    def __init__(self, of: CheckpointCallback, save_replay_buffer: bool) -> None:
+        super().__init__(of.save_freq, of.save_path, of.name_prefix, verbose=of.verbose)
+        self.with_buffer = save_replay_buffer
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self.save_freq == 0:
+            model = Path(self._checkpoint_path(extension="zip"))
+            write_beside(self.model, model, get_position(self.model.env), self.with_buffer)
+        return super()._on_step() and self._drop_older_buffers()
+
+    def _drop_older_buffers(self) -> bool:
+        if self.with_buffer and self.n_calls % self.save_freq == 0:
+            newest = beside(Path(self._checkpoint_path(extension="zip")), BUFFER)
+            for older in newest.parent.glob(f"{self.name_prefix}_{BUFFER}_*_steps.pkl"):
+                if older != newest:
+                    older.unlink()
+        return True
+
+
+class WholeBestModel(BaseCallback):
+    """
+    For ``EvalCallback(callback_on_new_best=...)``: what belongs to ``best_model.zip``.
+
+    :param folder: of ``best_model.zip``
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.path = Path(folder) / "best_model.zip"
+
+    def _on_step(self) -> bool:
+        write_beside(self.model, self.path, get_position(self.model.env))
+        return True

@@ -1,0 +1,114 @@
+"""Find a misspelt option of an agent or of an environment before anything starts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_nbsp.messages import did_you_mean
+from sb3_nbsp.tasks.registration import cycle_friction_ids, is_sequence
+from sb3_nbsp.tasks.sequence import TaskSequence
+
+# What a zoo's YAML file says beside the arguments of the agent
+ZOO_OPTIONS = {
+    "callback",
+    "env_kwargs",
+    "env_wrapper",
+    "frame_stack",
+    "monitor_kwargs",
+    "n_envs",
+    "n_timesteps",
+    "noise_std",
+    "noise_type",
+    "normalize",
+    "vec_env_wrapper",
+}
+# What gymnasium.make() takes itself
+MAKE_OPTIONS = {"disable_env_checker", "max_episode_steps", "render_mode"}
+# What the functions of this package's ids give to their task sequence themselves
+OF_THE_SEQUENCE = {"task_makers", "check_spaces"}
+
+
+def agent_options(cls: type[BaseAlgorithm]) -> set[str]:
+    """
+    :param cls: an algorithm
+    :return: names of its arguments, with those of the classes that it derives from
+    """
+    makers = [vars(each)["__init__"] for each in cls.__mro__ if "__init__" in vars(each)]
+    return {name for maker in makers for name in arguments_of(maker)[0]}
+
+
+def environment_options(env_id: str) -> set[str] | None:
+    """
+    :param env_id: a registered environment id
+    :return: names of its arguments; None if they cannot be known, because it hands unknown ones on
+    """
+    try:
+        makers = _makers(env_id)
+    except (ImportError, AttributeError):  # what it needs is missing; making the environment says so
+        return None
+    names: set[str] = set()
+    for maker in makers:
+        own, hands_on = arguments_of(maker)
+        names |= own
+        if not hands_on:
+            return (names | MAKE_OPTIONS) - OF_THE_SEQUENCE
+    return None
+
+
+def _makers(env_id: str) -> list[Callable[..., Any]]:
+    """The functions that make an environment, of which each hands arguments that it does not know on to the next."""
+    entry_point = gym.spec(env_id).entry_point
+    maker: Any = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    makers = (
+        [vars(each)["__init__"] for each in maker.__mro__[:-1] if "__init__" in vars(each)]
+        if isinstance(maker, type)
+        else [maker]
+    )
+    if is_sequence(env_id):
+        makers.append(TaskSequence.__init__)
+    if env_id in cycle_friction_ids():
+        makers += _makers(cycle_friction_ids()[env_id])
+    return makers
+
+
+def arguments_of(maker: Callable[..., Any]) -> tuple[set[str], bool]:
+    """
+    :param maker: a function
+    :return: names of its arguments, and whether it takes others, too
+    """
+    try:
+        parameters = inspect.signature(maker).parameters.values()
+    except (TypeError, ValueError):  # not written in Python
+        return set(), True
+    names = {each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+    return names - {"self"}, any(each.kind is each.VAR_KEYWORD for each in parameters)
+
+
+def check_names(of: str, given: Iterable[str], known: Collection[str], what: str = "option") -> None:
+    """
+    :param of: what the options are of
+    :param given: names of the options
+    :param known: those that there are
+    :param what: what an option is called
+    :raises ValueError: if one is unknown; the message suggests the closest
+    """
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{of} has no {what} {name!r}{did_you_mean(name, known)}")
+
+
+def check_env_kwargs(env_id: str, env_kwargs: dict[str, Any]) -> None:
+    """
+    :param env_id: a registered environment id
+    :param env_kwargs: arguments of the environment
+    :raises ValueError: if there is no such argument
+    """
+    known = environment_options(env_id)
+    if known is not None:
+        check_names(env_id, env_kwargs, known)

@@ -1,0 +1,151 @@
+"""``-i``: normalization, and the place in the task sequence, of every agent."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_nbsp.tasks import TaskSequence
+from sb3_nbsp.zoo.checkpoints import statistics_of
+
+SHORT = ["env_ids:['Pendulum-v1']", "env_kwargs:{'max_episode_steps': 20}"]
+SEQUENCE = ["--env", "GymCycle-v0", "--env-kwargs", *SHORT, "cycles:3", "steps_per_task:40"]
+SMALL = {
+    "sac": ["learning_starts:20", "batch_size:8", "buffer_size:1000", "policy_kwargs:dict(net_arch=[8])"],
+    "ppo": ["n_steps:10", "batch_size:10", "n_epochs:1", "policy_kwargs:dict(net_arch=[8])"],
+}
+SMALL["p3o"] = [*SMALL["ppo"], "reset_frequency:20", "max_distill_epochs:1"]
+
+
+def run(algo: str, number: int, env_id: str = "GymCycle-v0") -> Path:
+    return Path("logs") / algo / f"{env_id}_{number}"
+
+
+@pytest.fixture
+def resets(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Phase and steps of it at every reset of a sequence that has phases."""
+    seen: list[tuple[int, int]] = []
+    reset = TaskSequence.reset
+
+    def recording_reset(self, **kwargs):
+        result = reset(self, **kwargs)
+        seen.extend([] if self.rotate else [(self.phase, self.phase_steps)])
+        return result
+
+    monkeypatch.setattr(TaskSequence, "reset", recording_reset)
+    return seen
+
+
+@pytest.mark.parametrize("algo", ["sac", "ppo", "p3o"])
+def test_every_agent_continues_in_its_phase_and_its_history(algo, command, resets):
+    arguments = ["--algo", algo, *SEQUENCE, "-params", *SMALL[algo]]
+    with pytest.warns(UserWarning):  # tasks without success, and too few steps for all phases
+        command("train", *arguments, "--eval-freq", "-1", "-n", "80", "--save-freq", "60", "--save-replay-buffer")
+        resets.clear()
+        first = run(algo, 1)
+        command("train", *arguments, "--eval-freq", "-1", "-n", "40", "-i", str(first / "rl_model_60_steps.zip"))
+    assert resets[0] == (1, 20), "in the middle of its second phase"
+    with (run(algo, 2) / "training.csv").open() as file:
+        steps = [(int(row["step"]), int(row["phase"])) for row in csv.DictReader(file)]
+    assert steps[:5] == [(20, 0), (40, 0), (60, 1), (80, 1), (100, 2)]
+    rows = [(run(algo, number) / "success_matrix.csv").read_text().splitlines() for number in (1, 2)]
+    assert rows[0][:2] == rows[1][:2] and len(rows[1]) >= 3
+
+
+def test_the_end_of_a_run_has_its_place_too(command, resets):
+    arguments = ["--algo", "sac", *SEQUENCE, "-params", *SMALL["sac"], "--eval-freq", "-1", "-n", "60"]
+    with pytest.warns(UserWarning):
+        command("train", *arguments)
+        resets.clear()
+        command("train", *arguments, "-i", str(run("sac", 1) / "GymCycle-v0.zip"))
+    assert resets[0] == (1, 20)
+
+
+@pytest.fixture(scope="module")
+def normalized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with normalization: a checkpoint, a best model, its end."""
+    from sb3_nbsp.zoo import cli
+
+    cwd = tmp_path_factory.mktemp("normalized")
+    arguments = ["--algo", "sbp_sac", "--env", "Pendulum-v1", "-n", "60", "--save-freq", "40", "--eval-freq", "20"]
+    params = ["normalize:True", "learning_starts:20", "batch_size:8", "policy_kwargs:dict(net_arch=[8])"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setattr("sys.argv", ["sb3-nbsp", "train", *arguments, "--eval-episodes", "1", "--seed", "1", "-params", *params])
+        cli.main()
+    return cwd / "logs" / "sbp_sac" / "Pendulum-v1_1"
+
+
+def count(path: Path) -> float:
+    """How many observations the statistics are of."""
+    import gymnasium as gym
+
+    return VecNormalize.load(str(path), DummyVecEnv([lambda: gym.make("Pendulum-v1")])).obs_rms.count
+
+
+def continue_from(model: Path, command, *more: str) -> VecNormalize | None:
+    """The normalization that a continued run has got, before it learns."""
+    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OffPolicyAlgorithm, "learn", lambda self, *_, **__: found.append(self.get_vec_normalize_env()))
+        params = ["learning_starts:20", "batch_size:8", *more]
+        run = ["--algo", "sbp_sac", "--env", "Pendulum-v1", "-n", "20", "--eval-freq", "-1"]
+        command("train", *run, "-i", str(model), "-params", *params)
+    return found[0]
+
+
+@pytest.mark.parametrize("name", ["rl_model_40_steps.zip", "best_model.zip", "Pendulum-v1.zip"])
+@pytest.mark.filterwarnings("ignore:No replay buffer")
+def test_a_continued_run_normalizes_as_its_model_did(name, normalized, command, recwarn):
+    path, is_of_the_end = statistics_of(normalized / name)
+    assert not is_of_the_end
+    saved = continue_from(normalized / name, command)
+    assert saved is not None and saved.training
+    assert saved.obs_rms.count == count(path)
+    if name == "rl_model_40_steps.zip":
+        assert 40 <= saved.obs_rms.count < 45 < count(normalized / "Pendulum-v1" / "vecnormalize.pkl")
+    assert not [warning for warning in recwarn if "VecNormalize" in str(warning.message)]
+    # The continued run keeps them in its turn, although it was not asked to normalize
+    folder = Path("logs/sbp_sac/Pendulum-v1_1/Pendulum-v1")
+    assert (folder / "vecnormalize.pkl").exists() and "- normalize" in (folder / "config.yml").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:No replay buffer")
+def test_statistics_of_another_moment_or_none_are_warned_about(normalized, command, tmp_path):
+    import shutil
+
+    folder = tmp_path / "older"
+    shutil.copytree(normalized, folder)
+    (folder / "rl_model_vecnormalize_40_steps.pkl").unlink()
+    with pytest.warns(UserWarning, match=r"vecnormalize\.pkl is of the end of that run, not of rl_model_40_steps\.zip"):
+        continue_from(folder / "rl_model_40_steps.zip", command)
+    (folder / "Pendulum-v1" / "vecnormalize.pkl").unlink()
+    with pytest.warns(UserWarning, match="No statistics of VecNormalize are saved with rl_model_40_steps.zip"):
+        continue_from(folder / "rl_model_40_steps.zip", command, "normalize:True")
+
+
+def test_enjoy_normalizes_as_its_model_did(normalized, command, monkeypatch):
+    loaded = []
+    load = VecNormalize.load
+
+    def recording_load(path, venv):
+        loaded.append(load(path, venv))
+        return loaded[-1]
+
+    monkeypatch.setattr(VecNormalize, "load", staticmethod(recording_load))
+    arguments = ["--algo", "sbp_sac", "--env", "Pendulum-v1", "-f", str(normalized.parents[1]), "--no-render", "-n", "10"]
+    command("enjoy", *arguments, "--load-checkpoint", "40")
+    command("enjoy", *arguments)
+    own, of_the_end = (normalizer.obs_rms.count for normalizer in loaded)
+    assert 40 <= own < 45 < of_the_end and np.isfinite(of_the_end)
+
+
+def test_a_checkpoint_is_whole(normalized):
+    names = {path.name for path in normalized.iterdir()}
+    assert {"rl_model_40_steps.zip", "rl_model_vecnormalize_40_steps.pkl", "best_model_vecnormalize.pkl"} <= names
+    assert not [name for name in names if "position" in name], json.dumps(sorted(names))
