@@ -452,7 +452,7 @@ def compile_network(policy: Any) -> None:
     policy.mlp_extractor.policy_net = th.compile(policy.mlp_extractor.policy_net, backend="eager")
 
 
-@pytest.mark.parametrize("how", ["policy", compile_in_place, compile_network], ids=str)
+@pytest.mark.parametrize("how", ["policy", compile_in_place, compile_network], ids=["the policy", "in place", "a network"])
 def test_compiled_policies_are_measured_like_others(how, tmp_path):
     found = []
     for compiled in (False, True):
