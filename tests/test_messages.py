@@ -1,5 +1,9 @@
+import ast
+from pathlib import Path
+
 import pytest
 
+from sb3_nbsp import messages
 from sb3_nbsp.messages import did_you_mean, warn
 
 
@@ -12,3 +16,14 @@ def test_a_warning_shows_the_users_line():
 def test_a_name_that_is_nearly_right_is_suggested():
     assert did_you_mean("cycels", ["tasks", "cycles", "horizon"]) == "; did you mean cycles?"
     assert did_you_mean("nothing_like_it", ["tasks", "cycles"]) == ""
+
+
+def test_no_other_module_warns_by_itself():
+    package = Path(messages.__file__).parent
+    calls = {
+        path.name
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr == "warn" and ast.unparse(node.value) == "warnings"
+    }
+    assert calls == {"messages.py"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_nbsp.interventions.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
+from sb3_nbsp.messages import warn
 
 _BATCH = 512
 
@@ -170,11 +170,10 @@ class DeferredEvaluation:
     def _look_for_changes_without_a_trace(self) -> None:
         pairs = zip(self._policy.parameters, self._parameters, strict=True)
         if not all(th.allclose(old, new, rtol=0, atol=0, equal_nan=True) for old, new in pairs):
-            warnings.warn(
+            warn(
                 "The policy was changed during a rollout through its parameters' .data, which leaves no trace of when: the "
                 "rollout's values and log-probabilities are those of the policy before. Change it under torch.no_grad(), or "
-                "use fused=False",
-                stacklevel=3,
+                "use fused=False"
             )
 
 

@@ -22,6 +22,7 @@ from sb3_nbsp.algorithms.gradients import AutogradGradients, SACGradients
 from sb3_nbsp.algorithms.mlp_gradients import MlpGradients, can_use_mlp_gradients
 from sb3_nbsp.algorithms.policies import SACCnnPolicy, SACMlpPolicy, SACMultiInputPolicy
 from sb3_nbsp.algorithms.replay_phases import PhasedReplay, reset_optimizer
+from sb3_nbsp.checks import whole
 from sb3_nbsp.interventions import Intervention, Interventions
 from sb3_nbsp.interventions.base import OFF_POLICY_HOOKS, check_interventions, check_option, check_range
 from sb3_nbsp.neurons.fused_optimizers import set_fused, take_step
@@ -174,10 +175,10 @@ class ContinualSAC(PhasedReplay, SAC):
         if self.qf_learning_rate is not None and not callable(self.qf_learning_rate):
             check_range("qf_learning_rate", self.qf_learning_rate, 0)
         if self.phase_learning_starts is not None:
-            check_range("phase_learning_starts", self.phase_learning_starts, 0, integer=True)
+            whole("phase_learning_starts", self.phase_learning_starts, 0)
         if self.known_task_threshold is not None:
             check_range("known_task_threshold", self.known_task_threshold, 0, 1, low_open=True)
-        check_range("look_episodes", self.look_episodes, 1, integer=True)
+        whole("look_episodes", self.look_episodes, 1)
         for name in ("clear_replay_buffer", "reset_optimizers", "reset_ent_coef", "fused", "compile"):
             check_option(name, getattr(self, name), (True, False))
 

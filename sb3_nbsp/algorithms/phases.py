@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +12,7 @@ from sb3_nbsp.algorithms.idle import idle_parts
 from sb3_nbsp.algorithms.options import GuardedOptions
 from sb3_nbsp.algorithms.persistence import File, PersistentAlgorithm
 from sb3_nbsp.interventions import Phase
+from sb3_nbsp.messages import warn
 from sb3_nbsp.tasks.boundaries import ended_phases
 from sb3_nbsp.tasks.recognize import has_phases
 
@@ -139,17 +139,16 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         for name, message in idle_parts(self, self._has_phases(), self.phase_options).items():
             if name not in self._warned:
                 self._warned.append(name)
-                warnings.warn(message, stacklevel=2)
+                warn(message)
 
     def _restore_sequence(self, saved: list[dict[str, Any]]) -> None:
         """Put new environments where those of the saved model were; a sequence that was over begins again."""
         assert self.env is not None
         present = self.env.env_method("get_progress", indices=0)[0]
         if any(saved[0][name] != present[name] for name in ("tasks", "cycles")):
-            warnings.warn(
+            warn(
                 f"The saved model was in the sequence {saved[0]['tasks']} x {saved[0]['cycles']}, the environment is "
-                f"{present['tasks']} x {present['cycles']}: it starts at its first phase, as a further phase of the agent",
-                stacklevel=2,
+                f"{present['tasks']} x {present['cycles']}: it starts at its first phase, as a further phase of the agent"
             )
         for index in range(self.n_envs):
             progress = saved[min(index, len(saved) - 1)]

@@ -471,20 +471,16 @@ def check_option(name: str, value: Any, allowed: Sequence[Any]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
 
 
-def check_range(
-    name: str, value: float, low: float, high: float = np.inf, low_open: bool = False, integer: bool = False
-) -> None:
+def check_range(name: str, value: float, low: float, high: float = np.inf, low_open: bool = False) -> None:
     """
     :param name: name of the option
     :param value: its value
     :param low: smallest allowed value
     :param high: largest allowed value
     :param low_open: exclude the smallest value itself
-    :param integer: demand a whole number
     :raises ValueError: if the value is outside the range, or no number
     """
     interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if np.isinf(high) else ']'}"
-    kinds: tuple[type, ...] = (int, np.integer) if integer else (int, float, np.integer, np.floating)
-    is_number = isinstance(value, kinds) and not isinstance(value, bool)
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not is_number or not (low < value if low_open else low <= value) or not value <= high:
-        raise ValueError(f"{name} must be a{' whole' if integer else ''} number in {interval}, not {value!r}")
+        raise ValueError(f"{name} must be a number in {interval}, not {value!r}")

@@ -10,6 +10,7 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
+from sb3_nbsp.checks import whole
 from sb3_nbsp.interventions.base import Network, check_range
 from sb3_nbsp.interventions.neuron_reset import NeuronReset
 from sb3_nbsp.neurons.layers import NeuronLayer
@@ -57,7 +58,7 @@ class ContinualBackprop(NeuronReset):
     ) -> None:
         super().__init__(clear_moments, renew_shared)
         check_range("replacement_rate", replacement_rate, 0, 1, low_open=True)
-        check_range("maturity_threshold", maturity_threshold, 0, integer=True)
+        maturity_threshold = whole("maturity_threshold", maturity_threshold, 0)
         check_range("decay_rate", decay_rate, 0, 1)
         if decay_rate == 1:
             raise ValueError("decay_rate must be below 1, otherwise the running averages never move")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, ClassVar, Literal, get_args
 
 from stable_baselines3 import SAC
@@ -10,8 +9,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_nbsp.interventions.base import OffPolicyIntervention, Phase, check_option, check_range, own_seed
+from sb3_nbsp.checks import whole
+from sb3_nbsp.interventions.base import OffPolicyIntervention, Phase, check_option, own_seed
 from sb3_nbsp.interventions.task_memory import StoredTransitions, TaskMemory
+from sb3_nbsp.messages import warn
 
 ReplayEntCoef = Literal["auto", "own", "current"]
 
@@ -42,8 +43,8 @@ class ExperienceReplay(OffPolicyIntervention):
         replay_interval: int = 10,
         replay_ent_coef: ReplayEntCoef = "auto",
     ) -> None:
-        check_range("memory_size", memory_size, 1, integer=True)
-        check_range("replay_interval", replay_interval, 1, integer=True)
+        memory_size = whole("memory_size", memory_size, 1)
+        replay_interval = whole("replay_interval", replay_interval, 1)
         check_option("replay_ent_coef", replay_ent_coef, get_args(ReplayEntCoef))
         self.memory_size = memory_size
         self.replay_interval = replay_interval
@@ -113,10 +114,9 @@ class ExperienceReplay(OffPolicyIntervention):
         if memory.gives_ent_coefs and (unknown := [task for task in memory.tasks if task not in memory.ent_coefs]):
             current = self._ent_coef()
             assert current is not None
-            warnings.warn(
+            warn(
                 f"The saved memory does not say with which entropy coefficients {unknown} were learned: they get the current "
-                f"one, {current:.3g}. With replay_ent_coef='current' none is needed",
-                stacklevel=2,
+                f"one, {current:.3g}. With replay_ent_coef='current' none is needed"
             )
             memory.ent_coefs.update(dict.fromkeys(unknown, current))
         self._memory = memory

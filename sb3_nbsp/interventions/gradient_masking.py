@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
@@ -15,12 +14,14 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
+from sb3_nbsp.checks import whole
 from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase, check_option, check_range, own_seed
 from sb3_nbsp.interventions.goal_window import GOAL_METRICS, GoalMetric, GoalWindow
 from sb3_nbsp.interventions.masked_statistics import MaskedStatistics, check_maskable
 from sb3_nbsp.interventions.networks import ScoredNetwork, scored_networks
 from sb3_nbsp.interventions.parameter_masks import MaskSide, parameter_masks
 from sb3_nbsp.interventions.rollout import fresh_steps, has_own_spaces
+from sb3_nbsp.messages import warn
 from sb3_nbsp.neurons.activations import record_activations
 from sb3_nbsp.neurons.histograms import activation_histogram
 from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons, split_by_layer
@@ -103,7 +104,7 @@ class GradientMasking(OffPolicyIntervention):
         check_option("mask_side", mask_side, get_args(MaskSide))
         check_option("mask_networks", mask_networks, ("both", "actor", "critic"))
         check_option("identification", identification, get_args(Identification))
-        check_range("identification_steps", identification_steps, 1, integer=True)
+        identification_steps = whole("identification_steps", identification_steps, 1)
         check_option("identification_data", identification_data, ("auto", "training", "fresh"))
         if not callable(goal_metric):
             check_option("goal_metric", goal_metric, GOAL_METRICS)
@@ -299,12 +300,11 @@ class GradientMasking(OffPolicyIntervention):
         self.agent.logger.record("nbsp/identification_steps", n_steps)
         if n_steps < ENOUGH_STEPS * self.identification_steps and "steps" not in self._warned:
             self._warned.add("steps")
-            warnings.warn(
+            warn(
                 f"Skill neurons are identified on {n_steps} steps instead of identification_steps="
                 f"{self.identification_steps}: of the others the goal metric ({self._metric_name}) is not known, or the "
                 "phase or the replay buffer is too short. Give another goal_metric, larger ones, or fewer "
-                "identification_steps. Later phases only record nbsp/identification_steps",
-                stacklevel=2,
+                "identification_steps. Later phases only record nbsp/identification_steps"
             )
 
     def _wants_fresh_steps(self, phase: Phase) -> bool:
@@ -313,9 +313,7 @@ class GradientMasking(OffPolicyIntervention):
         return phase.task in self._task_makers and has_own_spaces(self.agent, self._task_makers[phase.task])
 
     def _skip(self, phase: Phase, reason: str) -> None:
-        warnings.warn(
-            f"No skill neurons are identified at the end of phase {phase.index + 1} ({phase.task}): {reason}", stacklevel=2
-        )
+        warn(f"No skill neurons are identified at the end of phase {phase.index + 1} ({phase.task}): {reason}")
 
     def _fresh_steps(self, phase: Phase) -> tuple[GoalWindow, ReplayBuffer]:
         window = self._new_window(1)
@@ -337,10 +335,9 @@ class GradientMasking(OffPolicyIntervention):
             fallback = window.select("episode_return", buffer)
             if "constant" not in self._warned and not _is_constant(fallback[2]):
                 self._warned.add("constant")
-                warnings.warn(
+                warn(
                     f"The goal metric ({name}) is the same at all steps of the window and cannot tell neurons apart: "
-                    "the episode return takes its place. Later windows are recorded as nbsp/goal_metric_is_constant only",
-                    stacklevel=2,
+                    "the episode return takes its place. Later windows are recorded as nbsp/goal_metric_is_constant only"
                 )
             self._metric_name = "episode_return"
             return fallback

@@ -9,6 +9,7 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch.distributions import Distribution
 
+from sb3_nbsp.checks import whole
 from sb3_nbsp.interventions.base import Intervention, check_range, own_seed
 from sb3_nbsp.interventions.networks import actor_network
 from sb3_nbsp.interventions.observations import training_observations
@@ -55,10 +56,10 @@ class InnerDistillation(Intervention):
     ) -> None:
         check_range("distill_alpha", distill_alpha, 0, 1)
         check_range("distill_threshold", distill_threshold, 0)
-        check_range("max_distill_epochs", max_distill_epochs, 1, integer=True)
-        check_range("min_distill_epochs", min_distill_epochs, 0, max_distill_epochs, integer=True)
-        check_range("distill_states", distill_states, 1, integer=True)
-        check_range("distill_batch_size", distill_batch_size, 1, integer=True)
+        max_distill_epochs = whole("max_distill_epochs", max_distill_epochs, 1)
+        min_distill_epochs = whole("min_distill_epochs", min_distill_epochs, 0, max_distill_epochs)
+        distill_states = whole("distill_states", distill_states, 1)
+        distill_batch_size = whole("distill_batch_size", distill_batch_size, 1)
         check_range("distill_learning_rate", distill_learning_rate, 0, low_open=True)
         self.distill_alpha = distill_alpha
         self.distill_threshold = distill_threshold

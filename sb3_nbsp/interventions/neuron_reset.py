@@ -11,6 +11,7 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch.nn.utils.parametrize import is_parametrized
 
+from sb3_nbsp.checks import whole
 from sb3_nbsp.interventions.base import Intervention, check_option, check_range, own_seed
 from sb3_nbsp.interventions.networks import ActorNetwork, actor_network
 from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons
@@ -149,7 +150,7 @@ class PeriodicReset(NeuronReset):
         renew_shared: bool = False,
     ) -> None:
         super().__init__(clear_moments, renew_shared)
-        check_range("reset_frequency", reset_frequency, 1, integer=True)
+        reset_frequency = whole("reset_frequency", reset_frequency, 1)
         check_range("reset_rate", reset_rate, 0, 1, low_open=True)
         self.reset_frequency = reset_frequency
         self.reset_rate = reset_rate

@@ -10,6 +10,7 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from sb3_nbsp.checks import whole
 from sb3_nbsp.interventions.base import Intervention, check_range
 from sb3_nbsp.neurons.layers import NeuronLayer
 
@@ -35,8 +36,8 @@ class RecoveryTraining(Intervention):
 
     def __init__(self, reward_threshold: float = 100.0, recovery_epochs: int = 1, max_recovery_updates: int = 10) -> None:
         check_range("reward_threshold", reward_threshold, -np.inf)
-        check_range("recovery_epochs", recovery_epochs, 1, integer=True)
-        check_range("max_recovery_updates", max_recovery_updates, 1, integer=True)
+        recovery_epochs = whole("recovery_epochs", recovery_epochs, 1)
+        max_recovery_updates = whole("max_recovery_updates", max_recovery_updates, 1)
         self.reward_threshold = reward_threshold
         self.recovery_epochs = recovery_epochs
         self.max_recovery_updates = max_recovery_updates

@@ -6,6 +6,7 @@ import math
 
 import torch as th
 
+from sb3_nbsp.checks import whole
 from sb3_nbsp.interventions.base import check_range, own_seed
 from sb3_nbsp.interventions.neuron_reset import PeriodicReset
 from sb3_nbsp.interventions.observations import training_observations
@@ -51,7 +52,7 @@ class ReDo(PeriodicReset):
         super().__init__(reset_frequency, reset_rate, clear_moments, renew_shared)
         if dormant_threshold is not None:
             check_range("dormant_threshold", dormant_threshold, 0)
-        check_range("redo_states", redo_states, 1, integer=True)
+        redo_states = whole("redo_states", redo_states, 1)
         self.dormant_threshold = dormant_threshold
         self.redo_states = redo_states
 

@@ -1,12 +1,12 @@
 """Neuron layers: the hidden layers of a network, seen as neurons with incoming parameters and an activation."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch as th
 from torch import nn
 
+from sb3_nbsp.messages import warn
 from sb3_nbsp.neurons.module_kinds import Weighted, check_known, is_activation, is_norm, is_weighted
 
 
@@ -151,11 +151,10 @@ def find_neuron_layers(chain: Sequence[tuple[str, nn.Module]], heads: Sequence[n
 
 
 def _warn_of_no_activation(name: str, reader: str) -> None:
-    warnings.warn(
+    warn(
         f"The layer {name!r} is followed by {reader!r} without an activation function that could be seen, and so has no "
         "neurons. If forward() calls one (F.relu, th.tanh), use a module (nn.ReLU(), nn.Tanh()) of the layer's own, defined "
-        "right after it",
-        stacklevel=3,
+        "right after it"
     )
 
 

@@ -12,6 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sb3_nbsp.checks import whole
 from sb3_nbsp.interventions.base import Intervention, check_option, check_range, own_seed
 from sb3_nbsp.interventions.inner_distillation import InnerDistillation
 from sb3_nbsp.interventions.networks import actor_network
@@ -66,10 +67,10 @@ class PlasticityCallback(BaseCallback):
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
-        check_range("record_freq", record_freq, 1, integer=True)
-        check_range("n_states", n_states, 1, integer=True)
+        record_freq = whole("record_freq", record_freq, 1)
+        n_states = whole("n_states", n_states, 1)
         check_range("dormant_threshold", dormant_threshold, 0)
-        check_range("n_gradient_states", n_gradient_states, 1, integer=True)
+        n_gradient_states = whole("n_gradient_states", n_gradient_states, 1)
         check_option("plot", plot, (True, False))
         self.record_freq = record_freq
         self.folder = None if folder is None else Path(folder)

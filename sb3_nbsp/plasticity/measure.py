@@ -15,6 +15,7 @@ from stable_baselines3.common.preprocessing import get_obs_shape
 from torch import nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
+from sb3_nbsp.checks import whole
 from sb3_nbsp.interventions.base import check_range
 from sb3_nbsp.interventions.networks import ActorNetwork, actor_network, scored_networks
 from sb3_nbsp.neurons.activations import record_activations
@@ -120,8 +121,8 @@ def diagnostics(
     if not isinstance(model, BaseAlgorithm):
         raise ValueError(f"model must be an agent, not a {type(model).__name__}")
     check_range("dormant_threshold", dormant_threshold, 0)
-    check_range("n_gradient_states", n_gradient_states, 1, integer=True)
-    check_range("seed", seed, 0, integer=True)
+    n_gradient_states = whole("n_gradient_states", n_gradient_states, 1)
+    seed = whole("seed", seed, 0)
     actor, layers = actor_network(model), _hidden_layers(model)
     states = _as_states(model, observations)
     with _evaluating(model.policy):

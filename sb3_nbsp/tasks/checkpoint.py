@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +15,8 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, VecTransposeImage, unwrap_vec_normalize
 
+from sb3_nbsp.checks import whole
+from sb3_nbsp.messages import warn
 from sb3_nbsp.tasks.recognize import ages, has_phases
 
 Algorithm = TypeVar("Algorithm", bound=BaseAlgorithm)
@@ -154,9 +155,7 @@ class SequenceCheckpoint(BaseCallback):
 
     def __init__(self, save_freq: int, folder: str | os.PathLike[str], verbose: int = 0) -> None:
         super().__init__(verbose)
-        if save_freq < 1:
-            raise ValueError(f"save_freq must be at least 1, not {save_freq!r}")
-        self.save_freq = save_freq
+        self.save_freq = whole("save_freq", save_freq, 1)
         self.folder = Path(folder)
 
     def _init_callback(self) -> None:
@@ -178,10 +177,9 @@ class SequenceCheckpoint(BaseCallback):
         saved = position["sequence"][0]
         present = self.training_env.env_method("get_progress", indices=0)[0]
         if (saved["phase"], saved["sequence_over"]) != (present["phase"], present["sequence_over"]):
-            warnings.warn(
+            warn(
                 f"{checkpoint} was saved in phase {saved['phase'] + 1} of its sequence, but the environment is in phase "
-                f"{present['phase'] + 1}. load_checkpoint({type(self.model).__name__}, {str(checkpoint)!r}, env) continues it",
-                stacklevel=2,
+                f"{present['phase'] + 1}. load_checkpoint({type(self.model).__name__}, {str(checkpoint)!r}, env) continues it"
             )
 
     def _on_rollout_start(self) -> None:

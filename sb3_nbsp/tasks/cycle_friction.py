@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
+from sb3_nbsp.checks import whole
 from sb3_nbsp.extras import needs
 
 # Whoever trains for 20 million steps meets every friction at least three times
@@ -52,7 +53,7 @@ class CycleFriction(gym.Wrapper, RecordConstructorArgs):
         if not hasattr(model, "geom_friction"):
             raise ValueError(f"env must be a MuJoCo environment, with a model that has geom_friction, not {env}")
         self.frictions = tuple(float(friction) for friction in frictions)
-        self.steps_per_friction = steps_per_friction
+        self.steps_per_friction = int(steps_per_friction)
         self._model: Any = model
         self.set_elapsed_steps(start_step)
 
@@ -73,8 +74,7 @@ class CycleFriction(gym.Wrapper, RecordConstructorArgs):
         :param n_steps: number of the step to come
         :raises ValueError: if it is no whole number of at least 0
         """
-        _check_whole("start_step", n_steps, 0)
-        self._n_steps = int(n_steps)
+        self._n_steps = whole("start_step", n_steps, 0)
         self._apply()
 
     def _apply(self) -> None:
@@ -100,12 +100,7 @@ def _check(frictions: Sequence[float], steps_per_friction: int) -> None:
     is_list = isinstance(frictions, (Sequence, np.ndarray)) and not isinstance(frictions, str)
     if not is_list or len(frictions) == 0 or not all(_is_positive(friction) for friction in frictions):
         raise ValueError(f"frictions must be a list of at least one positive number, not {frictions!r}")
-    _check_whole("steps_per_friction", steps_per_friction, 1)
-
-
-def _check_whole(name: str, value: Any, low: int) -> None:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < low:
-        raise ValueError(f"{name} must be a whole number of at least {low}, not {value!r}")
+    whole("steps_per_friction", steps_per_friction, 1)
 
 
 def _is_positive(value: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm.auto import tqdm
 
+from sb3_nbsp.checks import whole
+from sb3_nbsp.messages import warn
 from sb3_nbsp.tasks.agent_history import AgentHistory, keep_aside
 from sb3_nbsp.tasks.boundaries import ended_phases, is_over
 from sb3_nbsp.tasks.callback_tree import announce_end, check_sees_every_step
@@ -66,10 +67,8 @@ class SequenceEvaluation(BaseCallback):
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
-        if n_eval_episodes < 1:
-            raise ValueError(f"n_eval_episodes must be at least 1, not {n_eval_episodes!r}")
         self.folder = None if folder is None else Path(folder)
-        self.n_eval_episodes = n_eval_episodes
+        self.n_eval_episodes = whole("n_eval_episodes", n_eval_episodes, 1)
         self.deterministic_seed = deterministic_seed
         self.progress_bar = progress_bar
         self.matrix: SuccessMatrix | None = None
@@ -146,10 +145,9 @@ class SequenceEvaluation(BaseCallback):
         has_log = self.folder is not None and (self.folder / LOG).exists() and bool(read_rows(self.folder / LOG))
         if self.folder is not None and (earlier.rows or has_log):
             names = keep_aside(self.folder, [MATRIX, LOG])
-            warnings.warn(
+            warn(
                 f"{self.folder} has the results of another run; they are kept there as {' and '.join(names)}. "
-                "Give every run a folder of its own",
-                stacklevel=2,
+                "Give every run a folder of its own"
             )
         return SuccessMatrix(earlier.tasks)
 
@@ -164,10 +162,9 @@ class SequenceEvaluation(BaseCallback):
             phase = row - self._first_row
             self._evaluate({"phase": phase, "task": names[phase % len(names)], "n_phases": len(names) * progress["cycles"]})
             return
-        warnings.warn(
+        warn(
             f"Training continues in phase {n_rows + 1}, but how earlier phases ended is not known: they become nan. "
-            "Give SequenceEvaluation to every call of learn(), with the folder of the earlier ones",
-            stacklevel=2,
+            "Give SequenceEvaluation to every call of learn(), with the folder of the earlier ones"
         )
         for row in missing:
             self.matrix.set_row(row, names[(row - self._first_row) % len(names)], [math.nan] * len(self.matrix.tasks))
@@ -244,10 +241,7 @@ class SequenceEvaluation(BaseCallback):
             self._returns.add((phase, task))
             if not self._warned:
                 self._warned = True
-                warnings.warn(
-                    "The tasks do not report success: the mean return of an episode takes its place (0 once they do)",
-                    stacklevel=2,
-                )
+                warn("The tasks do not report success: the mean return of an episode takes its place (0 once they do)")
         return rate
 
     def _save_matrix(self) -> None:

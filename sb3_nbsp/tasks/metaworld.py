@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from sb3_nbsp.checks import whole
 from sb3_nbsp.extras import needs
 from sb3_nbsp.tasks.sequence import TaskSequence
 
@@ -73,8 +74,7 @@ def make_metaworld_task(name: str, horizon: int = 500, goal_seed: int = 0, rende
     with needs("metaworld", "A Meta-World task"):
         import metaworld
 
-    if not 1 <= horizon <= 500:
-        raise ValueError(f"horizon must be between 1 and 500 steps, not {horizon!r}")
+    horizon = whole("horizon", horizon, 1, 500)
     env = metaworld.make_mt_envs(full_task_name(name), seed=goal_seed, max_episode_steps=horizon, render_mode=render_mode)
     assert isinstance(env, gym.Env)
     return MetaWorldTask(env)
@@ -99,7 +99,6 @@ def metaworld_cycle(
     if isinstance(tasks, str):
         raise ValueError(f"tasks must be a list of task names, not {tasks!r}")
     names = [full_task_name(task).removesuffix("-v3") for task in tasks]
-    if not 1 <= horizon <= 500:
-        raise ValueError(f"horizon must be between 1 and 500 steps, not {horizon!r}")
+    horizon = whole("horizon", horizon, 1, 500)
     makers = {name: partial(make_metaworld_task, name, horizon, goal_seed) for name in names}
     return TaskSequence(makers, names, check_spaces=False, **kwargs)

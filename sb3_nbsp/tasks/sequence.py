@@ -11,6 +11,7 @@ import cloudpickle  # type: ignore[import-untyped]
 import gymnasium as gym
 import numpy as np
 
+from sb3_nbsp.checks import whole
 from sb3_nbsp.tasks.names import check_task_names
 
 MakeEnv = Callable[..., gym.Env]
@@ -85,19 +86,20 @@ class TaskSequence(gym.Env):
         self.task_makers = {str(name): make_env for name, make_env in task_makers.items()}
         check_task_names(list(task_makers), tasks)
         self.tasks = [str(task) for task in (task_makers if tasks is None else tasks)]
-        self._check(cycles, steps_per_task, mastery_threshold, mastery_window)
         self.task_names = list(dict.fromkeys(self.tasks))
-        self.cycles = cycles
-        self.steps_per_task = steps_per_task
+        self.cycles = whole("cycles", cycles, 1)
+        self.steps_per_task = whole("steps_per_task", steps_per_task, 1)
+        if mastery_threshold is not None and not 0 < mastery_threshold <= 1:
+            raise ValueError(f"mastery_threshold must be in (0, 1] or None, not {mastery_threshold!r}")
         self.mastery_threshold = mastery_threshold
-        self.mastery_window = mastery_window
+        self.mastery_window = whole("mastery_window", mastery_window, 1)
         self.rotate = rotate
         self.render_mode = render_mode
-        self.n_phases = len(self.tasks) * cycles
+        self.n_phases = len(self.tasks) * self.cycles
         self._envs: dict[str, gym.Env] = {}
         self._seed: int | None = None
         self.phase, self.phase_steps, self.sequence_over = 0, 0, False
-        self._successes: deque[bool] = deque(maxlen=mastery_window)
+        self._successes: deque[bool] = deque(maxlen=self.mastery_window)
         self._report_success: set[str] = set()  # tasks that have done so
         self._episode_success, self._episode_steps = False, 0
         self._move_on, self._asked_to_move_on = False, False
@@ -106,13 +108,6 @@ class TaskSequence(gym.Env):
         self._update_render_fps(first)
         for task in self.task_names if check_spaces else []:
             self._env(task)
-
-    def _check(self, cycles: int, steps: int, threshold: float | None, window: int) -> None:
-        for name, value in (("cycles", cycles), ("steps_per_task", steps), ("mastery_window", window)):
-            if not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-        if threshold is not None and not 0 < threshold <= 1:
-            raise ValueError(f"mastery_threshold must be in (0, 1] or None, not {threshold!r}")
 
     @property
     def sb3_nbsp_phases(self) -> bool:

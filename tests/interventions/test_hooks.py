@@ -254,11 +254,7 @@ def test_check_range_refuses(value: Any) -> None:
         check_range("x", value, 0, 1)
 
 
-def test_check_range_of_whole_and_open() -> None:
-    check_range("x", np.int32(3), 1, integer=True)
-    for value in (0, 2.0, 2.5, True):
-        with pytest.raises(ValueError, match=r"^x must be a whole number in \[1, inf\), not "):
-            check_range("x", value, 1, integer=True)
+def test_check_range_of_an_open_interval() -> None:
     with pytest.raises(ValueError, match=r"^x must be a number in \(0, 1\], not 0$"):
         check_range("x", 0, 0, 1, low_open=True)
 

@@ -370,11 +370,11 @@ def test_another_file_of_that_name_is_not_overwritten(text, tmp_path):
 @pytest.mark.parametrize(
     "options, error",
     [
-        ({"record_freq": 0}, "record_freq must be a whole number in"),
-        ({"record_freq": 1.5}, "record_freq must be a whole number in"),
-        ({"n_states": 0}, "n_states must be a whole number in"),
+        ({"record_freq": 0}, "record_freq must be a whole number"),
+        ({"record_freq": 1.5}, "record_freq must be a whole number"),
+        ({"n_states": 0}, "n_states must be a whole number"),
         ({"dormant_threshold": "low"}, "dormant_threshold must be a number in"),
-        ({"n_gradient_states": 0}, "n_gradient_states must be a whole number in"),
+        ({"n_gradient_states": 0}, "n_gradient_states must be a whole number"),
         ({"plot": "yes"}, "plot must be one of True, False"),
     ],
 )

@@ -247,8 +247,8 @@ def test_discrete_observations():
         (np.zeros((0, 3)), {}, r"at least one state, not \(0, 3\)"),
         (np.float32(1), {}, r"at least one state, not \(\)"),
         (STATES, {"dormant_threshold": -0.1}, "dormant_threshold must be a number in"),
-        (STATES, {"n_gradient_states": 0}, "n_gradient_states must be a whole number in"),
-        (STATES, {"seed": -1}, "seed must be a whole number in"),
+        (STATES, {"n_gradient_states": 0}, "n_gradient_states must be a whole number"),
+        (STATES, {"seed": -1}, "seed must be a whole number"),
     ],
 )
 def test_bad_input_is_a_clear_error(observations, options, error):

@@ -211,7 +211,7 @@ def test_normalization_is_restored(tmp_path: Path, wrapped: bool) -> None:
 
 @pytest.mark.parametrize("save_freq", [0, -5])
 def test_save_freq_out_of_range(tmp_path: Path, save_freq: int) -> None:
-    with pytest.raises(ValueError, match=f"save_freq must be at least 1, not {save_freq}"):
+    with pytest.raises(ValueError, match=f"save_freq must be a whole number of at least 1, not {save_freq}"):
         SequenceCheckpoint(save_freq, tmp_path)
 
 

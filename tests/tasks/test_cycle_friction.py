@@ -96,7 +96,7 @@ def test_start_step():
         ({"frictions": "4321"}, "frictions"),
         ({"frictions": 4}, "frictions"),
         ({"steps_per_friction": 0}, "steps_per_friction"),
-        ({"steps_per_friction": 1e6}, "steps_per_friction"),
+        ({"steps_per_friction": 1.5}, "steps_per_friction"),
         ({"start_step": -1}, "start_step"),
     ],
 )

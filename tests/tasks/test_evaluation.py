@@ -168,7 +168,7 @@ def test_no_sequence() -> None:
 
 @pytest.mark.parametrize("n_eval_episodes", [0, -1])
 def test_no_episodes(n_eval_episodes: int) -> None:
-    with pytest.raises(ValueError, match=f"n_eval_episodes must be at least 1, not {n_eval_episodes}"):
+    with pytest.raises(ValueError, match=f"n_eval_episodes must be a whole number of at least 1, not {n_eval_episodes}"):
         SequenceEvaluation(n_eval_episodes=n_eval_episodes)
 
 

@@ -110,7 +110,7 @@ def test_horizon(horizon: int) -> None:
 
 @pytest.mark.parametrize("horizon", [0, 501, -3])
 def test_horizon_out_of_range(horizon: int) -> None:
-    message = f"horizon must be between 1 and 500 steps, not {horizon}"
+    message = f"horizon must be a whole number from 1 to 500, not {horizon}"
     with pytest.raises(ValueError, match=message):
         make_metaworld_task("drawer-close", horizon=horizon)
     with pytest.raises(ValueError, match=message):

@@ -324,7 +324,7 @@ def test_unequal_spaces(make_sequence: MakeSequence) -> None:
         ({"cycles": 0}, "cycles must be a whole number of at least 1, not 0"),
         ({"cycles": 1.5}, "cycles must be a whole number"),
         ({"steps_per_task": 0}, "steps_per_task must be"),
-        ({"steps_per_task": 1e6}, "steps_per_task must be a whole number"),
+        ({"steps_per_task": 1.5}, "steps_per_task must be a whole number"),
         ({"mastery_window": 0}, "mastery_window must be"),
         ({"mastery_threshold": 0}, r"mastery_threshold must be in \(0, 1\] or None, not 0"),
         ({"mastery_threshold": 1.5}, "mastery_threshold must be .* not 1.5"),

@@ -111,7 +111,7 @@ def test_a_run_says_what_it_does(trained):
     # -P: bars for the training, for the evaluation after a phase and for the identification of skill neurons
     for bar in ("800/400,000", "evaluation after phase 2", "identification"):
         assert bar in trained.output
-    own = [line for line in trained.output.splitlines() if "sb3_nbsp" in line and "Warning: " in line]
+    own = [line for line in trained.output.splitlines() if str(ROOT) in line and "Warning: " in line]
     assert not [line for line in own if "The goal metric" not in line]
 
 
