@@ -17,7 +17,7 @@ from sb3_nbsp.tasks import SequenceCheckpoint
 
 NAN, INF = float("nan"), float("inf")
 SHARE = [-0.1, 1.1, NAN, "0.2", None, True]
-COUNT = [0, -1, 10.0, 2.5, "10", None, True, INF]
+COUNT = [0, -1, 10.5, 2.5, "10", None, True, INF]
 SWITCH = ["yes", 2, None]
 MASKING: dict[str, list[Any]] = {
     "skill_proportion": [0, *SHARE],
@@ -38,9 +38,9 @@ AGENT: dict[str, list[Any]] = {
     "qf_learning_rate": [-1e-3, NAN, "1e-3", True],
     "interventions": [GradientMasking(), [GradientMasking], ["GradientMasking"], None, 3],
     "clear_replay_buffer": SWITCH,
-    "phase_learning_starts": [-1, 10.0, "10", True],
+    "phase_learning_starts": [-1, 10.5, "10", True],
     "known_task_threshold": [0, -0.1, 1.1, "0.5", True],
-    "look_episodes": [0, -1, 2.0, "10", True, None],
+    "look_episodes": [0, -1, 2.5, "10", True, None],
     "reset_optimizers": SWITCH,
     "reset_ent_coef": SWITCH,
     "fused": SWITCH,
