@@ -65,9 +65,9 @@ cli.main()
     "atari": """
 import ale_py, gymnasium as gym
 from stable_baselines3.common.env_util import make_atari_env
-from sb3_nbsp import P3O
+from sb3_nbsp import ContinualPPO
 gym.register_envs(ale_py)
-P3O("CnnPolicy", make_atari_env("PongNoFrameskip-v4"), n_steps=8, batch_size=8, n_epochs=1).learn(8)
+ContinualPPO("CnnPolicy", make_atari_env("PongNoFrameskip-v4"), n_steps=8, batch_size=8, n_epochs=1).learn(8)
 """,
     "dmc": _STEP.format(env_id="DMC-hopper-hop-v0"),
     "plots": """

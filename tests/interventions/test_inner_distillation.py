@@ -267,7 +267,7 @@ def test_it_draws_nothing_from_the_global_streams() -> None:
         "distill_threshold": [-1e-9, None],
         "max_distill_epochs": [0, 1.5],
         "min_distill_epochs": [-1, 101],
-        "distill_states": [0, 10.0],
+        "distill_states": [0, 10.5],
         "distill_batch_size": [0],
         "distill_learning_rate": [0, -1],
     }.items(),
