@@ -37,7 +37,7 @@ class NBSPSAC(Method, ContinualSAC):
     :param mask_accumulation: "minimum" (over the tasks) or "latest"
     :param mask_side: "incoming", "outgoing" or "both"
     :param mask_networks: "both", "actor" or "critic"
-    :param identification: "goal", "balanced", "activation", "weight" or "random"
+    :param identification: "balanced", "goal" (the printed score), "activation", "weight" or "random"
     :param identification_steps: T
     :param identification_data: "auto", "training" or "fresh"
     :param goal_metric: "auto", "step_success", "episode_success", "episode_return" or a function of (reward, done, info)
@@ -64,7 +64,7 @@ class NBSPSAC(Method, ContinualSAC):
         mask_accumulation: Literal["minimum", "latest"] = "minimum",
         mask_side: MaskSide = "incoming",
         mask_networks: Literal["both", "actor", "critic"] = "both",
-        identification: Identification = "goal",
+        identification: Identification = "balanced",
         identification_steps: int = 10_000,
         identification_data: Literal["auto", "training", "fresh"] = "auto",
         goal_metric: GoalMetric = "auto",

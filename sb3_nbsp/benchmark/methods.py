@@ -44,6 +44,7 @@ _ALL = [
     _nbsp("nbsp_activation", "skill neurons by activation magnitude", identification="activation"),
     _nbsp("nbsp_weight", "skill neurons by weight magnitude", identification="weight"),
     _nbsp("nbsp_random", "random skill neurons", identification="random"),
+    _nbsp("nbsp_goal", "skill neurons by the printed score", identification="goal"),
     _nbsp("nbsp_balanced", "skill neurons by the score corrected for chance", identification="balanced"),
     # Table 4
     _nbsp("nbsp_actor", "masks on the actor only", mask_networks="actor"),
@@ -81,7 +82,7 @@ METHODS = {method.name: method for method in _ALL}
 # The methods of each of the paper's tables, and of the questions that it leaves open
 ABLATIONS: dict[str, list[str]] = {
     "table2": ["continual_sac", "nbsp_replay_only", "nbsp_masks_only", "nbsp_hard_masks", "nbsp_sac"],
-    "table3": ["nbsp_activation", "nbsp_weight", "nbsp_random", "nbsp_balanced", "nbsp_sac"],
+    "table3": ["nbsp_activation", "nbsp_weight", "nbsp_random", "nbsp_goal", "nbsp_balanced"],
     "table4": ["nbsp_actor", "nbsp_critic", "nbsp_sac"],
     "figure4": [f"nbsp_proportion_{m}" for m in PROPORTIONS],
     "mask_target": ["nbsp_gradient_mask", "nbsp_sac"],

@@ -21,6 +21,7 @@ ROWS = {
     "nbsp_activation": "activation",
     "nbsp_weight": "weight",
     "nbsp_random": "random",
+    "nbsp_goal": "NBSP",
     "nbsp_actor": "actor",
     "nbsp_critic": "critic",
 }

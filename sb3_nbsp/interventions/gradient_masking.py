@@ -50,7 +50,8 @@ ENOUGH_STEPS = 0.5
 
 class GradientMasking(OffPolicyIntervention):
     """
-    At the end of a phase, score the hidden neurons of the actor and of each critic (NBSP, equations 1 to 4),
+    At the end of a phase, score the hidden neurons of the actor and of each critic (NBSP, equations 1 to 4; by default
+    corrected for chance),
     select the top ``skill_proportion`` of each network (equation 5) and from then on scale what
     the optimizer does to their parameters (equations 6 and 7; Algorithms 1 and 2).
 
@@ -65,8 +66,8 @@ class GradientMasking(OffPolicyIntervention):
     :param mask_side: the parameters of a neuron that are held back: "incoming" (its weights, its bias, the gain and bias of
         its norm layer), "outgoing" (the weights that read it, those of output layers included) or "both"
     :param mask_networks: "both", "actor" or "critic"
-    :param identification: "goal" (the paper's), "balanced" (the paper's, corrected for chance:
-        :func:`~sb3_nbsp.neurons.balanced_score`), "activation", "weight" or "random" (the paper's table 3)
+    :param identification: "balanced" (the paper's score, corrected for chance:
+        :func:`~sb3_nbsp.neurons.balanced_score`), "goal" (as it is printed), "activation", "weight" or "random" (its table 3)
     :param identification_steps: T, number of steps to identify on
     :param identification_data: "training" takes the last T steps of the phase, "fresh" lets the trained
         policy act for T steps in an environment of its own, without learning; "auto" is "fresh" on a task
@@ -90,7 +91,7 @@ class GradientMasking(OffPolicyIntervention):
         mask_accumulation: Literal["minimum", "latest"] = "minimum",
         mask_side: MaskSide = "incoming",
         mask_networks: Literal["both", "actor", "critic"] = "both",
-        identification: Identification = "goal",
+        identification: Identification = "balanced",
         identification_steps: int = 10_000,
         identification_data: Literal["auto", "training", "fresh"] = "auto",
         goal_metric: GoalMetric = "auto",

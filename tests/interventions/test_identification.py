@@ -65,13 +65,13 @@ CASES: dict[str, tuple[Any, str, dict[str, Any], dict[str, Any]]] = {
     "small buffer": (tagged_sequence, "step_success", {"identification_steps": 25}, {"buffer_size": 37}),
     "window larger than the buffer": (tagged_sequence, "step_success", {}, {"buffer_size": 37}),
     "a buffer that keeps earlier phases": (tagged_sequence, "step_success", {}, {"clear_replay_buffer": False}),
-    "literal formula": (tagged_sequence, "step_success", {"min_active_share": 0}, {}),
+    "literal formula": (tagged_sequence, "step_success", {"identification": "goal", "min_active_share": 0}, {}),
     "a high floor": (tagged_sequence, "step_success", {"min_active_share": 0.3, "skill_proportion": 0.5}, {}),
-    "balanced": (tagged_sequence, "step_success", {"identification": "balanced"}, {}),
-    "balanced, return": (
+    "printed score": (tagged_sequence, "step_success", {"identification": "goal"}, {}),
+    "printed score, return": (
         tagged_sequence,
         "episode_return",
-        {"identification": "balanced", "goal_metric": "episode_return"},
+        {"identification": "goal", "goal_metric": "episode_return"},
         {},
     ),
     "hard": (tagged_sequence, "step_success", {"mask_type": "hard"}, {}),
