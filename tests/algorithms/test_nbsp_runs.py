@@ -74,7 +74,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "alpha": {"mask_alpha": 0.9},
     "outgoing weights": {"mask_side": "outgoing"},
     "both sides": {"mask_side": "both"},
-    "current entropy coefficient": {"replay_ent_coef": "current"},
+    "own entropy coefficient": {"replay_ent_coef": "own"},
+    "printed score": {"identification": "goal"},
     "vanilla": {"masking": False, "replay": False},
 }
 
