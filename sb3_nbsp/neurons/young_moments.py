@@ -86,7 +86,8 @@ def update_hook(optimizer: th.optim.Optimizer) -> None:
 @th.no_grad()
 def correct_young_moments(optimizer: th.optim.Optimizer) -> None:
     """
-    Prepare the moments of young entries for the step that follows. Without any, it costs a microsecond.
+    Prepare the moments of young entries for the step that follows, once, however often it is called ahead of it. Without young
+    entries, it costs a microsecond.
 
     :param optimizer: has the gradients
     """
@@ -100,8 +101,9 @@ def correct_young_moments(optimizer: th.optim.Optimizer) -> None:
                 by_count.setdefault(int(state["step"]) + 1, []).append(parameter)
         for count, parameters in by_count.items():
             youth = _youth_of(optimizer, parameters, count - _lifetime(group))
-            if youth.parameters:
+            if youth.parameters and youth.corrected != count:
                 youth.correct(group, count)
+                youth.corrected = count
 
 
 def _lifetime(group: dict[str, Any]) -> int:
@@ -119,6 +121,7 @@ class _Youth:
 
     def __init__(self, parameters: Sequence[th.Tensor], states: Sequence[dict[str, Any]]) -> None:
         self.parameters, self.states = parameters, states
+        self.corrected = 0  # the count of steps for which it was done last: an optimizer's step() may call that of its base
         self.noted = [state[CLEARED_AT] for state in states]
         found = [_entries(parameter, noted) for parameter, noted in zip(parameters, self.noted, strict=True)]
         self._indices = [indices for indices, _ in found]
@@ -181,7 +184,8 @@ class _Youth:
             _put(moment, indices, part)
 
 
-_YOUTHS: WeakKeyDictionary[th.optim.Optimizer, _Youth] = WeakKeyDictionary()
+# By the identity of the first of their parameters
+_YOUTHS: WeakKeyDictionary[th.optim.Optimizer, dict[int, _Youth]] = WeakKeyDictionary()
 
 
 def _youth_of(optimizer: th.optim.Optimizer, parameters: list[th.Tensor], since: int) -> _Youth:
@@ -192,7 +196,8 @@ def _youth_of(optimizer: th.optim.Optimizer, parameters: list[th.Tensor], since:
     :return: the entries; those of the last call, if nothing has changed
     """
     states = [optimizer.state[parameter] for parameter in parameters]
-    last = _YOUTHS.get(optimizer)
+    youths = _YOUTHS.setdefault(optimizer, {})
+    last = youths.get(id(parameters[0]))
     if last is not None and len(last.noted) == len(states) and last.oldest >= since:
         if all(noted is state[CLEARED_AT] for noted, state in zip(last.noted, states, strict=True)):
             return last
@@ -203,7 +208,9 @@ def _youth_of(optimizer: th.optim.Optimizer, parameters: list[th.Tensor], since:
         else:
             del state[CLEARED_AT]
     left = [parameter for parameter in parameters if CLEARED_AT in optimizer.state[parameter]]
-    youth = _YOUTHS[optimizer] = _Youth(left, [optimizer.state[parameter] for parameter in left])
+    youth = _Youth(left, [optimizer.state[parameter] for parameter in left])
+    if left:
+        youths[id(left[0])] = youth
     return youth
 
 
