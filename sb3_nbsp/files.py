@@ -13,10 +13,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     A temporary path beside ``path`` which takes its place when the block ends without an error.
 
-    :param path: the file to write; missing folders are made
+    :param path: the file to write; missing folders are made. A symbolic link stays one: the file that it names is written
     :return: where to write
     """
-    final = Path(path)
+    final = Path(os.path.realpath(path))
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{os.getpid()}-{final.name}")
     try:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch as th
+from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples, TensorDict
 from stable_baselines3.common.utils import explained_variance
 
 from sb3_nbsp.algorithms.actor_rollouts import ActorRollouts
+from sb3_nbsp.algorithms.option_names import check_names
 from sb3_nbsp.algorithms.policies import PPOCnnPolicy, PPOMlpPolicy, PPOMultiInputPolicy
 from sb3_nbsp.algorithms.ppo_gradients import AutogradPPOGradients, PPOGradients, PPOObjective
 from sb3_nbsp.algorithms.ppo_mlp_gradients import MlpPPOGradients
 from sb3_nbsp.algorithms.rollout_phases import PhasedRollouts
-from sb3_nbsp.interventions import Intervention, Interventions
+from sb3_nbsp.interventions import Intervention
 from sb3_nbsp.interventions.base import NETWORKS, ON_POLICY_HOOKS, check_interventions, check_option
 from sb3_nbsp.interventions.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
 from sb3_nbsp.neurons.fused_optimizers import set_fused
@@ -63,6 +66,7 @@ class ContinualPPO(PhasedRollouts, ActorRollouts):
         **kwargs: Any,
     ) -> None:
         check_interventions(interventions)
+        check_names(type(self), kwargs, accepted=inspect.signature(PPO.__init__).parameters)
         self.interventions = list(interventions)
         self.fused = fused
         self._check_options()
@@ -79,12 +83,7 @@ class ContinualPPO(PhasedRollouts, ActorRollouts):
         self._check_options()  # those of a saved model may have been replaced
         super()._setup_model()
         set_fused([self.policy.optimizer], self.fused)
-        self.hooks = Interventions(self._make_interventions())
-        self.hooks.attach(self)
-
-    def _make_interventions(self) -> list[Intervention]:
-        """The interventions that act on this agent, in order; subclasses add those that make up a method."""
-        return list(self.interventions)
+        self._attach_interventions()
 
     def set_parameters(
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
@@ -92,6 +91,13 @@ class ContinualPPO(PhasedRollouts, ActorRollouts):
         """Load parameters, see :meth:`PersistentAlgorithm.set_parameters`."""
         super().set_parameters(load_path_or_dict, exact_match, device)
         set_fused([self.policy.optimizer], self.fused)
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        set_fused([self.policy.optimizer], self.fused)  # it may have been exchanged since
+        return super()._setup_learn(*args, **kwargs)
+
+    def _maybe_recommend_cpu(self, mlp_class_name: str = PPOMlpPolicy.__name__) -> None:
+        super()._maybe_recommend_cpu(mlp_class_name)  # SB3 looks for its own MlpPolicy by name
 
     def train(self) -> None:
         """Epochs of PPO on the rollout, with the interventions' hooks in them (P3O, Algorithm 2)."""
@@ -108,6 +114,7 @@ class ContinualPPO(PhasedRollouts, ActorRollouts):
             if not continue_training:
                 break
 
+        vars(self.policy.action_dist)["distribution"] = None  # it holds a graph, with which no policy can be copied
         self.hooks.after_train()
         self._record_training()
 

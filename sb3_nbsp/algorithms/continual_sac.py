@@ -20,10 +20,11 @@ from sb3_nbsp.algorithms.captured_step import CapturedStep, Step, can_be_capture
 from sb3_nbsp.algorithms.compiled_gradients import CompiledGradients
 from sb3_nbsp.algorithms.gradients import AutogradGradients, SACGradients
 from sb3_nbsp.algorithms.mlp_gradients import MlpGradients, can_use_mlp_gradients
+from sb3_nbsp.algorithms.option_names import check_names
 from sb3_nbsp.algorithms.policies import SACCnnPolicy, SACMlpPolicy, SACMultiInputPolicy
 from sb3_nbsp.algorithms.replay_phases import PhasedReplay, reset_optimizer
 from sb3_nbsp.checks import whole
-from sb3_nbsp.interventions import Intervention, Interventions
+from sb3_nbsp.interventions import Intervention
 from sb3_nbsp.interventions.base import OFF_POLICY_HOOKS, check_interventions, check_option, check_range
 from sb3_nbsp.neurons.fused_optimizers import set_fused, take_step
 
@@ -57,10 +58,14 @@ class ContinualSAC(PhasedReplay, SAC):
         reset. Otherwise, and where the task does not report success, it is new. None: without a look, every task is new
     :param look_episodes: episodes of the look; it ends early when its outcome is certain
     :param fused: use PyTorch's fused kernel where the optimizer has one, and gradients by hand where the policy is
-        SB3's MlpPolicy with ReLU or tanh and no intervention has a penalty; the same up to rounding. On a CUDA device such a
-        gradient step runs as one CUDA graph. False is SB3's SAC bit for bit
+        SB3's MlpPolicy with ReLU or tanh and no intervention has a penalty; the same up to rounding. False is SB3's SAC bit
+        for bit
     :param compile: compile the losses and their gradients with ``torch.compile``
+    :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
+        that are pretended only, not on a GPU
+    :param unknown: nothing else is taken
     :raises ValueError: if an option is out of its range
+    :raises TypeError: if there is no option of a name
     """
 
     called_hooks: ClassVar[frozenset[str]] = OFF_POLICY_HOOKS
@@ -75,6 +80,7 @@ class ContinualSAC(PhasedReplay, SAC):
             "look_episodes",
             "fused",
             "compile",
+            "cuda_graph",
         }
     )
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -124,7 +130,10 @@ class ContinualSAC(PhasedReplay, SAC):
         look_episodes: int = 10,
         fused: bool = True,
         compile: bool = False,
+        cuda_graph: bool = False,
+        **unknown: Any,
     ) -> None:
+        check_names(type(self), unknown, accepted=())
         check_interventions(interventions)
         self.qf_learning_rate = qf_learning_rate
         self.interventions = list(interventions)
@@ -136,6 +145,7 @@ class ContinualSAC(PhasedReplay, SAC):
         self.look_episodes = look_episodes
         self.fused = fused
         self.compile = compile
+        self.cuda_graph = cuda_graph
         self._check_options()
         # What a captured step holds on to, and the step
         self._captured: tuple[list[Any], CapturedStep] | None = None
@@ -179,7 +189,7 @@ class ContinualSAC(PhasedReplay, SAC):
         if self.known_task_threshold is not None:
             check_range("known_task_threshold", self.known_task_threshold, 0, 1, low_open=True)
         whole("look_episodes", self.look_episodes, 1)
-        for name in ("clear_replay_buffer", "reset_optimizers", "reset_ent_coef", "fused", "compile"):
+        for name in ("clear_replay_buffer", "reset_optimizers", "reset_ent_coef", "fused", "compile", "cuda_graph"):
             check_option(name, getattr(self, name), (True, False))
 
     def _option_was_set(self, name: str) -> None:
@@ -192,16 +202,14 @@ class ContinualSAC(PhasedReplay, SAC):
         super()._setup_model()
         self._initial_log_ent_coef = None if self.log_ent_coef is None else self.log_ent_coef.item()
         set_fused(self._optimizers(), self.fused)
-        self.hooks = Interventions(self._make_interventions())
-        self.hooks.attach(self)
-
-    def _make_interventions(self) -> list[Intervention]:
-        """The interventions that act on this agent, in order; subclasses add those that make up a method."""
-        return list(self.interventions)
+        self._attach_interventions()
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         optimizers = [self.actor.optimizer, self.critic.optimizer]
         return optimizers if self.ent_coef_optimizer is None else [*optimizers, self.ent_coef_optimizer]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_captured": None}
 
     def set_parameters(
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
@@ -212,10 +220,11 @@ class ContinualSAC(PhasedReplay, SAC):
         :raises ValueError: if the entropy coefficient is learned in one and fixed in the other
         """
         self._captured = None
-        if not isinstance(load_path_or_dict, dict):
-            load_path_or_dict = load_from_zip_file(load_path_or_dict, device=device, load_data=False)[1]
         if exact_match:
-            self._check_ent_coef(load_path_or_dict)
+            if isinstance(load_path_or_dict, dict):
+                self._check_ent_coef(load_path_or_dict)
+            else:
+                self._check_ent_coef(load_from_zip_file(load_path_or_dict, load_data=False, device="cpu")[1])
         super().set_parameters(load_path_or_dict, exact_match, device)
         set_fused(self._optimizers(), self.fused)
 
@@ -306,7 +315,7 @@ class ContinualSAC(PhasedReplay, SAC):
         return self._captured[1]
 
     def _can_capture(self) -> bool:
-        is_captured = self.fused and self.device.type == CAPTURES_ON
+        is_captured = self.cuda_graph and self.fused and self.device.type == CAPTURES_ON
         return is_captured and self._has_mlp_gradients() and self.hooks.capturable and can_be_captured(self._optimizers())
 
     def _make_gradients(self) -> SACGradients:
@@ -363,7 +372,8 @@ class ContinualSAC(PhasedReplay, SAC):
             self.logger.record("train/qf_learning_rate", qf_learning_rate)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
-        self._captured = None  # networks may have been changed since
+        self._captured = None  # networks and optimizers may have been exchanged since
+        set_fused(self._optimizers(), self.fused)
         return super()._setup_learn(*args, **kwargs)
 
     def _end_phase(self) -> None:

@@ -101,3 +101,7 @@ class NBSPSAC(Method, ContinualSAC):
         # Built whether or not they are used: a wrong option is an error either way
         masking, replay = self._with_options(GradientMasking), self._with_options(ExperienceReplay)
         return [*([masking] if self.masking else []), *([replay] if self.replay else [])]
+
+    def _switched_off(self) -> list[str]:
+        switches = {GradientMasking: self.masking, ExperienceReplay: self.replay}
+        return [kind.__name__ for kind, is_on in switches.items() if not is_on]

@@ -5,38 +5,73 @@ from __future__ import annotations
 import io
 import pathlib
 import pickle
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.save_util import load_from_zip_file
-from stable_baselines3.common.type_aliases import MaybeCallback, TensorDict
+from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
+from stable_baselines3.common.save_util import open_path
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, TensorDict
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
+from sb3_nbsp.algorithms.model_file import (
+    File,
+    first_unreadable,
+    read_attributes,
+    read_member,
+    space_of,
+    substitutes,
+    write_members,
+)
+from sb3_nbsp.algorithms.option_names import check_names
 from sb3_nbsp.files import atomic_path
-from sb3_nbsp.interventions import Interventions
+from sb3_nbsp.interventions import Intervention, Interventions
 from sb3_nbsp.messages import warn
+from sb3_nbsp.random_states import random_states, restore_random_states
 from sb3_nbsp.tasks.recognize import ages
 
 Self = TypeVar("Self", bound="PersistentAlgorithm")
-File = str | pathlib.Path | io.BufferedIOBase
+# Members of a model's zip
+STATE, RANDOM = "interventions", "random_states"
 
 
 class PersistentAlgorithm(BaseAlgorithm):
     """
-    An algorithm whose interventions' state travels inside the model's zip. Files of plain SB3 load too.
+    An algorithm whose interventions' state travels inside the model's zip. Files of plain SB3 load too, and plain SB3
+    loads these files.
+
+    A loaded agent that continues (``learn(reset_num_timesteps=False)``) draws the random numbers that the saved one would have
+    drawn next. To act, and with ``learn(reset_num_timesteps=True)``, it begins with the seed, as SB3's agents do.
 
     Where an environment changes with its steps (it has ``elapsed_steps``, ``set_elapsed_steps()`` and a true
-    ``sb3_nbsp_ages``, as :class:`~sb3_nbsp.tasks.CycleFriction` has), a loaded agent that continues
-    (``learn(reset_num_timesteps=False)``) puts a new one where that of the saved agent was. No environment is ever put
+    ``sb3_nbsp_ages``, as :class:`~sb3_nbsp.tasks.CycleFriction` has), a loaded agent that continues puts a new one where
+    that of the saved agent was. No environment is ever put
     back: ``learn(reset_num_timesteps=True)`` begins the agent's count anew, but goes on in the environment as it is.
     """
 
+    interventions: list[Intervention]
     hooks: Interventions
     _keep_counting = False
     _learns_normalized: bool | None = None  # are its observations normalized? None before it has learned
     _env_lead = 0  # steps by which the environments are older than the agent's count: their start_step, other agents' steps
+    _is_loading = False
+    _random_states: dict[str, Any] | None = None  # of a saved model, until learn() is called
+
+    def _attach_interventions(self) -> None:
+        self.hooks = Interventions(self._make_interventions(), self._switched_off())
+        self.hooks.attach(self)
+
+    def _make_interventions(self) -> list[Intervention]:
+        """The interventions that act on this agent, in order; subclasses add those that make up a method."""
+        return list(self.interventions)
+
+    def _switched_off(self) -> Sequence[str]:
+        """Names of classes of interventions that options of this agent have switched off."""
+        return ()
 
     def keep_counting(self) -> None:
         """Make the next call of ``learn()`` continue the count of steps, whatever its ``reset_num_timesteps`` says."""
@@ -59,7 +94,11 @@ class PersistentAlgorithm(BaseAlgorithm):
         if ages(self.env):
             self._age_environments(reset_num_timesteps)  # before they are reset
         self._warn_of_other_observations()
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        saved, self._random_states = self._random_states, None
+        if saved is not None and not reset_num_timesteps:
+            restore_random_states(self, saved)  # after the environments' reset, which the saved agent's had behind them
+        return result
 
     def _warn_of_other_observations(self) -> None:
         """A policy that has learned on normalized observations knows no others, and the other way round."""
@@ -93,6 +132,31 @@ class PersistentAlgorithm(BaseAlgorithm):
         super()._update_current_progress_remaining(num_timesteps, total_timesteps)
         self._current_progress_remaining = max(0.0, self._current_progress_remaining)
 
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        was_replaced = "train" in vars(self)
+        initialized = super()._init_callback(callback, progress_bar)
+        if "train" in vars(self) and not was_replaced and list(self.hooks):
+            warn(
+                f"A callback has replaced train() of this {type(self).__name__}: what its interventions do to gradient steps "
+                "does not act while it trains"
+            )
+        return initialized
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed the random generators, see SB3. Those of a saved model are not continued then."""
+        if seed is not None:
+            self._random_states = None
+        super().set_random_seed(seed)
+
+    def resume_random_states(self, path: File) -> None:
+        """
+        Let the next ``learn(reset_num_timesteps=False)`` draw the random numbers that a saved model would have drawn next.
+        :meth:`load` does the same, unless it is given a ``seed``.
+
+        :param path: the model's zip
+        """
+        self._random_states = read_member(path, RANDOM, "cpu")
+
     def save(self, path: File, exclude: Any = None, include: Any = None) -> None:
         """
         Save the model, as SB3 does, but under a temporary name that is then renamed.
@@ -101,53 +165,121 @@ class PersistentAlgorithm(BaseAlgorithm):
         :param exclude: see SB3
         :param include: see SB3
         """
-        if not isinstance(path, (str, pathlib.Path)):
-            super().save(path, exclude, include)
-            return
-        with atomic_path(_with_suffix(path, "zip")) as temporary:
-            super().save(temporary, exclude, include)
+        members = {STATE: self.hooks.state_dict(), RANDOM: self._random_states or random_states(self)}
+        if isinstance(path, (str, pathlib.Path)):
+            with atomic_path(_with_suffix(path, "zip")) as temporary:
+                super().save(temporary, exclude, include)
+                write_members(temporary, members)
+        else:
+            open_path(path, "w")  # complains of what cannot be written to
+            whole = io.BytesIO()
+            super().save(whole, exclude, include)
+            write_members(whole, members)
+            path.write(whole.getvalue())
 
     @classmethod
-    def load(cls: type[Self], path: File, *args: Any, **kwargs: Any) -> Self:
+    def load(
+        cls: type[Self],
+        path: File,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> Self:
         """
-        Load a model, see SB3. A zip of the plain SB3 algorithm loads as well; its interventions start afresh.
+        Load a model, see SB3. A zip of the plain SB3 algorithm loads as well; its interventions start afresh. So do the models
+        that RL Zoo published, whose spaces were pickled by Gym.
 
         :param path: the zip file
-        :param args: see SB3
-        :param kwargs: see SB3; attributes to replace
+        :param env: see SB3
+        :param device: see SB3
+        :param custom_objects: see SB3; ``{"interventions": []}`` does without interventions that cannot be imported
+        :param print_system_info: see SB3
+        :param force_reset: see SB3
+        :param kwargs: attributes to replace. State of interventions that are switched off so is dropped, with a warning
         :return: the model
         :raises ValueError: if the file is corrupt or holds another kind of model
+        :raises TypeError: if ``kwargs`` has a name that is no option and no attribute
         """
+        attributes = read_attributes(path)
+        fresh = vars(cls("MlpPolicy", None, device="cpu", _init_setup_model=False))  # type: ignore[call-arg]
+        check_names(cls, kwargs, {*fresh, *attributes, *dir(cls)})
+        if custom_objects is not None and not isinstance(custom_objects, dict):
+            raise ValueError(f"custom_objects must be a dictionary, not {custom_objects!r}")
+        replaced = substitutes(attributes, fresh, {*kwargs, *(custom_objects or ())})
+        for name in ("observation_space", "action_space"):
+            if name in replaced and env is not None and not isinstance(env, str):
+                replaced[name] = space_of(getattr(env, name), replaced[name])
+        custom_objects = {**replaced, **(custom_objects or {})}
         try:
-            return super().load(path, *args, **kwargs)
+            model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs, _is_loading=True)
+            model._end_loading(path, device, {*kwargs, *custom_objects})
+        except ImportError as error:
+            unreadable = first_unreadable({key: value for key, value in attributes.items() if key not in custom_objects})
+            raise ValueError(
+                f"{path}: {unreadable} needs what cannot be imported here: {error}. Give another with "
+                f"custom_objects={{{unreadable!r}: ...}}{' ([] to act without)' if unreadable == 'interventions' else ''}"
+            ) from error
         except (AttributeError, KeyError, TypeError, AssertionError, EOFError, pickle.UnpicklingError) as error:
             # SB3 answers a ValueError of set_parameters() with a KeyError of its own
             reason = error.__context__ if isinstance(error, KeyError) and error.__context__ else error
             raise ValueError(f"{path} does not hold a model that {cls.__name__} can load: {reason}") from error
+        return model
+
+    def _end_loading(self, path: File, device: th.device | str, replaced: set[str]) -> None:
+        """
+        The parameters are there: the interventions' state follows.
+
+        :param replaced: names of attributes that are not the file's
+        """
+        del self._is_loading
+        state = read_member(path, STATE, device) or {}
+        if "interventions" in replaced:
+            self.hooks.switched_off.update(name.split()[0] for name in state)
+        self.hooks.load_state_dict(state)
+        self.hooks.on_load()
+        if "seed" not in replaced:
+            self.resume_random_states(path)
 
     def set_parameters(
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
     ) -> None:
         """
-        Load parameters, see SB3. Where the interventions' state is missing, it stays as it is.
+        Load parameters, see SB3. A file's state of the interventions is loaded with them.
 
         :param load_path_or_dict: a file or :meth:`get_parameters`'s result
         :param exact_match: see SB3
         :param device: see SB3
         """
-        if isinstance(load_path_or_dict, dict):
-            parameters = dict(load_path_or_dict)
-        else:
-            parameters = load_from_zip_file(load_path_or_dict, device=device, load_data=False)[1]
-        parameters.setdefault("hooks", self.hooks.state_dict())  # type: ignore[arg-type]
-        super().set_parameters(parameters, exact_match, device)
+        super().set_parameters(load_path_or_dict, exact_match, device)
+        if self._is_loading:
+            return
+        if not isinstance(load_path_or_dict, dict):
+            self.hooks.load_state_dict(read_member(load_path_or_dict, STATE, device) or {}, strict=exact_match)
+        self.hooks.on_load()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, in which the interventions are made anew: see :meth:`__setstate__`."""
+        state = vars(self).copy()
+        hooks = state.pop("hooks", None)
+        if hooks is not None:
+            state["_of_hooks"] = hooks.switched_off, hooks.state_dict(), hooks.memory_state()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        of_hooks = state.pop("_of_hooks", None)
+        vars(self).update(state)
+        if of_hooks is not None:
+            self._attach_interventions()
+            self.hooks.switched_off, found, remembered = of_hooks
+            self.hooks.load_state_dict(found)
+            self.hooks.load_memory_state(remembered)
+            self.hooks.on_load()
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "hooks", "_keep_counting"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        state_dicts, tensors = super()._get_torch_save_params()
-        return [*state_dicts, "hooks"], tensors
+        return [*super()._excluded_save_params(), "hooks", "_keep_counting", "_is_loading", "_random_states"]
 
 
 class PersistentMemory(PersistentAlgorithm, OffPolicyAlgorithm):
@@ -159,7 +291,7 @@ class PersistentMemory(PersistentAlgorithm, OffPolicyAlgorithm):
 
         :param path: where to save; ".pkl" is appended if it has no suffix
         """
-        assert self.replay_buffer is not None
+        assert self.replay_buffer is not None, "The replay buffer is not defined"
         self.replay_buffer.intervention_memory = self.hooks.memory_state()  # type: ignore[attr-defined]
         try:
             if isinstance(path, (str, pathlib.Path)):
@@ -172,33 +304,60 @@ class PersistentMemory(PersistentAlgorithm, OffPolicyAlgorithm):
 
     def load_replay_buffer(self, path: File, truncate_last_traj: bool = True) -> None:
         """
-        Load what :meth:`save_replay_buffer` saved, or a replay buffer of plain SB3.
+        Load what :meth:`save_replay_buffer` saved, or a replay buffer of plain SB3. What the interventions remember also
+        loads into an agent with another number of environments; the replay buffer then starts empty, with a warning.
 
         :param path: the pickle
         :param truncate_last_traj: see SB3
         :raises ValueError: if the file is corrupt, no replay buffer, or of another shape; the
             agent's buffers then stay as they are
         """
-        own = self.replay_buffer
-        assert own is not None
+        own: ReplayBuffer | None = vars(self).get("replay_buffer")
         try:
             super().load_replay_buffer(path, truncate_last_traj)
             assert self.replay_buffer is not None
-            _check_same_shape(self.replay_buffer, own)
-            self.hooks.load_memory_state(vars(self.replay_buffer).pop("intervention_memory", {}))
+            memory = vars(self.replay_buffer).pop("intervention_memory", {})
+            self._check_same_spaces(self.replay_buffer)
+            n_envs = self.replay_buffer.n_envs
+            if n_envs != self.n_envs:
+                if not memory:
+                    raise ValueError(f"its n_envs is {n_envs}, the agent's is {self.n_envs}")
+                self.replay_buffer = self._new_replay_buffer()
+            self.hooks.load_memory_state(memory)
         except FileNotFoundError:
             raise
         except Exception as error:
             self.replay_buffer = own
             raise ValueError(f"{path} does not hold a replay buffer for this agent: {error}") from error
+        if n_envs != self.n_envs:
+            warn(
+                f"{path} was saved with {n_envs} environments, the agent has {self.n_envs}: the replay buffer starts empty, "
+                f"only what {', '.join(memory)} had kept of earlier tasks is loaded"
+            )
+
+    def _check_same_spaces(self, loaded: ReplayBuffer) -> None:
+        expected = {"obs_shape": get_obs_shape(self.observation_space), "action_dim": get_action_dim(self.action_space)}
+        for name, own in expected.items():
+            if getattr(loaded, name) != own:
+                raise ValueError(f"its {name} is {getattr(loaded, name)}, the agent's is {own}")
+
+    def _new_replay_buffer(self) -> ReplayBuffer:
+        """As SB3 makes it."""
+        assert self.replay_buffer_class is not None
+        kwargs = dict(self.replay_buffer_kwargs)
+        if issubclass(self.replay_buffer_class, HerReplayBuffer):
+            kwargs["env"] = self.env
+        return self.replay_buffer_class(
+            self.buffer_size,
+            self.observation_space,
+            self.action_space,
+            device=self.device,
+            n_envs=self.n_envs,
+            optimize_memory_usage=self.optimize_memory_usage,
+            **kwargs,
+        )
 
 
 def _with_suffix(path: str | pathlib.Path, suffix: str) -> pathlib.Path:
     path = pathlib.Path(path)
     return path if path.suffix else path.with_name(f"{path.name}.{suffix}")
-
-
-def _check_same_shape(loaded: ReplayBuffer, own: ReplayBuffer) -> None:
-    for name in ("obs_shape", "action_dim", "n_envs"):
-        if getattr(loaded, name) != getattr(own, name):
-            raise ValueError(f"its {name} is {getattr(loaded, name)}, the agent's is {getattr(own, name)}")

@@ -9,8 +9,9 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_nbsp.algorithms.idle import idle_parts
+from sb3_nbsp.algorithms.model_file import File
 from sb3_nbsp.algorithms.options import GuardedOptions
-from sb3_nbsp.algorithms.persistence import File, PersistentAlgorithm
+from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
 from sb3_nbsp.interventions import Phase
 from sb3_nbsp.messages import warn
 from sb3_nbsp.tasks.boundaries import ended_phases

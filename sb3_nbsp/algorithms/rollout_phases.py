@@ -30,6 +30,12 @@ class PhasedRollouts(PhasedAlgorithm, OnPolicyAlgorithm):
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_to_tell", "_rollout_callback", "_tells_transitions"]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy begins with a rollout of its own: see :meth:`PersistentAlgorithm.__getstate__`."""
+        state = {**super().__getstate__(), "_to_tell": []}
+        state.pop("_rollout_callback", None)
+        return state
+
     def collect_rollouts(self, env: Any, callback: BaseCallback, *args: Any, **kwargs: Any) -> bool:
         """Fill the rollout buffer, see SB3; training stops after the update on the rollout in which the sequence ends."""
         if self._sequence_over:

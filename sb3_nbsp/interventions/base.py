@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -11,6 +11,7 @@ import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sb3_nbsp.messages import warn
 from sb3_nbsp.neurons.masks import MaskedStep, take_masked_step
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _COMMON_HOOKS = frozenset(
         "after_renewal",
         "state_dict",
         "load_state_dict",
+        "on_load",
     }
 )
 OFF_POLICY_HOOKS = _COMMON_HOOKS | {"replay_source", "memory_state", "load_memory_state"}
@@ -208,6 +210,13 @@ class Intervention:
         :param state: the saved state
         """
 
+    def on_load(self) -> None:
+        """
+        Parameters have been loaded: the agent has those of a file, or what ``set_parameters()`` was given, and this
+        intervention has its state if the file holds it. :meth:`attach` came before, with the networks still as they were
+        initialized: what is to be taken from the loaded network, an anchor for instance, is taken here.
+        """
+
     def memory_state(self) -> Any:
         """
         State too large for the model's file; it travels with the saved replay buffer.
@@ -266,10 +275,13 @@ class Interventions:
     undoes its own preparation.
 
     :param interventions: in the order in which they act
+    :param switched_off: names of classes that the agent was told to do without: what a file holds of them is dropped,
+        with a warning
     """
 
-    def __init__(self, interventions: Sequence[Intervention] = ()) -> None:
+    def __init__(self, interventions: Sequence[Intervention] = (), switched_off: Iterable[str] = ()) -> None:
         self._all = list(interventions)
+        self.switched_off = set(switched_off)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(type(each).__name__ for each in self._all)})"
@@ -381,39 +393,63 @@ class Interventions:
             intervention.after_renewal(renewed)
 
     def state_dict(self) -> dict[str, Any]:
-        """State of all interventions, by position and class name."""
-        return {_key(i, each): each.state_dict() for i, each in enumerate(self._all)}
+        """State of all interventions, by the names of their classes; a second one of a class has a number."""
+        return {name: each.state_dict() for name, each in self._by_name().items()}
 
     def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
         """
         Restore :meth:`state_dict`. Interventions that the file does not know start afresh.
 
         :param state: the saved state
-        :param strict: raise if the file holds the state of an intervention that this agent lacks
-        :raises ValueError: see ``strict``
+        :param strict: look for state of interventions that the agent lacks
+        :raises ValueError: if there is some, unless the agent was told to do without them
         """
-        keys = {_key(i, each): each for i, each in enumerate(self._all)}
-        unknown = set(state) - set(keys)
-        if strict and unknown:
-            raise ValueError(
-                f"The saved model has interventions {sorted(unknown)} which this agent lacks; it has {sorted(keys)}"
-            )
-        for key, intervention in keys.items():
-            if key in state:
-                intervention.load_state_dict(state[key])
+        if strict:
+            remedy = "load it as the class that saved it, or without them (interventions=[])"
+            self._check_known(state, "The saved model", remedy)
+        for name, intervention in self._by_name().items():
+            if name in state:
+                intervention.load_state_dict(state[name])
+
+    def on_load(self) -> None:
+        """See :meth:`Intervention.on_load`."""
+        for intervention in self._all:
+            intervention.on_load()
 
     def memory_state(self) -> dict[str, Any]:
-        """Memory of all interventions, by position and class name."""
-        return {_key(i, each): each.memory_state() for i, each in enumerate(self._all)}
+        """What the interventions remember, named as in :meth:`state_dict`; without those that remember nothing."""
+        states = {name: each.memory_state() for name, each in self._by_name().items()}
+        return {name: state for name, state in states.items() if state is not None}
 
     def load_memory_state(self, state: dict[str, Any]) -> None:
         """
         Restore :meth:`memory_state`.
 
         :param state: the saved state; empty if the file comes from plain SB3
+        :raises ValueError: see :meth:`load_state_dict`
         """
-        for i, each in enumerate(self._all):
-            each.load_memory_state(state.get(_key(i, each)))
+        self._check_known(state, "The saved replay buffer", "load it into an agent that has them")
+        for name, intervention in self._by_name().items():
+            if name not in state and intervention.memory_state() is not None:
+                warn(f"The saved replay buffer holds no memory of {name}: its present one is dropped")
+            intervention.load_memory_state(state.get(name))
+
+    def _by_name(self) -> dict[str, Intervention]:
+        named: dict[str, Intervention] = {}
+        for each in self._all:
+            kind = type(each).__name__
+            number = sum(type(other).__name__ == kind for other in named.values()) + 1
+            named[kind if number == 1 else f"{kind} {number}"] = each
+        return named
+
+    def _check_known(self, saved: Iterable[str], what: str, remedy: str) -> None:
+        own = self._by_name()
+        lacking = [name for name in saved if name not in own]
+        unknown = [name for name in lacking if name.split()[0] not in self.switched_off]
+        if unknown:
+            raise ValueError(f"{what} has interventions {unknown} which this agent lacks; it has {list(own)}: {remedy}")
+        if lacking:
+            warn(f"{what} holds state of {', '.join(lacking)}, which is switched off: it is dropped")
 
 
 def _check_hooks(intervention: Intervention, agent: BaseAlgorithm) -> None:
@@ -424,10 +460,6 @@ def _check_hooks(intervention: Intervention, agent: BaseAlgorithm) -> None:
             f"interventions: {type(intervention).__name__} overrides {', '.join(f'{hook}()' for hook in never)}, which "
             f"{type(agent).__name__} never calls; use it with an {kind} agent"
         )
-
-
-def _key(index: int, intervention: Intervention) -> str:
-    return f"{index}.{type(intervention).__name__}"
 
 
 def own_seed(agent: BaseAlgorithm, phase: Phase | int, purpose: int) -> int:

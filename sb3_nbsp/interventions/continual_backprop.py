@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch as th
@@ -68,99 +69,144 @@ class ContinualBackprop(NeuronReset):
 
     def attach(self, agent: BaseAlgorithm) -> None:
         """See :meth:`Intervention.attach`."""
+        self._averages: list[_Averages] = []
         super().attach(agent)
-        for handle in getattr(self, "_handles", []):
-            handle.remove()
-        layers = self._network.layers
-        self._handles = [layer.activation.register_forward_hook(self._watch(i)) for i, layer in enumerate(layers)]
+
+    def _find_layers(self) -> None:
+        super()._find_layers()
+        layers, old = self._network.layers, {each.linear: each for each in self._averages}
+        self._averages = [old.get(layer.linear) or _Averages.of_new(layer) for layer in layers]
         # By layer, the means of the training minibatch at hand: see feature_means()
         self._batch: dict[int, tuple[th.Tensor, th.Tensor]] = {}
-        self._utilities = [layer.linear.weight.new_zeros(layer.n_neurons) for layer in layers]
-        self._means = [layer.linear.weight.new_zeros(layer.n_neurons, layer.features_per_neuron) for layer in layers]
-        # On the CPU: that a step replaces nothing is known without waiting for the device
-        self._ages = [th.zeros(layer.n_neurons, dtype=th.int64) for layer in layers]
-        self._owed = [0.0 for _ in layers]
+        _remove_watches(self.agent.policy, self)
+        for index, layer in enumerate(layers):
+            layer.activation.register_forward_hook(_Watch(self, index))
 
     @property
     def utilities(self) -> dict[str, th.Tensor]:
         """Running averages of the utilities, corrected for bias: layer name to a vector of shape (neurons,)."""
-        return {
-            layer.name: utility / self._correction(index).to(utility)
-            for index, (layer, utility) in enumerate(zip(self._network.layers, self._utilities, strict=True))
-        }
+        pairs = zip(self._network.layers, self._averages, strict=True)
+        return {layer.name: each.utility / self._correction(each).to(each.utility) for layer, each in pairs}
 
     @property
     def ages(self) -> dict[str, th.Tensor]:
         """Gradient steps since each neuron was last renewed: layer name to a vector of shape (neurons,)."""
-        return {layer.name: ages for layer, ages in zip(self._network.layers, self._ages, strict=True)}
+        return {layer.name: each.ages for layer, each in zip(self._network.layers, self._averages, strict=True)}
 
     def after_step(self, network: Network) -> None:
-        """One step of the running averages, then the replacements that are due."""
+        """One step of the running averages, then the replacements that are due. Layers that are frozen wait."""
         if network != "actor":
             return
-        for index, layer in enumerate(self._network.layers):
-            magnitudes, means = self._batch[index]
-            self._ages[index] += 1
-            self._utilities[index].lerp_(contribution_utility(layer, magnitudes), 1 - self.decay_rate)
-            self._means[index].lerp_(means.to(self._means[index]), 1 - self.decay_rate)  # of half precision under autocast
+        may_renew = [self._may_renew(layer) for layer in self._network.layers]
+        for index, (layer, each) in enumerate(zip(self._network.layers, self._averages, strict=True)):
+            if may_renew[index]:
+                magnitudes, means = self._batch[index]
+                each.ages += 1
+                each.utility.lerp_(contribution_utility(layer, magnitudes), 1 - self.decay_rate)
+                each.means.lerp_(means.to(each.means), 1 - self.decay_rate)  # of half precision under autocast
         self._batch.clear()
-        chosen = [self._choose(index) for index in range(len(self._ages))]
+        chosen = [self._choose(each) if may else each.ages[:0] for each, may in zip(self._averages, may_renew, strict=True)]
         if any(len(neurons) for neurons in chosen):
-            corrections = [self._correction(index).to(means).unsqueeze(1) for index, means in enumerate(self._means)]
-            self.renew(chosen, [means / each for means, each in zip(self._means, corrections, strict=True)])
+            self.renew(chosen, [each.means / self._correction(each).to(each.means).unsqueeze(1) for each in self._averages])
+
+    def watch(self, index: int, output: th.Tensor) -> None:
+        """
+        Keep the means of the training minibatch: the first pass with gradients in training mode since the last step. Acting
+        has no gradients, distillation is in evaluation mode, penalties come later.
+
+        :param index: of a layer
+        :param output: of its activation
+        """
+        if index not in self._batch:
+            self._batch[index] = feature_means(self._network.layers[index], output.detach())
 
     def after_train(self) -> None:
         """See :meth:`Intervention.after_train`. A pass that no step came of (``target_kl``) does not count."""
         self._batch.clear()
 
     def after_renewal(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
-        """See :meth:`Intervention.after_renewal`. Neurons begin a new life, whoever renewed them."""
-        index_of = {id(layer.linear): index for index, layer in enumerate(self._network.layers)}
+        """See :meth:`Intervention.after_renewal`. Neurons begin a new life, whichever intervention renewed them."""
+        own = {each.linear: each for each in self._averages}
         for layer, neurons in renewed:
-            index = index_of.get(id(layer.linear))
-            if index is not None:
-                self._ages[index][neurons.cpu()] = 0
-                self._utilities[index][neurons] = 0
-                self._means[index][neurons] = 0
+            if layer.linear in own:
+                averages = own[layer.linear]
+                averages.ages[neurons.cpu()] = 0
+                averages.utility[neurons] = 0
+                averages.means[neurons] = 0
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Intervention.state_dict`."""
-        tensors = {"utilities": self._utilities, "means": self._means, "ages": self._ages}
-        copies = {name: [each.clone() for each in values] for name, values in tensors.items()}
-        return {**super().state_dict(), **copies, "owed": list(self._owed)}
+        named = {layer.name: each for layer, each in zip(self._network.layers, self._averages, strict=True)}
+        state: dict[str, Any] = {
+            "utilities": {name: each.utility.clone() for name, each in named.items()},
+            "means": {name: each.means.clone() for name, each in named.items()},
+            "ages": {name: each.ages.clone() for name, each in named.items()},
+            "owed": {name: each.owed for name, each in named.items()},
+        }
+        return {**super().state_dict(), **state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See :meth:`Intervention.load_state_dict`."""
         super().load_state_dict(state)
-        for name, own in (("utilities", self._utilities), ("means", self._means), ("ages", self._ages)):
-            for tensor, saved in zip(own, state[name], strict=True):
-                tensor.copy_(saved)
-        self._owed = list(state["owed"])
+        for layer, each in zip(self._network.layers, self._averages, strict=True):
+            if layer.name in state["ages"]:  # not after a change of renew_shared
+                each.utility.copy_(state["utilities"][layer.name])
+                each.means.copy_(state["means"][layer.name])
+                each.ages.copy_(state["ages"][layer.name])
+                each.owed = state["owed"][layer.name]
 
-    def _watch(self, index: int) -> Callable[[nn.Module, object, th.Tensor], None]:
-        """
-        A forward hook for a layer that keeps the training minibatch's means: the first pass with gradients in training mode
-        since the last step. Acting has no gradients, distillation is in evaluation mode, penalties come later.
-        """
-
-        def look(module: nn.Module, _inputs: object, output: th.Tensor) -> None:
-            if output.requires_grad and module.training and index not in self._batch:
-                self._batch[index] = feature_means(self._network.layers[index], output.detach())
-
-        return look
-
-    def _choose(self, index: int) -> th.Tensor:
+    def _choose(self, averages: _Averages) -> th.Tensor:
         """The neurons of a layer to replace now, on the CPU, shape (k,)."""
-        eligible = th.nonzero(self._ages[index] > self.maturity_threshold).flatten()
-        self._owed[index] += self.replacement_rate * len(eligible)
-        number = min(math.floor(self._owed[index] + 1e-9), len(eligible))  # ten times 0.1 is 0.9999999999999999
+        eligible = th.nonzero(averages.ages > self.maturity_threshold).flatten()
+        averages.owed += self.replacement_rate * len(eligible)
+        number = min(math.floor(averages.owed + 1e-9), len(eligible))  # ten times 0.1 is 0.9999999999999999
         if number == 0:
             return eligible[:0]
-        self._owed[index] -= number
-        utility = (self._utilities[index].cpu() / self._correction(index))[eligible]
+        averages.owed -= number
+        utility = (averages.utility.cpu() / self._correction(averages))[eligible]
         return eligible[th.sort(utility, stable=True).indices[:number]]
 
-    def _correction(self, index: int) -> th.Tensor:
+    def _correction(self, averages: _Averages) -> th.Tensor:
         r""":math:`1 - \eta^{a_i}` of the neurons of a layer (1 before the first step), in double precision, on the CPU."""
-        ages = self._ages[index].double()
+        ages = averages.ages.double()
         return th.where(ages > 0, 1 - self.decay_rate**ages, th.ones_like(ages))
+
+
+@dataclass
+class _Averages:
+    """What is known of the neurons of a layer: utility, shape (neurons,); means, shape (neurons, features per neuron)."""
+
+    linear: nn.Module
+    utility: th.Tensor
+    means: th.Tensor
+    ages: th.Tensor  # on the CPU: that a step replaces nothing is known without waiting for the device
+    owed: float = 0.0
+
+    @classmethod
+    def of_new(cls, layer: NeuronLayer) -> _Averages:
+        weight, n = layer.linear.weight, layer.n_neurons
+        return cls(
+            layer.linear, weight.new_zeros(n), weight.new_zeros(n, layer.features_per_neuron), th.zeros(n, dtype=th.int64)
+        )
+
+
+class _Watch:
+    """A forward hook that shows a layer's output to an intervention. Copies of the network do not show theirs."""
+
+    def __init__(self, watcher: ContinualBackprop | None, index: int) -> None:
+        self.watcher, self.index = watcher, index
+
+    def __call__(self, module: nn.Module, _inputs: object, output: th.Tensor) -> None:
+        if self.watcher is not None and output.requires_grad and module.training:
+            self.watcher.watch(self.index, output)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Watch, (None, self.index)
+
+
+def _remove_watches(policy: nn.Module, watcher: ContinualBackprop) -> None:
+    """Those of the watcher, and those that came with a copy."""
+    for module in policy.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if isinstance(hook, _Watch) and hook.watcher in (watcher, None):
+                del module._forward_hooks[key]

@@ -129,12 +129,7 @@ class GradientMasking(OffPolicyIntervention):
         assert isinstance(agent, OffPolicyAlgorithm)
         if isinstance(agent.observation_space, spaces.Dict):
             raise ValueError("GradientMasking needs a policy on one observation (MlpPolicy, CnnPolicy), not MultiInputPolicy")
-        self._networks = [
-            network for network in scored_networks(agent) if self.mask_networks in ("both", network.optimized_by)
-        ]
-        for network in self._networks:
-            if not network.layers:
-                raise ValueError(f"policy_kwargs: net_arch gives the network {network.name!r} no hidden layer to mask")
+        self._networks = self._find_networks()
         # Complain now, not at the end of a phase
         check_maskable(self._networks, self._modules())
         every = {layer.name: th.ones(layer.n_neurons) for network in self._networks for layer in network.layers}
@@ -183,7 +178,8 @@ class GradientMasking(OffPolicyIntervention):
         return self._networks
 
     def on_learn_start(self, reset: bool) -> None:
-        """See :meth:`Intervention.on_learn_start`."""
+        """See :meth:`Intervention.on_learn_start`. Layers may have been exchanged since."""
+        self._look_again()
         if reset:
             self._window.break_episodes()
         env = self.agent.env
@@ -383,6 +379,25 @@ class GradientMasking(OffPolicyIntervention):
         score = goal_oriented_score if self.identification == "goal" else balanced_score
         scores = score(activations, th.as_tensor(goal_metric, device=activations.device))
         return scores.masked_fill(~eligible, 0.5)
+
+    def _find_networks(self) -> list[ScoredNetwork]:
+        networks = [each for each in scored_networks(self.agent) if self.mask_networks in ("both", each.optimized_by)]
+        for network in networks:
+            if not network.layers:
+                raise ValueError(f"policy_kwargs: net_arch gives the network {network.name!r} no hidden layer to mask")
+        return networks
+
+    def _look_again(self) -> None:
+        """Masks belong to a network's neurons by their places: they stay as long as the widths of its layers do."""
+        widths = {network.name: [layer.n_neurons for layer in network.layers] for network in self._networks}
+        self._networks = self._find_networks()
+        for network in self._networks:
+            if [layer.n_neurons for layer in network.layers] == widths[network.name]:
+                continue
+            by_task = [of_task for found in (self._scores, self._skills, self._histograms) for of_task in found.values()]
+            if any([of_task.pop(network.name, None) is not None for of_task in by_task]):
+                warn(f"{network.name}: the widths of its layers have changed, its masks and scores are dropped")
+        self._prepare_masks()
 
     def _prepare_masks(self) -> None:
         """Masks of the layers from what is known of the tasks, and of the parameters of each optimizer from these."""

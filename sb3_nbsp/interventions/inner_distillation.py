@@ -76,6 +76,10 @@ class InnerDistillation(Intervention):
         self._epochs = 0
         self._distillations = 0
 
+    def on_learn_start(self, reset: bool) -> None:
+        """See :meth:`Intervention.on_learn_start`. Layers may have been exchanged since."""
+        self._network = actor_network(self.agent)
+
     @property
     def epochs(self) -> int:
         """Epochs of distillation so far, over the life of the agent."""

@@ -94,19 +94,29 @@ class ActorNetwork:
     """
     The policy of an agent, as something whose neurons can be renewed.
 
-    :param layers: its neuron layers, in order
-    :param parameters: the parameters that belong to the actor alone, without frozen ones
-    :param optimizer: moves the layers
+    :param layers: its neuron layers, in order, with those that are frozen
+    :param own: the parameters that belong to the actor alone, with those that are frozen
+    :param owner: the module whose optimizer moves the layers
     :param initializer: how the layers were initialized
     :param distribution: of the actions (before a squashing tanh) for a batch of observations as buffers hold them:
         one distribution, or one for each part of the action; their entries are the states
     """
 
     layers: list[NeuronLayer]
-    parameters: list[nn.Parameter]
-    optimizer: th.optim.Optimizer
+    own: list[nn.Parameter]
+    owner: ActorCriticPolicy | Actor
     initializer: Initializer
     distribution: Callable[[th.Tensor], list[Distribution]]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that belong to the actor alone and are not frozen at this moment."""
+        return [parameter for parameter in self.own if parameter.requires_grad]
+
+    @property
+    def optimizer(self) -> th.optim.Optimizer:
+        """Moves the layers; asked for each time, as a policy can be given another one."""
+        return self.owner.optimizer
 
 
 def actor_network(agent: BaseAlgorithm, renew_shared: bool = False) -> ActorNetwork:
@@ -157,11 +167,11 @@ def _ppo_actor(policy: ActorCriticPolicy, renew_shared: bool) -> ActorNetwork:
         return found if isinstance(found, list) else [found]
 
     own = [body, policy.action_net] if is_shared else [extractor, body, policy.action_net]
-    parameters = [parameter for module in own for parameter in module.parameters() if parameter.requires_grad]
-    if hasattr(policy, "log_std") and policy.log_std.requires_grad:
+    parameters = [parameter for module in own for parameter in module.parameters()]
+    if hasattr(policy, "log_std"):
         parameters.append(policy.log_std)
     initializer = Initializer(float(np.sqrt(2)) if policy.ortho_init else None)
-    return ActorNetwork(layers, parameters, policy.optimizer, initializer, distribution)
+    return ActorNetwork(layers, parameters, policy, initializer, distribution)
 
 
 def _add_critic_as_consumer(layers: list[NeuronLayer], extractor: nn.Module, critic: nn.Module) -> None:
@@ -183,5 +193,5 @@ def _sac_actor(policy: SACPolicy, renew_shared: bool) -> ActorNetwork:
         return [actor.action_dist.proba_distribution(mean_actions, log_std, **kwargs).distribution]
 
     shared = {id(parameter) for parameter in actor.features_extractor.parameters()} if is_shared else set()
-    parameters = [each for each in actor.parameters() if id(each) not in shared and each.requires_grad]
-    return ActorNetwork(layers, parameters, actor.optimizer, Initializer(), distribution)
+    parameters = [each for each in actor.parameters() if id(each) not in shared]
+    return ActorNetwork(layers, parameters, actor, Initializer(), distribution)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch as th
@@ -23,6 +22,8 @@ class NeuronReset(Intervention):
     """
     Renews neurons of the actor: their incoming parameters are drawn anew with the policy's own initializer.
 
+    Layers that are frozen (``requires_grad=False``) when it happens stay as they are.
+
     :param clear_moments: also forget the optimizer's moments of everything that is reset
     :param renew_shared: include the layers of a features extractor that actor and critic share
     :raises ValueError: if an option is out of its range
@@ -40,20 +41,34 @@ class NeuronReset(Intervention):
     def attach(self, agent: BaseAlgorithm) -> None:
         """See :meth:`Intervention.attach`."""
         super().attach(agent)
-        network = actor_network(agent, self.renew_shared)
-        # Who freezes a layer, a pretrained one for instance, wants it to stay as it is
-        self._network = replace(network, layers=[each for each in network.layers if _learns(each)])
-        if not self._network.layers:
+        self._counts: dict[str, th.Tensor] = {}
+        self._n_renewals = 0
+        self._find_layers()
+        if not any(map(self._may_renew, self._network.layers)):
             raise ValueError(
                 f"policy_kwargs: net_arch gives {type(agent.policy).__name__} no hidden layer that belongs to the actor alone "
                 "and could be renewed; give it one, e.g. net_arch=[64], or renew the shared layers with renew_shared=True"
             )
+
+    def on_learn_start(self, reset: bool) -> None:
+        """See :meth:`Intervention.on_learn_start`. Layers may have been exchanged since."""
+        self._find_layers()
+
+    def _find_layers(self) -> None:
+        """Look at the actor; what is known of a layer of the same name and width stays."""
+        self._network = actor_network(self.agent, self.renew_shared)
         self._check_layers()  # complain now, not at the first reset
-        self._counts = {layer.name: th.zeros(layer.n_neurons, dtype=th.int64) for layer in self._network.layers}
-        self._n_renewals = 0
+        fresh = {layer.name: th.zeros(layer.n_neurons, dtype=th.int64) for layer in self._network.layers}
+        old = self._counts
+        self._counts = {n: old[n] if n in old and len(old[n]) == len(zeros) else zeros for n, zeros in fresh.items()}
+
+    def _may_renew(self, layer: NeuronLayer) -> bool:
+        """Whether nothing that a renewal changes is frozen at this moment: frozen layers are to stay as they are."""
+        changed = [layer.linear, *(layer.consumers if self.cuts_outgoing else [])]
+        return all(module.weight.requires_grad for module in changed)
 
     def _check_layers(self) -> None:
-        for layer in self._network.layers:
+        for layer in filter(self._may_renew, self._network.layers):
             written = [layer.linear, *(layer.consumers if self.cuts_outgoing else [])]
             if any(is_parametrized(each, "weight") for each in written):
                 raise ValueError(
@@ -94,7 +109,10 @@ class NeuronReset(Intervention):
         :param mean_features: for each layer what a neuron whose outgoing weights are cut leaves in the next layer's bias:
             see :func:`~sb3_nbsp.neurons.renewal.cut_outgoing`
         """
-        renewed = [(layer, neurons.to(self.agent.device)) for layer, neurons in zip(self._network.layers, chosen, strict=True)]
+        pairs = zip(self._network.layers, chosen, strict=True)
+        renewed = [
+            (layer, (neurons if self._may_renew(layer) else neurons[:0]).to(self.agent.device)) for layer, neurons in pairs
+        ]
         if not any(len(neurons) for _, neurons in renewed):
             return
         hooks = self.agent.hooks  # type: ignore[attr-defined]
@@ -125,10 +143,6 @@ class NeuronReset(Intervention):
         ever = sum(int((counts > 0).sum()) for counts in self._counts.values())
         self.record("resets/total", total)
         self.record("resets/share_ever_reset", ever / count_neurons(self._network.layers))
-
-
-def _learns(layer: NeuronLayer) -> bool:
-    return any(each.requires_grad for name, each in layer.incoming() if name.startswith("linear.") and name != "linear.bias")
 
 
 class PeriodicReset(NeuronReset):
@@ -176,6 +190,7 @@ class PeriodicReset(NeuronReset):
 
     def on_learn_start(self, reset: bool) -> None:
         """See :meth:`Intervention.on_learn_start`. The agent's count of steps may have begun anew."""
+        super().on_learn_start(reset)
         now = self.agent.num_timesteps // self.reset_frequency
         self._periods = now if self._periods is None else min(self._periods, now)
 

@@ -44,9 +44,9 @@ class Initializer:
 @th.no_grad()
 def renew_incoming(layer: NeuronLayer, neurons: th.Tensor, initializer: Initializer, generator: th.Generator) -> None:
     """
-    Draw the incoming parameters of neurons anew; those of all others stay as they are, bit for bit. Norm layers
-    between the weights and the activation get their gain of 1 and bias of 0 back, and a batch norm its running mean of 0 and
-    variance of 1. A slope of the neuron's own (PReLU) begins anew, too.
+    Draw the incoming parameters of neurons anew; those of all others, and frozen ones, stay as they are, bit for bit. Norm
+    layers between the weights and the activation get their gain of 1 and bias of 0 back, and a batch norm its running mean
+    of 0 and variance of 1. A slope of the neuron's own (PReLU) begins anew, too.
 
     :param layer: the layer
     :param neurons: indices of the neurons, shape (k,)
@@ -55,11 +55,14 @@ def renew_incoming(layer: NeuronLayer, neurons: th.Tensor, initializer: Initiali
     """
     weight, bias = initializer.draw(layer.linear, generator)
     rows = neurons.cpu()
-    layer.linear.weight[neurons] = weight[rows].to(layer.linear.weight.device)
-    if layer.linear.bias is not None:
+    if layer.linear.weight.requires_grad:
+        layer.linear.weight[neurons] = weight[rows].to(layer.linear.weight.device)
+    if layer.linear.bias is not None and layer.linear.bias.requires_grad:
         layer.linear.bias[neurons] = bias[rows].to(layer.linear.bias.device)
     for name, parameter in layer.incoming():
         owner, _, kind = name.partition(".")
+        if not parameter.requires_grad:
+            continue
         if owner == "activation" and isinstance(layer.activation, nn.PReLU):
             parameter[neurons] = layer.activation.init
         elif owner.startswith("norm"):
@@ -74,7 +77,7 @@ def renew_incoming(layer: NeuronLayer, neurons: th.Tensor, initializer: Initiali
 def cut_outgoing(layer: NeuronLayer, neurons: th.Tensor, mean_features: th.Tensor | None = None) -> None:
     """
     Set the outgoing weights of neurons to zero. With ``mean_features``, what the neurons contributed on average moves into
-    the bias of the layer behind, whose output then stays the same on the mean activation.
+    the bias of the layer behind, whose output then stays the same on the mean activation. A frozen bias stays as it is.
 
     :param layer: the layer
     :param neurons: indices of the neurons, shape (k,)
@@ -83,7 +86,7 @@ def cut_outgoing(layer: NeuronLayer, neurons: th.Tensor, mean_features: th.Tenso
     """
     for consumer, columns in layer.outgoing():
         chosen = columns[neurons].flatten(1)  # (k, features per neuron * positions)
-        if mean_features is not None and consumer.bias is not None:
+        if mean_features is not None and consumer.bias is not None and consumer.bias.requires_grad:
             means = mean_features[neurons].unsqueeze(2).expand(*columns[neurons].shape).flatten()
             # Over the positions of a kernel, if the consumer is a convolution
             weights = consumer.weight[:, chosen.flatten()].flatten(2).sum(2) if consumer.weight.dim() > 2 else None

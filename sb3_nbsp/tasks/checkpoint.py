@@ -53,21 +53,29 @@ def save_checkpoint(model: BaseAlgorithm, folder: str | os.PathLike[str]) -> Pat
     for leftover in Path(folder).glob(".checkpoint_*_steps"):  # of runs that were killed
         shutil.rmtree(leftover)
     temporary.mkdir(parents=True)
-    model.save(temporary / _MODEL)
-    if isinstance(model, OffPolicyAlgorithm):
-        model.save_replay_buffer(temporary / _BUFFER)
-    normalizer = model.get_vec_normalize_env()
-    if normalizer is not None:
-        normalizer.save(str(temporary / _NORMALIZATION))
-    position = _position(model.env)
-    if position:
-        (temporary / _POSITION).write_text(json.dumps(position), encoding="utf-8")
+    try:
+        _write(model, temporary)
+    except BaseException:  # a disk that is full: half a checkpoint is of no use, and takes room
+        shutil.rmtree(temporary)
+        raise
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     for older in Path(folder).glob("checkpoint_*_steps"):
         if older != final:
             shutil.rmtree(older)
     return final
+
+
+def _write(model: BaseAlgorithm, folder: Path) -> None:
+    model.save(folder / _MODEL)
+    if isinstance(model, OffPolicyAlgorithm):
+        model.save_replay_buffer(folder / _BUFFER)
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is not None:
+        normalizer.save(str(folder / _NORMALIZATION))
+    position = _position(model.env)
+    if position:
+        (folder / _POSITION).write_text(json.dumps(position), encoding="utf-8")
 
 
 def load_checkpoint(algorithm: type[Algorithm], checkpoint: str | os.PathLike[str], env: GymEnv, **kwargs: Any) -> Algorithm:

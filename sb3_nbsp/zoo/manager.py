@@ -263,6 +263,8 @@ class SequenceExperimentManager(ExperimentManager):
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         model = super()._load_pretrained_agent(hyperparams, env)
         path = Path(self.trained_agent)
+        if isinstance(model, PersistentAlgorithm):
+            model.resume_random_states(path)  # rl-zoo3 gives a seed, always
         if isinstance(model, OffPolicyAlgorithm):
             self._load_buffer_of(path, model)
         if self.is_sequence:

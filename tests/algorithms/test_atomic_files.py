@@ -9,6 +9,8 @@ import pytest
 from saved_agents import nbsp
 
 from sb3_nbsp.files import atomic_path, atomic_write
+from sb3_nbsp.tasks import latest_checkpoint
+from sb3_nbsp.tasks.checkpoint import save_checkpoint
 
 
 @pytest.mark.parametrize("what", ["model.zip", "buffer.pkl", "text", "path"])
@@ -59,3 +61,31 @@ def test_new_folders_are_made(tmp_path: Path) -> None:
     agent.save(tmp_path / "a" / "b" / "model")
     agent.save_replay_buffer(str(tmp_path / "c" / "buffer"))
     assert (tmp_path / "a" / "b" / "model.zip").is_file() and (tmp_path / "c" / "buffer.pkl").is_file()
+
+
+def test_a_link_stays_a_link_and_the_file_that_it_names_is_written(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "model.zip").symlink_to(tmp_path / "disk" / "model-1.zip")  # of which there is nothing yet
+    agent = nbsp()
+    for _ in range(2):
+        agent.save(tmp_path / "model")
+        assert (tmp_path / "model.zip").is_symlink()
+        assert [path.name for path in (tmp_path / "disk").iterdir()] == ["model-1.zip"]
+    type(agent).load(tmp_path / "model")
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_no_half_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = nbsp()
+    agent.learn(30)
+    first = save_checkpoint(agent, tmp_path)
+    agent.learn(10, reset_num_timesteps=False)
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("stable_baselines3.common.save_util.pickle.dump", fail)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(agent, tmp_path)
+    assert list(tmp_path.iterdir()) == [first] == [latest_checkpoint(tmp_path)]

@@ -48,7 +48,7 @@ class Pretended:
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
-    """Every agent that could on a GPU captures its steps."""
+    """Every agent that could on a GPU, and was told to, captures its steps."""
     graph = Pretended()
     monkeypatch.setattr(captured_step, "capture_cuda_graph", graph)
     monkeypatch.setattr(continual_sac, "CAPTURES_ON", "cpu")
@@ -129,7 +129,7 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 def learned(cls: type = NBSPSAC, **kwargs: Any) -> Any:
-    agent = tiny(cls, tagged_sequence(), **{"learning_rate": RATE, **kwargs})
+    agent = tiny(cls, tagged_sequence(), **{"learning_rate": RATE, "cuda_graph": True, **kwargs})
     agent.learn(110)
     agent.learn(1000, reset_num_timesteps=False)
     return agent
@@ -148,16 +148,17 @@ def test_captured_runs_are_the_runs(name: str, pretended: Pretended, monkeypatch
 @pytest.mark.parametrize(
     "options",
     [
+        {"cuda_graph": False},
         {"fused": False},
         {"use_sde": True},
         {"policy_kwargs": {"net_arch": [8], "optimizer_class": th.optim.SGD}},
         {"interventions": [Spy()]},
         {"cls": SBPSAC},
     ],
-    ids=["not fused", "gSDE", "SGD", "an intervention that does not say it can", "SBP"],
+    ids=["nobody asked for it", "not fused", "gSDE", "SGD", "an intervention that does not say it can", "SBP"],
 )
 def test_what_cannot_be_captured_is_not(options: dict[str, Any], pretended: Pretended) -> None:
-    agent = tiny(options.pop("cls", ContinualSAC), tagged_sequence(), **options)
+    agent = tiny(options.pop("cls", ContinualSAC), tagged_sequence(), **{"cuda_graph": True, **options})
     agent.learn(70)
     assert agent._n_updates > 30 and pretended.captured == 0
 
@@ -168,14 +169,14 @@ class Subclass(ExperienceReplay):
 
 @pytest.mark.parametrize(("intervention", "captures"), [(ExperienceReplay, True), (Subclass, False)])
 def test_a_subclass_has_to_say_that_it_can(intervention: Any, captures: bool, pretended: Pretended) -> None:
-    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[intervention(memory_size=100)])
+    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[intervention(memory_size=100)], cuda_graph=True)
     agent.learn(50)
     assert (pretended.captured > 0) == captures
 
 
 @pytest.mark.parametrize("name", ["gamma", "tau", "target_entropy", "parameter"])
 def test_what_a_graph_holds_on_to_is_watched(name: str, pretended: Pretended) -> None:
-    agent = tiny(ContinualSAC, tagged_sequence())
+    agent = tiny(ContinualSAC, tagged_sequence(), cuda_graph=True)
     agent.learn(40)
     assert pretended.captured == 1
     agent.train(1, 16)
@@ -189,7 +190,7 @@ def test_what_a_graph_holds_on_to_is_watched(name: str, pretended: Pretended) ->
 
 
 def test_new_parameters_are_captured_anew(pretended: Pretended, tmp_path: Any) -> None:
-    agent = tiny(ContinualSAC, tagged_sequence())
+    agent = tiny(ContinualSAC, tagged_sequence(), cuda_graph=True)
     agent.learn(40)
     agent.save(tmp_path / "model")
     assert pretended.captured == 1

@@ -186,7 +186,7 @@ def test_two_of_a_kind_keep_their_states_apart() -> None:
     agent = tiny(ContinualSAC, tagged_sequence(), interventions=[first, ExperienceReplay(50), second])
     agent.learn(100)
     state = agent.hooks.state_dict()
-    assert list(state) == ["0.GradientMasking", "1.ExperienceReplay", "2.GradientMasking"]
+    assert list(state) == ["GradientMasking", "ExperienceReplay", "GradientMasking 2"]
     counts = [int((th.cat([*masking.masks.values()]) < 1).sum()) for masking in (first, second)]
     assert counts == [3 * round(1.6), 3 * 8]
     expected = copy.deepcopy((first.masks, second.masks))
@@ -203,10 +203,48 @@ def test_interventions_of_the_user_act_behind_those_of_nbsp() -> None:
 
 def test_unknown_states_are_refused_unless_told_otherwise() -> None:
     hooks = Interventions([Intervention()])
-    with pytest.raises(ValueError, match=r"0\.GradientMasking.*lacks.*0\.Intervention"):
-        hooks.load_state_dict({"0.GradientMasking": {}})
-    hooks.load_state_dict({"0.GradientMasking": {}}, strict=False)
+    with pytest.raises(ValueError, match=r"GradientMasking.*lacks.*Intervention"):
+        hooks.load_state_dict({"GradientMasking": {}})
+    with pytest.raises(ValueError, match=r"replay buffer.*'Intervention 2'.*lacks.*Intervention"):
+        hooks.load_memory_state({"Intervention 2": 1})
+    hooks.load_state_dict({"GradientMasking": {}}, strict=False)
     hooks.load_state_dict({})
+
+
+class Anchor(Intervention):
+    """Remembers the network that was loaded."""
+
+    def attach(self, agent: Any) -> None:
+        super().attach(agent)
+        self._anchor = parameters(agent)
+        self._calls = self._count = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": 7}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._count = state["count"]
+
+    def on_load(self) -> None:
+        assert self._count in (0, 7)
+        self._anchor, self._calls = parameters(self.agent), self._calls + 1
+
+
+@pytest.mark.parametrize("of_plain_sb3", [False, True])
+def test_after_loading_an_intervention_sees_the_loaded_network_and_its_own_state(tmp_path: Path, of_plain_sb3: bool) -> None:
+    own = {"interventions": [Anchor()]}
+    saved = tiny(SAC, TaggedTask(1.0)) if of_plain_sb3 else tiny(ContinualSAC, TaggedTask(1.0), **own)
+    saved.learn(40)
+    saved.save(tmp_path / "model")
+    loaded = ContinualSAC.load(tmp_path / "model", **({"interventions": [Anchor()]} if of_plain_sb3 else {}))
+    (anchor,) = loaded.hooks
+    assert differing(anchor._anchor, parameters(saved)) == []  # the entropy coefficient, which SB3 loads last, too
+    assert (anchor._calls, anchor._count) == (1, 0 if of_plain_sb3 else 7)
+    fresh = tiny(ContinualSAC, TaggedTask(1.0), seed=1, interventions=[Anchor()])
+    (anchor,) = fresh.hooks
+    assert anchor._calls == 0
+    fresh.set_parameters(saved.get_parameters())
+    assert anchor._calls == 1 and th.equal(anchor._anchor["actor.mu.weight"], saved.actor.mu.weight)
 
 
 def test_pickles_hold_the_options_only() -> None:

@@ -373,11 +373,12 @@ def test_an_episode_that_a_reset_breaks_off_is_left_out() -> None:
 
 
 def test_a_spoilt_state_of_one_agent_is_not_shared() -> None:
-    """Parameters handed from one agent to another do not tie them together."""
+    """State handed from one agent to another does not tie them together."""
     first = tiny(NBSPSAC, tagged_sequence(), replay=False)
     first.learn(60)
     second = tiny(NBSPSAC, tagged_sequence(), replay=False)
     second.set_parameters(first.get_parameters())
+    second.hooks.load_state_dict(first.hooks.state_dict())
     assert differing(first.hooks._all[0].masks, second.hooks._all[0].masks) == []
     second.learn(120)
     assert set(first.hooks._all[0].scores) == {"red"}

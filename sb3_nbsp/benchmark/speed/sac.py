@@ -188,8 +188,7 @@ def measure_on_cuda(net_arch: Sequence[int], rounds: int, steps: int) -> list[Ro
     :param steps: gradient steps per turn
     :return: lines of the table
     """
-    models = {name: make(cls, net_arch, "cuda") for name, cls in (("SB3", SAC), ("ours", ContinualSAC))}
-
+    models = {"SB3": make(SAC, net_arch, "cuda"), "ours": make(ContinualSAC, net_arch, "cuda", cuda_graph=True)}
     steps = max(steps, WARM_UP + 1)
 
     def train(model: SAC) -> None:

@@ -1,0 +1,45 @@
+"""The states of the random generators that an agent draws from, so that a resumed run draws what an unbroken one would."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+
+def random_states(agent: BaseAlgorithm) -> dict[str, Any]:
+    """
+    :param agent: draws from the global generators of Python, NumPy and PyTorch, and from its action space's own
+    :return: their states: tensors, numbers, strings, lists and dictionaries only
+    """
+    version, numbers, gauss = random.getstate()
+    _, keys, position, has_gauss, cached_gauss = np.random.get_state(legacy=True)
+    states: dict[str, Any] = {
+        "python": [version, list(numbers), gauss],
+        "numpy": [np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached_gauss)],
+        "torch": th.get_rng_state(),
+        "action_space": agent.action_space.np_random.bit_generator.state,
+    }
+    if agent.device.type == "cuda":
+        states["cuda"] = th.cuda.get_rng_state(agent.device)
+    return states
+
+
+def restore_random_states(agent: BaseAlgorithm, states: dict[str, Any]) -> None:
+    """
+    Put the generators where they were.
+
+    :param agent: see :func:`random_states`
+    :param states: what :func:`random_states` returned
+    """
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    keys, position, has_gauss, cached_gauss = states["numpy"]
+    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_gauss, cached_gauss))
+    th.set_rng_state(states["torch"].cpu())
+    agent.action_space.np_random.bit_generator.state = states["action_space"]
+    if "cuda" in states and agent.device.type == "cuda":
+        th.cuda.set_rng_state(states["cuda"].cpu(), agent.device)

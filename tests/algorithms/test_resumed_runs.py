@@ -1,0 +1,200 @@
+"""A run that was saved and loaded ends as one that was not: its random numbers go on, too."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import PPO, SAC
+from tagged_tasks import differing, parameters, tiny
+
+from sb3_nbsp import (
+    CBPPPO,
+    CBPSAC,
+    NBSPSAC,
+    P3O,
+    SBPSAC,
+    ContinualPPO,
+    ContinualSAC,
+    CyclePPO,
+    CycleSAC,
+    ReDoPPO,
+    ReDoSAC,
+)
+from sb3_nbsp.interventions import InnerDistillation, RandomReset, RecoveryTraining
+from sb3_nbsp.tasks import TaskSequence
+
+
+class Clockwork(gym.Env):
+    """Nothing in it is random: its observations count the steps and repeat the action. Episodes of ten steps."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    action_space = spaces.Box(-2.0, 2.0, (2,), np.float32)
+
+    def __init__(self, tag: float = 1.0, render_mode: str | None = None) -> None:
+        self.tag, self.render_mode = tag, render_mode
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.t = 0
+        return np.array([self.tag, 0.0, 0.0], dtype=np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        observation = np.array([self.tag, self.t / 10, action[0]], dtype=np.float32)
+        success = float(action[1] > self.tag - 1.5)
+        return observation, float(success - action[0] ** 2), False, self.t == 10, {"success": success}
+
+
+def sequence() -> TaskSequence:
+    makers = {"red": partial(Clockwork, 1.0), "blue": partial(Clockwork, 2.0)}
+    return TaskSequence(makers, ["red", "blue"], cycles=4, steps_per_task=30, mastery_threshold=None)
+
+
+RESET: dict[str, Any] = {"reset_frequency": 30, "reset_rate": 0.25}
+DISTILL = {"max_distill_epochs": 2, "distill_states": 64}
+CBP = {"replacement_rate": 0.02, "maturity_threshold": 5}
+AGENTS: dict[str, tuple[type, dict[str, Any]]] = {
+    "ContinualSAC": (ContinualSAC, {}),
+    "ContinualSAC with gSDE": (ContinualSAC, {"use_sde": True, "use_sde_at_warmup": True, "reset_ent_coef": True}),
+    "NBSPSAC": (NBSPSAC, {"identification_steps": 20, "identification_data": "auto", "memory_size": 60}),
+    "NBSPSAC without a seed": (NBSPSAC, {"seed": None, "memory_size": 60, "replay_interval": 2, "identification_steps": 20}),
+    "SBPSAC": (SBPSAC, {**RESET, **DISTILL}),
+    "CycleSAC": (CycleSAC, RESET),
+    "ReDoSAC": (ReDoSAC, RESET),
+    "CBPSAC": (CBPSAC, CBP),
+    "ContinualPPO": (ContinualPPO, {}),
+    "P3O": (P3O, {**RESET, **DISTILL}),
+    "CyclePPO": (CyclePPO, RESET),
+    "ReDoPPO": (ReDoPPO, RESET),
+    "CBPPPO": (CBPPPO, CBP),
+    "others": (ContinualPPO, {"interventions": "others", "fused": False}),
+}
+
+
+def make(name: str) -> Any:
+    cls, options = AGENTS[name]
+    if options.get("interventions"):
+        options = {
+            **options,
+            "interventions": [RandomReset(30, 0.2), RecoveryTraining(5.0, 1), InnerDistillation(0.4, 0.1, 2)],
+        }
+    if issubclass(cls, SAC):
+        return tiny(cls, sequence(), **{"learning_starts": 10, "batch_size": 8, **options})
+    small = {"n_steps": 20, "batch_size": 20, "n_epochs": 2, "policy_kwargs": {"net_arch": [8, 8]}, "seed": 0, "device": "cpu"}
+    return cls("MlpPolicy", sequence(), **{**small, **options})
+
+
+def _flat(moments: dict[str, Any]) -> Iterator[tuple[str, th.Tensor]]:
+    for key, value in moments.items():
+        if isinstance(value, dict):
+            yield from ((f"{key}.{inner}", each) for inner, each in _flat(value))
+        else:
+            yield key, th.as_tensor(value).clone()
+
+
+def state_of(agent: Any) -> dict[str, th.Tensor]:
+    """Parameters, the optimizers' moments and the next draws of every generator."""
+    state = parameters(agent)
+    for name, values in agent.get_parameters().items():
+        if name.endswith("optimizer"):
+            for index, moments in values["state"].items():
+                state.update({f"{name}.{index}.{key}": value for key, value in _flat(moments)})
+    draws = [random.random(), np.random.random(), th.rand(1).item(), agent.action_space.np_random.random()]
+    return {**state, "draws": th.tensor(draws, dtype=th.float64)}
+
+
+def seed_generators(agent: Any, seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    th.manual_seed(seed)
+    agent.action_space.seed(seed)
+
+
+def resumed(agent: Any, folder: Path, **options: Any) -> Any:
+    agent.save(folder / "model")
+    if isinstance(agent, SAC):
+        agent.save_replay_buffer(folder / "buffer")
+    seed_generators(agent, 7)
+    loaded = type(agent).load(folder / "model", env=sequence(), **options)
+    if isinstance(agent, SAC):
+        loaded.load_replay_buffer(folder / "buffer")
+    return loaded
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_two_hundred_steps_at_once_are_one_hundred_and_one_hundred_more_after_loading(tmp_path: Path, name: str) -> None:
+    whole = make(name)
+    # Without a seed, another one would begin otherwise
+    halves = copy.deepcopy(whole) if "seed" in name else make(name)
+    seed_generators(whole, 1)
+    whole.learn(200)
+    expected = state_of(whole)
+    seed_generators(halves, 1)
+    halves.learn(100)
+    loaded = resumed(halves, tmp_path)
+    loaded.learn(100, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 200
+    if isinstance(loaded, SAC):
+        assert loaded.phase == whole.phase and loaded.phase.index == 6
+    assert differing(expected, state_of(loaded)) == []
+
+
+def draws() -> list[float]:
+    return [random.random(), np.random.random(), th.rand(1).item()]
+
+
+@pytest.mark.parametrize("name", ["ContinualSAC", "ContinualPPO"])
+def test_to_act_and_to_begin_anew_a_loaded_agent_begins_with_its_seed_as_in_sb3(tmp_path: Path, name: str) -> None:
+    agent = make(name)
+    agent.learn(60)
+    agent.save(tmp_path / "model")
+    by_class = []
+    for cls in (type(agent), SAC if isinstance(agent, SAC) else PPO):
+        loaded = cls.load(tmp_path / "model", env=Clockwork())
+        by_class.append([draws(), draws()])
+        loaded.learn(0)
+        by_class[-1].append(draws())
+    assert by_class[0] == by_class[1]
+
+
+def test_a_seed_given_after_saving_wins(tmp_path: Path) -> None:
+    agent = make("ContinualPPO")
+    agent.learn(40)
+    agent.save(tmp_path / "model")
+
+    def continued(given: int | None = None, set_to: int | None = None, resumes: bool = False) -> list[float]:
+        loaded = ContinualPPO.load(tmp_path / "model", env=sequence(), **({} if given is None else {"seed": given}))
+        loaded.set_random_seed(set_to)
+        if resumes:
+            loaded.resume_random_states(tmp_path / "model")
+        loaded.learn(0, reset_num_timesteps=False)
+        return draws()
+
+    assert continued() == continued() != continued(set_to=5)
+    # PyTorch's generator has made networks since load()
+    assert continued(given=5)[:2] == continued(set_to=5)[:2]
+    # As rl-zoo3 has to, which always gives a seed
+    assert continued(given=5, resumes=True) == continued()
+
+
+def test_saved_again_before_it_learns_it_still_continues(tmp_path: Path) -> None:
+    agent = make("ContinualPPO")
+    agent.learn(40)
+    (tmp_path / "again").mkdir()
+    once = resumed(agent, tmp_path)
+    twice = resumed(once, tmp_path / "again")
+    ends = []
+    for each in (once, twice):
+        each.learn(0, reset_num_timesteps=False)
+        ends.append(draws())
+    assert ends[0] == ends[1]
