@@ -60,7 +60,7 @@ class ActorRollouts(PPO):
 
             callback.update_locals(locals())
             if not callback.on_step():
-                deferred.evaluate()
+                deferred.stop()
                 return False
 
             self._update_info_buffer(infos, dones)
@@ -70,7 +70,7 @@ class ActorRollouts(PPO):
             for idx, done in enumerate(dones):
                 if done:
                     rewards[idx] += self._value_of_the_rest(infos[idx])
-            rollout_buffer.add(self._last_obs, actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
+            deferred.store(self._last_obs, actions, rewards, self._last_episode_starts)  # type: ignore[arg-type]
             self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
 
         deferred.evaluate()
@@ -122,8 +122,12 @@ class DeferredEvaluation:
         # The smallest parameters, as arrays on the same memory
         ends = [self._networks.actor.parameters[-1], self._networks.critic.parameters[-1], self._parameters[0]]
         self._ends = [each.detach().numpy() for each in ends if each.device.type == "cpu"]
-        self._shape = (-1, *policy.action_space.shape)  # type: ignore[misc]
+        shape = policy.action_space.shape
+        assert shape is not None
+        self._shape = (-1, *shape) if isinstance(policy.action_space, spaces.Box) and len(shape) != 1 else None
         self.values, self.log_probs = th.full((n_envs, 1), th.nan), th.full((n_envs,), th.nan)
+        for array in (buffer.values, buffer.log_probs):
+            array.fill(np.nan)
         self._evaluated = 0  # rows of the buffer
         self._is_validated = False  # the distribution, in full
         self._keep_policy()
@@ -140,7 +144,31 @@ class DeferredEvaluation:
         if not self._is_validated:
             distribution.distribution(outputs)
             self._is_validated = True
-        return distribution.sample(outputs).reshape(self._shape)
+        actions = distribution.sample(outputs)
+        return actions if self._shape is None else actions.reshape(self._shape)
+
+    def store(self, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray, episode_starts: np.ndarray) -> None:
+        """
+        Add a step to the buffer, as its ``add`` does, but for values and log-probabilities.
+
+        :param observations: shape (n_envs, observations)
+        :param actions: shape (n_envs, ...)
+        :param rewards: shape (n_envs,)
+        :param episode_starts: whether the observations are the first of an episode, shape (n_envs,)
+        """
+        buffer, row = self._buffer, self._buffer.pos
+        buffer.observations[row] = observations
+        buffer.actions[row] = actions.reshape(buffer.n_envs, buffer.action_dim)
+        buffer.rewards[row] = rewards
+        buffer.episode_starts[row] = episode_starts
+        buffer.pos += 1
+        buffer.full = buffer.pos == buffer.buffer_size
+
+    def stop(self) -> None:
+        """Evaluate the steps that there are; the rows of the others are zeros, as SB3 leaves them."""
+        self.evaluate()
+        for array in (self._buffer.values, self._buffer.log_probs):
+            array[self._evaluated :] = 0
 
     @th.no_grad()
     def evaluate(self) -> None:
@@ -183,9 +211,10 @@ def can_act_alone(policy: ActorCriticPolicy, buffer: RolloutBuffer) -> bool:
     :param buffer: any rollout buffer
     :return: whether :class:`DeferredEvaluation` can be used with them
     """
-    # A buffer of integers does not hold what a normalizer makes of the observations
+    # One with an add() of its own is to be asked; one of integers does not hold what a normalizer makes of the observations
     return (
         type(buffer) is RolloutBuffer
+        and "add" not in vars(buffer)
         and buffer.observation_space.dtype in (np.float32, np.float64)
         and is_mlp_actor_critic(policy)
     )

@@ -19,11 +19,13 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from test_equals_sb3_ppo import SMALL, BinaryTask, RolloutEnds, pendulum
 
 from sb3_nbsp import ContinualPPO
 from sb3_nbsp.algorithms import actor_rollouts
+from sb3_nbsp.interventions.mlp_actor_critic import Gaussian
 
 BOTH = (PPO, ContinualPPO)
 
@@ -45,10 +47,17 @@ class AtStep(BaseCallback):
             self.found.append(self.act(self.model))
 
 
-def test_sb3s_loop_is_the_one_that_ours_follows() -> None:
+SB3S = {
+    OnPolicyAlgorithm.collect_rollouts: "07f9eed35d9d7392",
+    RolloutBuffer.add: "624274151cae9064",
+    RolloutBuffer.reset: "20b4f5d48e0c9e5b",
+}
+
+
+@pytest.mark.parametrize("function", SB3S)
+def test_sb3_still_does_what_the_rollouts_follow(function: Any) -> None:
     """If this fails, SB3 collects rollouts in another way: compare, and follow it."""
-    source = inspect.getsource(OnPolicyAlgorithm.collect_rollouts)
-    assert hashlib.sha256(source.encode()).hexdigest()[:16] == "07f9eed35d9d7392"
+    assert hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16] == SB3S[function]
 
 
 @pytest.mark.parametrize("at", [10, None], ids=["on the way", "at the end"])
@@ -208,9 +217,46 @@ def test_other_ways_to_collect_are_not_passed_over() -> None:
     assert agent.ways == 2
 
 
+def test_a_buffer_that_somebody_watches_is_left_to_sb3() -> None:
+    agent = ContinualPPO("MlpPolicy", pendulum(), **SMALL)
+    rows: list[int] = []
+    add = agent.rollout_buffer.add
+    agent.rollout_buffer.add = lambda *args: (rows.append(1), add(*args))  # type: ignore[method-assign, assignment]
+    agent.learn(32)
+    assert len(rows) == 32
+
+
 def test_what_a_buffer_of_integers_would_lose_is_left_to_sb3() -> None:
     class Counts(BinaryTask):
         observation_space = spaces.Box(0, 255, (3,), np.uint8)
 
     agent = ContinualPPO("MlpPolicy", Counts(spaces.Discrete(2)), **SMALL)
     assert not actor_rollouts.can_act_alone(agent.policy, agent.rollout_buffer)
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_in_double_precision_only_rounding_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    On MuJoCo, single precision is soon apart, as it also is if the last bit of a weight is changed. So everything is in double
+    precision here, the rollout buffer too. It hands actions to the update in single precision: they are drawn in it.
+    """
+    reset, draws = RolloutBuffer.reset, {each: each.sample for each in (DiagGaussianDistribution, Gaussian)}
+
+    def reset_to_double(buffer: RolloutBuffer) -> None:
+        reset(buffer)
+        for name in ("rewards", "returns", "values", "log_probs", "advantages"):
+            setattr(buffer, name, getattr(buffer, name).astype(np.float64))
+
+    monkeypatch.setattr(RolloutBuffer, "reset", reset_to_double)
+    for cls, draw in draws.items():
+        monkeypatch.setattr(cls, "sample", lambda *args, draw=draw: draw(*args).float().double())
+    ends = []
+    for fused in (False, True):
+        agent = ContinualPPO(
+            "MlpPolicy", gym.make("Hopper-v5"), fused=fused, **{**SMALL, "n_steps": 128, "learning_rate": 1e-3}
+        )
+        before = th.cat([each.detach().flatten().clone() for each in agent.policy.parameters()])
+        agent.learn(3 * 128)
+        ends.append(th.cat([each.detach().flatten() for each in agent.policy.parameters()]))
+        assert (ends[-1] - before).abs().max() > 1e-2
+    assert (ends[0] - ends[1]).abs().max() < 1e-9
