@@ -101,7 +101,7 @@ def test_it_was_killed_in_the_middle(killed):
     assert not (then / "result.json").exists() and not (then / "model.zip").exists()
     assert len(read_matrix(then).rows) == 2
     assert 500 <= steps(latest_checkpoint(then)) < 800
-    assert {path.name for path in latest_checkpoint(then).iterdir()} == {"model.zip", "replay_buffer.pkl"}
+    assert {path.name for path in latest_checkpoint(then).iterdir()} == {"model.zip", "replay_buffer.pkl", "position.json"}
 
 
 def test_started_again_it_has_all_phases_once(killed):
