@@ -136,7 +136,7 @@ def test_the_result_is_that_of_the_matrix(killed):
 def test_a_finished_run_is_not_run_again(killed, monkeypatch):
     algo, _, folder = killed
     files = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    monkeypatch.setattr(cell, "make_vec_env", None)
+    monkeypatch.setattr(cell, "make_env", None)
     result = run_cell(**settings(algo, folder))
     assert result == json.loads((folder / "result.json").read_text())
     assert {path: path.stat().st_mtime_ns for path in files} == files
