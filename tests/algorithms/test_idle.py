@@ -18,7 +18,7 @@ def warnings_of(agent: Any, steps: int = 30, **options: Any) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         agent.learn(steps, **options)
-    return [str(each.message) for each in caught if "sb3_nbsp" in each.filename]
+    return [str(each.message) for each in caught if "stable_baselines3" not in each.filename]
 
 
 def small_ppo(cls: type, **options: Any) -> Any:
