@@ -34,6 +34,7 @@ from sb3_nbsp.neurons.layers import NeuronLayer
 from sb3_nbsp.tasks import TaskSequence
 from sb3_nbsp.tasks.policy_evaluation import evaluate_task
 from sb3_nbsp.tasks.task_envs import single_task_makers
+from sb3_nbsp.zoo.options import check_env_kwargs
 
 # The seed of SequenceEvaluation: the same goals
 EVALUATION_SEED = 1_000
@@ -223,6 +224,7 @@ def make_sequence(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env:
     :raises ValueError: if there is no such environment, or it does not take the arguments
     """
     try:
+        check_env_kwargs(env_id, env_kwargs)
         return gym.make(env_id, **env_kwargs)
     except gym.error.UnregisteredEnv as error:
         raise ValueError(f"There is no environment {env_id!r}{did_you_mean(env_id, gym.registry, n=3)}") from error

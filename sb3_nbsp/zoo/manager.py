@@ -183,22 +183,27 @@ class SequenceExperimentManager(ExperimentManager):
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         path, is_of_the_end = statistics_of(Path(self.trained_agent)) if self.continue_training else (None, False)
-        if path is None:
-            if self.continue_training and self.normalize and not eval_env:
-                warn(
-                    f"No statistics of VecNormalize are saved with {Path(self.trained_agent).name}: new ones start, and the "
-                    "policy sees other observations than it has learned on"
-                )
-            return super()._maybe_normalize(env, eval_env)
+        if path is None and not self.normalize:
+            return env
         if not eval_env:
-            print(f"Loading the statistics of VecNormalize from {path.name}")
-            if is_of_the_end:
-                warn(f"{path.name} is of the end of that run, not of {Path(self.trained_agent).name}")
+            self._say_where_statistics_come_from(path, is_of_the_end)
         self.normalize = True  # so that this run saves them, too
-        env = VecNormalize.load(str(path), env)
+        normalized = VecNormalize(env, **self.normalize_kwargs) if path is None else VecNormalize.load(str(path), env)
         if eval_env:
-            env.training, env.norm_reward = False, False
-        return env
+            normalized.training, normalized.norm_reward = False, False
+        return normalized
+
+    def _say_where_statistics_come_from(self, path: Path | None, is_of_the_end: bool) -> None:
+        model = Path(self.trained_agent).name
+        if path is not None:
+            print(f"Loading the statistics of VecNormalize from {path.name}")
+        if path is None and self.continue_training:
+            warn(
+                f"No statistics of VecNormalize are saved with {model}: new ones start, and the policy sees other "
+                "observations than it has learned on"
+            )
+        elif is_of_the_end:
+            warn(f"vecnormalize.pkl is of the end of that run, not of {model}: its policy has learned on other observations")
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
         """What enjoy and others read: arguments of the environment and normalization are those that the run really has."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -103,7 +103,7 @@ def check_names(of: str, given: Iterable[str], known: Collection[str], what: str
             raise ValueError(f"{of} has no {what} {name!r}{did_you_mean(name, known)}")
 
 
-def check_env_kwargs(env_id: str, env_kwargs: dict[str, Any]) -> None:
+def check_env_kwargs(env_id: str, env_kwargs: Mapping[str, Any]) -> None:
     """
     :param env_id: a registered environment id
     :param env_kwargs: arguments of the environment

@@ -2,13 +2,17 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_nbsp.tasks import TaskSequence
+from sb3_nbsp.zoo import cli
 from sb3_nbsp.zoo.checkpoints import statistics_of
 
 SHORT = ["env_ids:['Pendulum-v1']", "env_kwargs:{'max_episode_steps': 20}"]
@@ -67,8 +71,6 @@ def test_the_end_of_a_run_has_its_place_too(command, resets):
 @pytest.fixture(scope="module")
 def normalized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run with normalization: a checkpoint, a best model, its end."""
-    from sb3_nbsp.zoo import cli
-
     cwd = tmp_path_factory.mktemp("normalized")
     arguments = ["--algo", "sbp_sac", "--env", "Pendulum-v1", "-n", "60", "--save-freq", "40", "--eval-freq", "20"]
     params = ["normalize:True", "learning_starts:20", "batch_size:8", "policy_kwargs:dict(net_arch=[8])"]
@@ -81,15 +83,11 @@ def normalized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def count(path: Path) -> float:
     """How many observations the statistics are of."""
-    import gymnasium as gym
-
     return VecNormalize.load(str(path), DummyVecEnv([lambda: gym.make("Pendulum-v1")])).obs_rms.count
 
 
 def continue_from(model: Path, command, *more: str) -> VecNormalize | None:
     """The normalization that a continued run has got, before it learns."""
-    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-
     found = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OffPolicyAlgorithm, "learn", lambda self, *_, **__: found.append(self.get_vec_normalize_env()))
@@ -117,8 +115,6 @@ def test_a_continued_run_normalizes_as_its_model_did(name, normalized, command, 
 
 @pytest.mark.filterwarnings("ignore:No replay buffer")
 def test_statistics_of_another_moment_or_none_are_warned_about(normalized, command, tmp_path):
-    import shutil
-
     folder = tmp_path / "older"
     shutil.copytree(normalized, folder)
     (folder / "rl_model_vecnormalize_40_steps.pkl").unlink()
@@ -143,6 +139,13 @@ def test_enjoy_normalizes_as_its_model_did(normalized, command, monkeypatch):
     command("enjoy", *arguments)
     own, of_the_end = (normalizer.obs_rms.count for normalizer in loaded)
     assert 40 <= own < 45 < of_the_end and np.isfinite(of_the_end)
+
+
+def test_a_new_run_takes_nothing_from_a_folder_that_happens_to_be_there(normalized, command):
+    shutil.copytree(normalized / "Pendulum-v1", "Pendulum-v1")
+    run = ["--algo", "ppo", "--env", "Pendulum-v1", "-n", "20", "--eval-freq", "-1", "-params", "normalize:False"]
+    command("train", *run, "n_envs:1", "n_steps:10", "batch_size:10")
+    assert not list(Path("logs").rglob("vecnormalize.pkl"))
 
 
 def test_a_checkpoint_is_whole(normalized):
