@@ -193,6 +193,7 @@ def test_the_saved_settings_of_shimmys_ids_have_the_wrapper(command):
 @pytest.mark.parametrize("algo", ["p3o", "redo_sac", "cbp_ppo"])
 @pytest.mark.parametrize("budget", [500, 20_000, 10_000_000])
 def test_the_sampler_follows_the_budget(algo, budget):
+    register()
     name = "maturity_threshold" if algo == "cbp_ppo" else "reset_frequency"
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     found = []
