@@ -49,6 +49,9 @@ class PhasedRollouts(PhasedAlgorithm, OnPolicyAlgorithm):
         """SB3 calls this after every step."""
         super()._update_info_buffer(infos, dones)
         assert dones is not None
+        if not self._tells_transitions and not self._has_phases():
+            self._count_transition()  # nobody else wants to hear of it, and there is no boundary to be told before
+            return
         if not self._crossed.any() and not self._sequence_over:
             self._to_tell.append(self._note_transition(dones, infos))
         if self._has_phases() and not self._sequence_over:
