@@ -268,7 +268,7 @@ def test_outgoing_weights_that_cannot_be_told_are_refused_at_once() -> None:
             self.interventions, kept = [], self.interventions
             super()._setup_model()
             self.policy.mlp_extractor.policy_net = Concatenated()
-            self.interventions = kept
+            vars(self)["interventions"] = kept  # once there are hooks, it can no longer be set
             for each in kept:
                 each.attach(self)
 

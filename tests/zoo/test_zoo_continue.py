@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_nbsp.tasks import TaskSequence
@@ -66,6 +67,22 @@ def test_the_end_of_a_run_has_its_place_too(command, resets):
         resets.clear()
         command("train", *arguments, "-i", str(run("sac", 1) / "GymCycle-v0.zip"))
     assert resets[0] == (1, 20)
+
+
+def test_the_random_numbers_of_a_run_go_on_whatever_the_seed_of_the_next(command, monkeypatch):
+    arguments = ["--algo", "p3o", "--env", "Pendulum-v1", "--eval-freq", "-1", "-n", "20", "-params", *SMALL["p3o"]]
+    command("train", *arguments)
+    drawn = []
+
+    def learn(self, total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar):
+        self._setup_learn(total_timesteps, None, reset_num_timesteps)
+        drawn.append(np.random.random())
+        return self
+
+    monkeypatch.setattr(OnPolicyAlgorithm, "learn", learn)
+    for seed in ("3", "4"):
+        command("train", *arguments, "-i", str(run("p3o", 1, "Pendulum-v1") / "Pendulum-v1.zip"), "--seed", seed)
+    assert drawn[0] == drawn[1]
 
 
 @pytest.fixture(scope="module")
