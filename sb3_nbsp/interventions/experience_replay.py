@@ -75,7 +75,6 @@ class ExperienceReplay(OffPolicyIntervention):
         assert buffer is not None
         if self._memory is None:
             self._memory = TaskMemory(self.memory_size, buffer, own_seed(self.agent, phase, purpose=100))
-        self._memory.gives_ent_coefs = self._gives_own()
         # With clear_replay_buffer=False, D still holds transitions of earlier phases
         of_this_phase = getattr(self.agent, "phase_steps", None) if phase.index > 0 else None
         self._memory.store(phase.task, StoredTransitions(buffer, of_this_phase), self._ent_coef())
@@ -95,8 +94,10 @@ class ExperienceReplay(OffPolicyIntervention):
 
     def replay_source(self, gradient_step: int) -> ReplayBuffer | None:
         """D_pre at every k-th gradient step (Algorithm 2, line 9)."""
-        is_replay = self._memory is not None and self._memory.size() > 0 and gradient_step % self.replay_interval == 0
-        return self._memory if is_replay else None
+        if self._memory is None or self._memory.size() == 0 or gradient_step % self.replay_interval != 0:
+            return None
+        self._memory.gives_ent_coefs = self._gives_own()  # reset_ent_coef may have changed since the phase began
+        return self._memory
 
     def memory_state(self) -> Any:
         """See :meth:`Intervention.memory_state`."""

@@ -26,8 +26,8 @@ def step_success(info: dict[str, Any], of_sequence: bool = False) -> float | Non
         "is_success" is the episode's
     :return: 1 if the step is a success, 0 if it is not, None if the environment does not say
     """
-    success = info.get("success", None if of_sequence else info.get("is_success"))
-    return None if success is None else float(success)
+    reports = (info.get(name) for name in (("success",) if of_sequence else ("success", "is_success")))
+    return next((float(report) for report in reports if report is not None), None)
 
 
 class GoalWindow:

@@ -326,7 +326,7 @@ class GradientMasking(OffPolicyIntervention):
         rows, envs, goal_metric = window.select(name, buffer)
         is_constant = _is_constant(goal_metric)
         self.agent.logger.record("nbsp/goal_metric_is_constant", int(is_constant))
-        if self.identification in WITHOUT_STEPS and len(rows) == 0:
+        if self.identification not in GOAL_ORIENTED and len(rows) == 0:
             return window.select("any", buffer)
         if is_constant and name != "episode_return" and self.identification in GOAL_ORIENTED:
             fallback = window.select("episode_return", buffer)
@@ -474,8 +474,9 @@ def _is_constant(goal_metric: np.ndarray) -> bool:
 def _to_unit(scores: th.Tensor) -> th.Tensor:
     """
     Bring scores of any scale into [0.5, 1] without changing their order, as equation 7 expects them:
-    by rank, the lowest to 0.5 and the highest to 1.
+    by rank, the lowest to 0.5 and the highest to 1. Of equal scores the earlier one ranks higher.
     """
     ranks = th.empty_like(scores)
-    ranks[th.sort(scores, stable=True).indices] = th.arange(len(scores), dtype=scores.dtype, device=scores.device)
+    descending = th.sort(scores, descending=True, stable=True).indices
+    ranks[descending.flip(0)] = th.arange(len(scores), dtype=scores.dtype, device=scores.device)
     return 0.5 + 0.5 * ranks / max(len(scores) - 1, 1)

@@ -111,7 +111,7 @@ def test_what_is_zeroed_when_it_is_evaluated(trained: Path, monkeypatch: pytest.
     observations = np.random.default_rng(0).normal(size=(8, 39)).astype(np.float32)
     taken: list[np.ndarray] = []
 
-    def look(model: NBSPSAC, env: object, n_episodes: int, seed: int, on_episode: object) -> tuple[float, bool]:
+    def look(model: NBSPSAC, *_: object) -> tuple[float, bool]:
         taken.append(model.predict(observations, deterministic=True)[0])
         return len(taken), True
 

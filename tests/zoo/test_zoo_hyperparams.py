@@ -45,6 +45,7 @@ NBSP = {
     "skill_proportion": 0.2,
     "mask_alpha": 0.2,
     "replay_ent_coef": "current",
+    "identification": "goal",
     "replay_interval": 10,
     "memory_size": 100_000,
     "identification_steps": 10_000,
