@@ -122,12 +122,13 @@ def test_the_quick_demo_interrupted_and_started_again(tmp_path):
 def test_the_demo_says_why_a_run_failed(tmp_path):
     folder = tmp_path / "demo-quick-seed1"
     for algo in METHODS:
-        (folder / algo / "seed_1").mkdir(parents=True)
-        (folder / algo / "seed_1" / "success_matrix.csv").write_text("not,a\nmatrix,at all\n")
+        checkpoint = folder / algo / "seed_1" / "checkpoint_200_steps"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "model.zip").write_text("not a zip")
     output = run("demo", "--quick", "--out", str(tmp_path), cwd=tmp_path, expected=1)
     for algo in METHODS:
         assert f"{algo}, seed 1: failed:" in output
-    assert "success_matrix.csv is no success matrix" in output.replace("\n", "")
+    assert "has lost its config.json" in output.replace("\n", " ")
     assert not processes_of(tmp_path)
 
 

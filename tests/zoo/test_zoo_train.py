@@ -49,6 +49,11 @@ def test_a_run_writes_its_files(trained):
     expected |= {"evaluations.npz", "best_model.zip", ENV_ID, *CHECKPOINTS}
     # Of the checkpoints' buffers only the last one stays
     expected.add("rl_model_replay_buffer_600_steps.pkl")
+    # Where each model that can be continued was in the sequence
+    expected |= {
+        f"{name}_position{rest}.json"
+        for name, rest in (("best_model", ""), ("rl_model", "_300_steps"), ("rl_model", "_600_steps"))
+    }
     assert found == expected
     assert {path.name for path in (trained.folder / ENV_ID).iterdir()} == {"args.yml", "config.yml", "command.txt"}
     assert not list(trained.cwd.rglob(".*")), "leftovers of files that were being written"
@@ -98,8 +103,9 @@ def test_tensorboard_has_the_metrics_of_every_phase(trained):
         assert [scalar.value for scalar in log.Scalars(f"eval/{task}")] == pytest.approx(
             [row[column] for row in expected.rows]
         )
-    # Skill neurons are found at the end of both phases: 20 % of 64
-    assert [scalar.value for scalar in log.Scalars("nbsp/actor_skill_neurons")] == [13, 13]
+    # Skill neurons are found at the end of both phases: 20 % of those of the 64 that are eligible
+    assert all(0 < scalar.value <= 13 for scalar in log.Scalars("nbsp/actor_skill_neurons"))
+    assert len(log.Scalars("nbsp/actor_skill_neurons")) == 2
     assert [scalar.value for scalar in log.Scalars("nbsp/memory_size")] == [150, 150]
     assert "train/actor_loss" in log.Tags()["scalars"]
 
@@ -109,7 +115,7 @@ def test_a_run_says_what_it_does(trained):
     assert "Step 400: phase 1 of 2 (coffee-button) is over" in trained.output
     assert "Step 800: phase 2 of 2 (drawer-close) is over" in trained.output
     # -P: bars for the training, for the evaluation after a phase and for the identification of skill neurons
-    for bar in ("800/400,000", "evaluation after phase 2", "identification"):
+    for bar in ("800/800", "evaluation after phase 2", "identification"):
         assert bar in trained.output
     own = [line for line in trained.output.splitlines() if str(ROOT) in line and "Warning: " in line]
     assert not [line for line in own if "The goal metric" not in line]

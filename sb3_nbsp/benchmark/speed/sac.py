@@ -84,7 +84,7 @@ def with_masks(net_arch: Sequence[int], tasks: int) -> NBSPSAC:
     :param tasks: number of tasks whose skill neurons are protected: random ones, so that they differ from task to task
     :return: an agent that trains with masks and memory
     """
-    model: NBSPSAC = make(NBSPSAC, net_arch, identification="random", identification_data="training")
+    model: NBSPSAC = make(NBSPSAC, net_arch, identification="random", min_active_share=0)
     end_phases(model, tasks, steps=1)
     return model
 
