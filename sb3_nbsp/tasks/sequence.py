@@ -24,10 +24,17 @@ _OF_GOALS = ("compute_reward", "compute_terminated", "compute_truncated")
 def step_success(info: Mapping[str, Any]) -> bool | None:
     """
     :param info: what a task says of a step
-    :return: whether the step is a success (``info["success"]``, or else ``info["is_success"]``); None if the task does not say
+    :return: whether the step is a success (``info["success"]``, or else ``info["is_success"]``); None if the task does not
+        say, as with NaN
+    :raises ValueError: if the report is a text
     """
-    reports = (info.get(name) for name in ("success", "is_success"))
-    return next((bool(report) for report in reports if report is not None), None)
+    for name in ("success", "is_success"):
+        report = info.get(name)
+        if isinstance(report, str):
+            raise ValueError(f"info[{name!r}] must be true or false, not {report!r}")
+        if report is not None and bool(report == report):  # NaN is not equal to itself
+            return bool(report)
+    return None
 
 
 class TaskSequence(gym.Env):
@@ -270,6 +277,7 @@ class TaskSequence(gym.Env):
             "phase_steps": 0 if self._move_on else self.phase_steps,
             "successes": [] if self._move_on else list(self._successes),
             "sequence_over": self.sequence_over,
+            "report_success": self.report_success,
         }
 
     def set_progress(self, progress: dict[str, Any]) -> None:
@@ -283,6 +291,7 @@ class TaskSequence(gym.Env):
         self.phase, self.phase_steps = progress["phase"], progress["phase_steps"]
         self.sequence_over = progress["sequence_over"]
         self._successes = deque(progress["successes"], maxlen=self.mastery_window)
+        self._report_success |= set(progress["report_success"])
         self._episode_success, self._episode_steps = False, 0
         self._move_on, self._asked_to_move_on = False, False
 

@@ -1,5 +1,7 @@
 """Tasks that report success only where it happens, and tasks that own the dictionary that they report it in."""
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_nbsp.tasks import SequenceEvaluation, SuccessMatrix, TaskSequence
 from sb3_nbsp.tasks.episode_log import read_rows
 from sb3_nbsp.tasks.policy_evaluation import evaluate_task
+from sb3_nbsp.tasks.sequence import step_success
 
 
 class Rare(gym.Env):
@@ -73,6 +76,29 @@ def test_a_task_of_ten_percent_is_not_mastered_however_it_reports(reports: str, 
     assert [info["is_success"] for info in infos[9:39]] == ([True] + [False] * 9) * 3
     # Before its first report, nothing is known of a task that reports successes only
     assert [info.get("is_success") for info in infos[:9]] == [None if reports == "successes" else False] * 9
+
+
+def test_a_continued_sequence_knows_which_tasks_report_success() -> None:
+    env, continued = (TaskSequence({"a": make(reports="successes", own=True, key="success")}) for _ in range(2))
+    assert play(env, 15)[-1]["is_success"] is False
+    continued.set_progress(json.loads(json.dumps(env.get_progress())))
+    assert play(continued, 1)[0]["is_success"] is False
+
+
+@pytest.mark.parametrize("report", [math.nan, np.float32("nan"), None])
+def test_what_is_no_number_is_no_report(report: Any) -> None:
+    assert step_success({"success": report}) is None
+    assert step_success({"success": report, "is_success": True}) is True
+
+
+@pytest.mark.parametrize("report", [1, 1.0, True, np.bool_(True), np.ones(1)])
+def test_numbers_and_arrays_of_one_are_reports(report: Any) -> None:
+    assert step_success({"success": report}) is True and step_success({"success": report * 0}) is False
+
+
+def test_a_text_is_no_report_of_success() -> None:
+    with pytest.raises(ValueError, match=r"info\['is_success'\] must be true or false, not 'False'"):
+        step_success({"is_success": "False"})
 
 
 def test_the_dictionary_of_a_task_is_left_alone() -> None:
