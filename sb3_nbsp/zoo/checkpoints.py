@@ -12,6 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_nbsp.algorithms.phases import PhasedAlgorithm
 from sb3_nbsp.files import atomic_write
 from sb3_nbsp.tasks.recognize import has_phases
 
@@ -47,12 +48,16 @@ def statistics_of(model: Path) -> tuple[Path | None, bool]:
     return of_the_end[0], model.stem != of_the_end[0].parent.name
 
 
-def get_position(env: VecEnv | None) -> list[dict[str, Any]] | None:
+def get_position(agent: BaseAlgorithm) -> list[dict[str, Any]] | None:
     """
-    :param env: the environment of an agent
-    :return: how far it is in its task sequence; None if it is none
+    :param agent: the agent
+    :return: how far its environment is in its task sequence; None if it is none, or the agent's own zip says so
     """
-    return env.env_method("get_progress") if env is not None and has_phases(env) else None
+    env: VecEnv | None = agent.env
+    if env is None or isinstance(agent, PhasedAlgorithm) or not has_phases(env):
+        return None
+    position: list[dict[str, Any]] = env.env_method("get_progress")
+    return position
 
 
 def read_position(model: Path) -> list[dict[str, Any]] | None:
@@ -99,7 +104,7 @@ class WholeCheckpoint(CheckpointCallback):
     def _on_step(self) -> bool:
         if self.n_calls % self.save_freq == 0:
             model = Path(self._checkpoint_path(extension="zip"))
-            write_beside(self.model, model, get_position(self.model.env), self.with_buffer)
+            write_beside(self.model, model, get_position(self.model), self.with_buffer)
         return super()._on_step() and self._drop_older_buffers()
 
     def _drop_older_buffers(self) -> bool:
@@ -123,5 +128,5 @@ class WholeBestModel(BaseCallback):
         self.path = Path(folder) / "best_model.zip"
 
     def _on_step(self) -> bool:
-        write_beside(self.model, self.path, get_position(self.model.env))
+        write_beside(self.model, self.path, get_position(self.model))
         return True

@@ -80,7 +80,7 @@ class KeepsCounting:
         try:
             self.model.learn(n_timesteps, reset_num_timesteps=False, **kwargs)
         finally:
-            self.position = get_position(self.env)
+            self.position = get_position(self.model)
 
 
 class FollowTraining(BaseCallback):
