@@ -33,8 +33,11 @@ AGENTS = "SB3_SUITE_AGENTS"  # names of the agents in the place of SAC and PPO; 
 
 # By agents: how they differ from SB3, as a regular expression that finds test and error, and why
 DIFFERENCES: dict[tuple[str, str], dict[str, str]] = {
-    ("ContinualSAC", "ContinualPPO"): {},
+    ("ContinualSAC", "ContinualPPO"): {
+        r"You are trying to run ContinualPPO on the GPU": "SB3's message has the name of the class",
+    },
     ("NBSPSAC", "P3O"): {
+        r"You are trying to run P3O on the GPU": "SB3's message has the name of the class",
         r"no hidden layer": "masks and resets need a hidden layer of the actor's own",
         r"on one observation \(MlpPolicy, CnnPolicy\)": "dictionaries of observations are refused",
         r"n_steps=\d needs transitions that follow each other": "n-step returns are refused with a memory",

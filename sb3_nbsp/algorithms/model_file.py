@@ -76,7 +76,7 @@ def _opened(path: File) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(file) as archive:
             yield archive
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is no zip file") from error
+        raise ValueError(f"{path}: the file wasn't a zip-file") from error
     finally:
         if isinstance(path, (str, pathlib.Path)):
             file.close()
@@ -101,7 +101,7 @@ def substitutes(attributes: dict[str, Any], defaults: dict[str, Any], given: Col
     if missed := [name for name in lost if name not in given]:
         warn(
             f"{', '.join(missed)}: pickled by another version of Python, unreadable here. Training would continue with "
-            f"{', '.join(f'{name}={lost[name]}' for name in missed)}: give others to load()"
+            f"{', '.join(f'{name}={lost[name]}' for name in missed)}: give others in load(custom_objects=...)"
         )
     if not _can_read(attributes, "lr_schedule"):
         lost["lr_schedule"] = None  # it is made anew from the learning rate
