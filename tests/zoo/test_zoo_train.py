@@ -49,11 +49,6 @@ def test_a_run_writes_its_files(trained):
     expected |= {"evaluations.npz", "best_model.zip", ENV_ID, *CHECKPOINTS}
     # Of the checkpoints' buffers only the last one stays
     expected.add("rl_model_replay_buffer_600_steps.pkl")
-    # Where each model that can be continued was in the sequence
-    expected |= {
-        f"{name}_position{rest}.json"
-        for name, rest in (("best_model", ""), ("rl_model", "_300_steps"), ("rl_model", "_600_steps"))
-    }
     assert found == expected
     assert {path.name for path in (trained.folder / ENV_ID).iterdir()} == {"args.yml", "config.yml", "command.txt"}
     assert not list(trained.cwd.rglob(".*")), "leftovers of files that were being written"
