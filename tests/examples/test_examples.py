@@ -69,7 +69,13 @@ def test_the_quick_demo_interrupted_and_started_again(tmp_path):
     folder = tmp_path / "out" / "demo-quick-seed2"
     arguments = ("demo", "--quick", "--seed", "2", "--out", "out")
     process = subprocess.Popen(
-        command(*arguments), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(*arguments),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     try:
         wait_for(lambda: all(latest_checkpoint(folder / algo / "seed_2") for algo in METHODS), process)
