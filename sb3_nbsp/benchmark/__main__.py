@@ -14,7 +14,6 @@ COMMANDS = {
     "report": ("report_command", "write tables, figures and configuration as one HTML page"),
     "plasticity": ("plasticity_command", "compare methods on single environments, and how plastic their networks stay"),
     "zero": ("zero_neurons", "zero the skill neurons of a trained model and see what it can still do"),
-    "speed": ("speed_command", "time SAC, NBSP, PPO and P3O against SB3's"),
 }
 
 

@@ -15,11 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sb3_nbsp import NBSPSAC, P3O, ContinualPPO, ContinualSAC
 from sb3_nbsp.algorithms.mlp_gradients import MlpGradients
 from sb3_nbsp.algorithms.ppo_gradients import AutogradPPOGradients
-from sb3_nbsp.benchmark import speed_command
-from sb3_nbsp.benchmark.__main__ import main
-from sb3_nbsp.benchmark.speed import arithmetic, imports, nbsp, ppo, sac, tricks
-from sb3_nbsp.benchmark.speed.turns import Row, take_turns
 from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, InnerDistillation
+from tools.speed import __main__ as command
+from tools.speed import arithmetic, imports, nbsp, ppo, sac, tricks
+from tools.speed.turns import Row, take_turns
 
 
 @pytest.mark.parametrize("cls", [SAC, ContinualSAC, NBSPSAC])
@@ -136,10 +135,10 @@ def test_imports_are_timed() -> None:
 
 def test_the_command_prints_medians_and_goals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(th, "set_num_threads", lambda number: None)
-    monkeypatch.delattr(speed_command.os, "sched_setaffinity", raising=False)
+    monkeypatch.delattr(command.os, "sched_setaffinity", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     options = ["--net-arch", "16", "--rounds", "2", "--steps", "1", "--ppo-env", "Pendulum-v1"]
-    assert main(["speed", *options, "--ppo-net-arch", "8", "--ppo-steps", "256", "--parts", "sac", "ppo"]) == 0
+    command.main([*options, "--ppo-net-arch", "8", "--ppo-steps", "256", "--parts", "sac", "ppo"])
     output = capsys.readouterr().out
     for name in ("SB3", "ContinualSAC", "its matrix products alone", "masks and replay after 50 tasks"):
         assert re.search(rf"SAC step, 16: {name} .*\d\.\d", output)
@@ -181,5 +180,5 @@ def test_tricks_are_measured() -> None:
 
 def test_unknown_part(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["speed", "--parts", "sack"])
+        command.main(["--parts", "sack"])
     assert "invalid choice: 'sack'" in capsys.readouterr().err

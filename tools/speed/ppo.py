@@ -12,8 +12,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 
 from sb3_nbsp import P3O
-from sb3_nbsp.benchmark.speed.turns import Row, take_turns
 from sb3_nbsp.interventions import CycleReset
+from tools.speed.turns import Row, take_turns
 
 DISTILLATION_EPOCHS = 10
 ITERATION_GOAL = 1.35

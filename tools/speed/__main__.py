@@ -15,16 +15,19 @@ from rich.console import Console
 from rich.table import Table
 
 from sb3_nbsp.benchmark.machine import machine, versions
-from sb3_nbsp.benchmark.speed import imports, nbsp, ppo, sac, tricks
-from sb3_nbsp.benchmark.speed.turns import Row
+from tools.speed import imports, nbsp, ppo, sac, tricks
+from tools.speed.turns import Row
 
 PARTS = ("sac", "nbsp", "ppo", "tricks", "import")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def make_parser() -> argparse.ArgumentParser:
     """
-    :param parser: gets the options of the command
+    :return: the parser of the command line
     """
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.speed", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
     parser.add_argument(
         "--net-arch",
@@ -41,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ppo-net-arch", type=int, nargs="+", default=[256, 256, 256], help="sizes of PPO's hidden layers")
     parser.add_argument("--ppo-steps", type=int, default=8192, help="steps of PPO's rollout")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch; with one, all runs on one core")
+    return parser
 
 
 def measure(args: argparse.Namespace) -> list[Row]:
@@ -68,12 +72,13 @@ def measure(args: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def main(args: argparse.Namespace) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """
     Measure and print.
 
-    :param args: the options
+    :param arguments: the command line's
     """
+    args = make_parser().parse_args(arguments)
     th.set_num_threads(args.threads)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if args.threads == 1 and hasattr(os, "sched_setaffinity"):
@@ -91,3 +96,7 @@ def main(args: argparse.Namespace) -> None:
         f"{args.rounds} rounds. {here['processor']}, {here['cores']} cores, {args.threads} threads, device {here['device']}; "
         + ", ".join(f"{name} {version}" for name, version in found.items())
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -18,10 +18,10 @@ from stable_baselines3.common.logger import Logger
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
 from sb3_nbsp.algorithms.captured_step import WARM_UP
-from sb3_nbsp.benchmark.speed import arithmetic
-from sb3_nbsp.benchmark.speed.turns import Row, take_turns
 from sb3_nbsp.interventions import Interventions, Phase
 from sb3_nbsp.interventions.base import Network
+from tools.speed import arithmetic
+from tools.speed.turns import Row, take_turns
 
 BATCH = 256
 # What a step should be faster than stock SB3 by, by the sizes of the hidden layers

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from sb3_nbsp.benchmark.speed.turns import Row
+from tools.speed.turns import Row
 
 GOAL = 0.3
 _CODE = """

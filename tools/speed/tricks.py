@@ -11,9 +11,9 @@ from stable_baselines3 import PPO
 
 from sb3_nbsp import ContinualPPO, ContinualSAC
 from sb3_nbsp.algorithms.ppo_gradients import AutogradPPOGradients
-from sb3_nbsp.benchmark.speed import ppo, sac
-from sb3_nbsp.benchmark.speed.turns import Row, take_turns
 from sb3_nbsp.neurons.fused_optimizers import set_fused
+from tools.speed import ppo, sac
+from tools.speed.turns import Row, take_turns
 
 UNIT = "× the time with it"
 

@@ -10,10 +10,10 @@ import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_nbsp import NBSPSAC
-from sb3_nbsp.benchmark.speed.sac import MetaWorldSizedEnv, end_phases, make
-from sb3_nbsp.benchmark.speed.turns import Row
 from sb3_nbsp.interventions import GradientMasking, Phase
 from sb3_nbsp.interventions.task_memory import FIELDS, StoredTransitions, TaskMemory
+from tools.speed.sac import MetaWorldSizedEnv, end_phases, make
+from tools.speed.turns import Row
 
 STEPS = 10_000
 IDENTIFICATION_GOAL = 1.0
