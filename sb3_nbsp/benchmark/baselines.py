@@ -16,14 +16,13 @@ from sb3_nbsp.benchmark.plan import Cell, Plan
 from sb3_nbsp.benchmark.run_settings import BESIDE_THE_AGENT
 from sb3_nbsp.files import atomic_write, read_json_object
 from sb3_nbsp.tasks import SuccessMatrix
-from sb3_nbsp.tasks.policy_evaluation import evaluate_task
+from sb3_nbsp.tasks.policy_evaluation import SEED, evaluate_task, evaluation_seed
 from sb3_nbsp.tasks.task_envs import task_makers
 from sb3_nbsp.zoo.algos import algorithm
 
 FILE = "baselines.json"
 RANDOM, UNTRAINED = "random agent", "untrained agent"
 MOST_NETWORKS = 3
-SEED = 1_000  # of the environments, as in SequenceEvaluation
 
 # By agent and task: success
 Baselines = dict[str, dict[str, float]]
@@ -69,9 +68,10 @@ def measure_baselines(plan: Plan, folder: Path, done: Sequence[Cell]) -> Baselin
     untrained = [_untrained(plan, env, cell) for cell in list(first_of_seeds.values())[:MOST_NETWORKS]]
     random = RandomAgent(env.action_space)
     success: Baselines = {RANDOM: {}, UNTRAINED: {}}
-    for task, make_env in task_makers(env).items():
+    for index, (task, make_env) in enumerate(task_makers(env).items()):
         task_env = make_vec_env(make_env)
-        found = [evaluate_task(model, task_env, plan.n_eval_episodes, SEED) for model in [random, *untrained]]
+        seed = evaluation_seed(SEED, index)  # the episodes of SequenceEvaluation
+        found = [evaluate_task(model, task_env, plan.n_eval_episodes, seed) for model in [random, *untrained]]
         # Where one has reported success, those that have not had none
         reported = any(is_success for _, is_success in found)
         rates = [0.0 if reported and not is_success else rate for rate, is_success in found]

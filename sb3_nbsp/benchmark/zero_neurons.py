@@ -32,12 +32,10 @@ from sb3_nbsp.messages import did_you_mean, warn
 from sb3_nbsp.neurons import zeroed
 from sb3_nbsp.neurons.layers import NeuronLayer
 from sb3_nbsp.tasks import TaskSequence
-from sb3_nbsp.tasks.policy_evaluation import evaluate_task
+from sb3_nbsp.tasks.policy_evaluation import SEED, evaluate_task, evaluation_seed
 from sb3_nbsp.tasks.task_envs import single_task_makers
 from sb3_nbsp.zoo.options import check_env_kwargs
 
-# The seed of SequenceEvaluation: the same goals
-EVALUATION_SEED = 1_000
 FILE = "zero_neurons.csv"
 
 
@@ -106,8 +104,9 @@ def _success(
     :param reporting: tasks that have reported success before; those that do so now are added
     """
     success = {}
-    for task, env in envs.items():
-        success[task], is_success = evaluate_task(model, env, n_episodes, EVALUATION_SEED, on_episode, task in reporting)
+    for index, (task, env) in enumerate(envs.items()):
+        seed = evaluation_seed(SEED, index, model.seed)  # the episodes of SequenceEvaluation
+        success[task], is_success = evaluate_task(model, env, n_episodes, seed, on_episode, task in reporting)
         if is_success:
             reporting.add(task)
         else:

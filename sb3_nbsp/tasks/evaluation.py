@@ -20,7 +20,7 @@ from sb3_nbsp.tasks.boundaries import ended_phases, is_over
 from sb3_nbsp.tasks.callback_tree import announce_end, check_sees_every_step
 from sb3_nbsp.tasks.episode_log import EpisodeLog, read_rows
 from sb3_nbsp.tasks.metrics import SuccessMatrix
-from sb3_nbsp.tasks.policy_evaluation import evaluate_task
+from sb3_nbsp.tasks.policy_evaluation import SEED, evaluate_task, evaluation_seed
 from sb3_nbsp.tasks.recognize import has_phases
 from sb3_nbsp.tasks.task_envs import ADVICE, has_active_wrappers, task_makers
 
@@ -53,7 +53,8 @@ class SequenceEvaluation(BaseCallback):
     :param folder: for ``success_matrix.csv`` and ``training.csv``; files there are continued, which is
         how a resumed run keeps its history. None writes nothing
     :param n_eval_episodes: episodes per task
-    :param deterministic_seed: seed of the evaluation's environments
+    :param deterministic_seed: the seeds of the evaluation's environments follow from it, one for each task; they are none of
+        those that training has. The same seed means the same episodes after every phase
     :param progress_bar: show a bar while evaluating
     :param verbose: 1 prints the success rates
     """
@@ -62,14 +63,14 @@ class SequenceEvaluation(BaseCallback):
         self,
         folder: str | os.PathLike[str] | None = None,
         n_eval_episodes: int = 20,
-        deterministic_seed: int = 1_000,
+        deterministic_seed: int = SEED,
         progress_bar: bool = True,
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
         self.folder = None if folder is None else Path(folder)
         self.n_eval_episodes = whole("n_eval_episodes", n_eval_episodes, 1)
-        self.deterministic_seed = deterministic_seed
+        self.deterministic_seed = whole("deterministic_seed", deterministic_seed, 0)
         self.progress_bar = progress_bar
         self.matrix: SuccessMatrix | None = None
         self._log: EpisodeLog | None = None
@@ -234,7 +235,9 @@ class SequenceEvaluation(BaseCallback):
 
     def _evaluate_task(self, task: str, phase: int, on_episode: Callable[[], Any]) -> float:
         env, reports = self._env(task), task in self._history.report_success
-        rate, is_success = evaluate_task(self.model, env, self.n_eval_episodes, self.deterministic_seed, on_episode, reports)
+        assert self.matrix is not None
+        seed = evaluation_seed(self.deterministic_seed, self.matrix.tasks.index(task), self.model.seed)
+        rate, is_success = evaluate_task(self.model, env, self.n_eval_episodes, seed, on_episode, reports)
         if is_success and not reports:
             self._expect_success(task)
         if not is_success:

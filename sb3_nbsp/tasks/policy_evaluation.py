@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,27 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_nbsp.tasks.sequence import step_success
+
+SEED = 1_000  # of evaluations, unless another is given
+# Training gives its seed to its first environment, and those that follow it to parallel environments and further tasks
+_OF_TRAINING = 10_000
+
+
+def evaluation_seed(seed: int, task_index: int, training_seed: int | None = None) -> int:
+    """
+    Seed of the environment in which a task is evaluated. It is never one of training's, so that no episode of the
+    evaluation starts as one of training did; and no two tasks share one, which would have the same positions of their goals.
+
+    :param seed: of the evaluation
+    :param task_index: position of the task among the distinct tasks
+    :param training_seed: the agent's; None if it has none
+    :return: a seed below 2³¹, the same for the same arguments
+    """
+    for attempt in count():
+        found = int(np.random.SeedSequence([seed, task_index, attempt]).generate_state(1)[0]) // 2
+        if training_seed is None or not 0 <= found - training_seed < _OF_TRAINING:
+            break
+    return found
 
 
 def evaluate_task(

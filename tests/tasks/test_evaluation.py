@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from scripted_tasks import ScriptedTask
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 
 from sb3_nbsp import ContinualSAC
 from sb3_nbsp.tasks import SequenceCheckpoint, SequenceEvaluation, SuccessMatrix, TaskSequence, latest_checkpoint
+from sb3_nbsp.tasks.policy_evaluation import evaluation_seed
 
 MakeSequence = Callable[..., TaskSequence]
 Options = dict[str, Any]
@@ -109,11 +111,12 @@ def test_rates_equal_a_slow_evaluation(make_sequence: MakeSequence, easy: Option
 
     def slow(callback: BaseCallback, info: dict[str, Any]) -> None:
         rates = []
-        for maker in env.task_makers.values():
+        for index, maker in enumerate(env.task_makers.values()):
             task = maker()
+            seed = evaluation_seed(77, index)
             successes = 0
             for episode in range(9):
-                observation, _ = task.reset(seed=77 if episode == 0 else None)
+                observation, _ = task.reset(seed=seed if episode == 0 else None)
                 any_success, over = False, False
                 while not over:
                     action, _ = callback.model.predict(observation, deterministic=True)
@@ -131,6 +134,48 @@ def test_rates_equal_a_slow_evaluation(make_sequence: MakeSequence, easy: Option
     np.testing.assert_allclose(evaluation.matrix.rows, expected)
     assert {rates[0] for rates in expected} == {1}
     assert any(0 < rates[1] < 1 for rates in expected)
+
+
+@pytest.mark.parametrize("seed", [999, 1000])
+def test_no_episode_starts_as_one_of_training_or_of_another_task(make_sequence: MakeSequence, seed: int) -> None:
+    starts: dict[str, list[float]] = {"training": [], "evaluation": []}
+    reset = ScriptedTask.reset
+
+    def recording_reset(task: ScriptedTask, **kwargs: Any) -> Any:
+        observation, info = reset(task, **kwargs)
+        starts[now].append(float(observation[2]))
+        return observation, info
+
+    class Evaluation(SequenceEvaluation):
+        def _evaluate(self, info: dict[str, Any]) -> None:
+            nonlocal now
+            now = "evaluation"
+            super()._evaluate(info)
+            now = "training"
+
+    now = "training"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptedTask, "reset", recording_reset)
+        env = make_sequence({"a": {}, "b": {}}, cycles=1, steps_per_task=10)
+        model = agent(env)
+        model.set_random_seed(seed)
+        model.seed = seed
+        with pytest.warns(UserWarning, match="mean return"):
+            model.learn(100, Evaluation(n_eval_episodes=5, progress_bar=False))
+    phases = np.reshape(starts["evaluation"], (2, 2, 6)).tolist()  # phase, task, resets
+    assert phases[0] == phases[1], "the same episodes after each phase"
+    assert not set(starts["training"]).intersection(starts["evaluation"])
+    assert not set(phases[0][0]).intersection(phases[0][1])
+
+
+def test_seeds_of_the_evaluation_are_none_of_training() -> None:
+    seed = evaluation_seed(1000, 3)
+    assert seed == evaluation_seed(1000, 3, training_seed=5) < 2**31
+    other = evaluation_seed(1000, 3, training_seed=seed - 7)
+    assert other not in range(seed - 7, seed + 9_000)
+    assert len({evaluation_seed(1000, index) for index in range(50)}) == 50
+    with pytest.raises(ValueError, match="deterministic_seed must be a whole number of at least 0, not -1"):
+        SequenceEvaluation(deterministic_seed=-1)
 
 
 def test_evaluation_does_not_touch_the_training(make_sequence: MakeSequence, easy: Options) -> None:
