@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_nbsp.files import atomic_path
 
 
 def random_states(agent: BaseAlgorithm) -> dict[str, Any]:
@@ -43,3 +46,23 @@ def restore_random_states(agent: BaseAlgorithm, states: dict[str, Any]) -> None:
     agent.action_space.np_random.bit_generator.state = states["action_space"]
     if "cuda" in states and agent.device.type == "cuda":
         th.cuda.set_rng_state(states["cuda"].cpu(), agent.device)
+
+
+def save_random_states(agent: BaseAlgorithm, path: str | os.PathLike[str]) -> None:
+    """
+    Write the generators' states of an agent into a file of their own; the zips of this package's agents hold theirs.
+
+    :param agent: see :func:`random_states`
+    :param path: the file
+    """
+    with atomic_path(path) as temporary:
+        th.save(random_states(agent), temporary)
+
+
+def load_random_states(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """
+    :param path: what :func:`save_random_states` has written
+    :return: the states, for :func:`restore_random_states`
+    """
+    states: dict[str, Any] = th.load(path, map_location="cpu", weights_only=True)
+    return states

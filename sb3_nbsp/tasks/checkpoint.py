@@ -17,12 +17,14 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, VecTransposeI
 
 from sb3_nbsp.checks import whole
 from sb3_nbsp.messages import warn
+from sb3_nbsp.random_states import load_random_states, restore_random_states, save_random_states
 from sb3_nbsp.tasks.recognize import ages, has_phases
 
 Algorithm = TypeVar("Algorithm", bound=BaseAlgorithm)
 
 _NAME = re.compile(r"checkpoint_(\d+)_steps")
 _MODEL, _BUFFER, _NORMALIZATION, _POSITION = "model.zip", "replay_buffer.pkl", "vecnormalize.pkl", "position.json"
+_RANDOM = "random_states.pt"
 
 
 def latest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
@@ -46,7 +48,8 @@ def save_checkpoint(model: BaseAlgorithm, folder: str | os.PathLike[str]) -> Pat
     :param folder: where to write
     :return: the checkpoint's own folder, with ``model.zip`` and, where there are such things, ``replay_buffer.pkl``,
         ``vecnormalize.pkl`` and ``position.json``: how far each environment is in its task sequence, and how many steps an
-        environment has played that changes with its steps
+        environment has played that changes with its steps. The states of the random generators are in the models of this
+        package's agents; for others, in ``random_states.pt``
     """
     final = Path(folder) / f"checkpoint_{model.num_timesteps}_steps"
     temporary = final.with_name(f".{final.name}")
@@ -73,7 +76,9 @@ def _write(model: BaseAlgorithm, folder: Path) -> None:
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
         normalizer.save(str(folder / _NORMALIZATION))
-    position = _position(model.env)
+    if not _keeps_random_states(model):
+        save_random_states(model, folder / _RANDOM)
+    position = get_position(model.env)
     if position:
         (folder / _POSITION).write_text(json.dumps(position), encoding="utf-8")
 
@@ -81,13 +86,14 @@ def _write(model: BaseAlgorithm, folder: Path) -> None:
 def load_checkpoint(algorithm: type[Algorithm], checkpoint: str | os.PathLike[str], env: GymEnv, **kwargs: Any) -> Algorithm:
     """
     Load an agent from a checkpoint with its replay buffer, the statistics of ``VecNormalize`` and its place in the task
-    sequence. ``learn(..., reset_num_timesteps=False)`` then continues; the episode that was under way begins anew.
+    sequence. ``learn(..., reset_num_timesteps=False)`` then continues, with the random numbers that would have come next;
+    the episode that was under way begins anew.
 
     :param algorithm: the agent's class, of this package or any of SB3's
     :param checkpoint: the checkpoint's own folder, as :func:`latest_checkpoint` returns it
     :param env: a new environment like the agent's; a ``VecNormalize`` around it gets the saved statistics, and is put around
         it where it is missing
-    :param kwargs: see ``load()`` of the class
+    :param kwargs: see ``load()`` of the class. With a ``seed``, random numbers begin with it
     :return: the agent, whose environment is ``get_env()``
     :raises ValueError: if there is no checkpoint, or its sequence has other tasks than the environment
     """
@@ -99,10 +105,17 @@ def load_checkpoint(algorithm: type[Algorithm], checkpoint: str | os.PathLike[st
     model = algorithm.load(folder / _MODEL, env=env, **kwargs)
     assert model.env is not None
     if (folder / _POSITION).exists():
-        _restore_position(model.env, json.loads((folder / _POSITION).read_text(encoding="utf-8")))
+        restore_position(model.env, json.loads((folder / _POSITION).read_text(encoding="utf-8")))
     if isinstance(model, OffPolicyAlgorithm) and (folder / _BUFFER).exists():
         model.load_replay_buffer(folder / _BUFFER)
+    if (folder / _RANDOM).exists() and not _keeps_random_states(model) and kwargs.get("seed") is None:
+        restore_random_states(model, load_random_states(folder / _RANDOM))  # in the end, as loading seeds them
     return model
+
+
+def _keeps_random_states(model: BaseAlgorithm) -> bool:
+    """Whether the agent is one of this package's, whose zip holds them."""
+    return hasattr(model, "resume_random_states")
 
 
 def _normalized(env: GymEnv, path: Path) -> VecEnv:
@@ -117,7 +130,12 @@ def _normalized(env: GymEnv, path: Path) -> VecEnv:
     return env
 
 
-def _position(env: VecEnv | None) -> dict[str, list[Any]]:
+def get_position(env: VecEnv | None) -> dict[str, list[Any]]:
+    """
+    :param env: the environments of an agent
+    :return: how far each is in its task sequence ("sequence"), and how many steps it has played ("elapsed_steps"), where
+        there are such things: numbers, strings and lists only
+    """
     position: dict[str, list[Any]] = {}
     if env is not None and has_phases(env):
         position["sequence"] = env.env_method("get_progress")
@@ -126,7 +144,14 @@ def _position(env: VecEnv | None) -> dict[str, list[Any]]:
     return position
 
 
-def _restore_position(env: VecEnv, position: dict[str, list[Any]]) -> None:
+def restore_position(env: VecEnv, position: dict[str, list[Any]]) -> None:
+    """
+    Put environments where others were.
+
+    :param env: the environments
+    :param position: what :func:`get_position` returned for the others; the last one is that of any further environments
+    :raises ValueError: if the environments are of another kind, or of another task sequence
+    """
     if "sequence" in position:
         _check_sequence(env, position["sequence"][0])
     if "elapsed_steps" in position and not ages(env):

@@ -10,20 +10,22 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_nbsp.algorithms.phases import PhasedAlgorithm
+from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
 from sb3_nbsp.files import atomic_write
-from sb3_nbsp.tasks.recognize import has_phases
+from sb3_nbsp.random_states import load_random_states, restore_random_states, save_random_states
+from sb3_nbsp.tasks.checkpoint import get_position
 
 _CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps\.zip")
-BUFFER, STATISTICS, POSITION = "replay_buffer", "vecnormalize", "position"
+BUFFER, STATISTICS, POSITION, RANDOM = "replay_buffer", "vecnormalize", "position", "random_states"
+# By the names of SequenceCheckpoint's position.json
+Position = dict[str, list[Any]]
 
 
 def beside(model: Path, kind: str, extension: str = "pkl") -> Path:
     """
     :param model: zip of an agent: a checkpoint, the best or the last one
-    :param kind: ``BUFFER``, ``STATISTICS`` or ``POSITION``
+    :param kind: ``BUFFER``, ``STATISTICS``, ``POSITION`` or ``RANDOM``
     :param extension: of the file
     :return: where the agent's own file of this kind is
     """
@@ -48,35 +50,32 @@ def statistics_of(model: Path) -> tuple[Path | None, bool]:
     return of_the_end[0], model.stem != of_the_end[0].parent.name
 
 
-def get_position(agent: BaseAlgorithm) -> list[dict[str, Any]] | None:
+def position_of(agent: BaseAlgorithm) -> Position:
     """
     :param agent: the agent
-    :return: how far its environment is in its task sequence; None if it is none, or the agent's own zip says so
+    :return: where its environments are in their task sequence, and how many steps those have played that change with their
+        steps; empty if there is nothing of that kind, or the agent's own zip says so
     """
-    env: VecEnv | None = agent.env
-    if env is None or isinstance(agent, PhasedAlgorithm) or not has_phases(env):
-        return None
-    position: list[dict[str, Any]] = env.env_method("get_progress")
-    return position
+    return {} if isinstance(agent, PersistentAlgorithm) else get_position(agent.env)
 
 
-def read_position(model: Path) -> list[dict[str, Any]] | None:
+def read_position(model: Path) -> Position:
     """
     :param model: zip of an agent
-    :return: how far its environment was in its task sequence; None if that is not known
+    :return: see :func:`position_of`; empty if it is not known
     """
     path = beside(model, POSITION, "json")
-    found: list[dict[str, Any]] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    found: Position = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return found
 
 
-def write_beside(agent: BaseAlgorithm, model: Path, position: list[dict[str, Any]] | None, with_buffer: bool = False) -> None:
+def write_beside(agent: BaseAlgorithm, model: Path, position: Position, with_buffer: bool = False) -> None:
     """
     Save what belongs to an agent and is not in its zip.
 
     :param agent: the agent
     :param model: where its zip is or will be
-    :param position: how far its environment is in its task sequence; None if it is none
+    :param position: see :func:`position_of`
     :param with_buffer: save the replay buffer, too
     """
     model.parent.mkdir(parents=True, exist_ok=True)
@@ -85,8 +84,43 @@ def write_beside(agent: BaseAlgorithm, model: Path, position: list[dict[str, Any
     normalizer = agent.get_vec_normalize_env()
     if normalizer is not None:
         normalizer.save(str(beside(model, STATISTICS)))
-    if position is not None:
+    write_state_beside(agent, model, position)
+
+
+def write_state_beside(agent: BaseAlgorithm, model: Path, position: Position) -> None:
+    """
+    Save what the zips of this package's agents hold and those of SB3's do not.
+
+    :param agent: the agent
+    :param model: where its zip is or will be
+    :param position: see :func:`position_of`
+    """
+    if isinstance(agent, PersistentAlgorithm):
+        return
+    save_random_states(agent, beside(model, RANDOM, "pt"))
+    if position:
         atomic_write(beside(model, POSITION, "json"), json.dumps(position))
+
+
+class ResumeRandomStates(BaseCallback):
+    """
+    Lets an agent of SB3's draw the random numbers that a saved one would have drawn next: after the environments' reset, which
+    the saved agent's had behind them.
+
+    :param model: zip of the saved agent
+    """
+
+    def __init__(self, model: Path) -> None:
+        super().__init__()
+        path = beside(model, RANDOM, "pt")
+        self._states = load_random_states(path) if path.exists() else None
+
+    def _on_training_start(self) -> None:
+        if self._states is not None:
+            restore_random_states(self.model, self._states)
+
+    def _on_step(self) -> bool:
+        return True
 
 
 class WholeCheckpoint(CheckpointCallback):
@@ -104,7 +138,7 @@ class WholeCheckpoint(CheckpointCallback):
     def _on_step(self) -> bool:
         if self.n_calls % self.save_freq == 0:
             model = Path(self._checkpoint_path(extension="zip"))
-            write_beside(self.model, model, get_position(self.model), self.with_buffer)
+            write_beside(self.model, model, position_of(self.model), self.with_buffer)
         return super()._on_step() and self._drop_older_buffers()
 
     def _drop_older_buffers(self) -> bool:
@@ -128,5 +162,5 @@ class WholeBestModel(BaseCallback):
         self.path = Path(folder) / "best_model.zip"
 
     def _on_step(self) -> bool:
-        write_beside(self.model, self.path, get_position(self.model))
+        write_beside(self.model, self.path, position_of(self.model))
         return True

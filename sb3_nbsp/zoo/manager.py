@@ -18,21 +18,23 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
-from sb3_nbsp.algorithms.phases import PhasedAlgorithm
 from sb3_nbsp.messages import warn
 from sb3_nbsp.tasks import SequenceEvaluation
+from sb3_nbsp.tasks.checkpoint import restore_position
 from sb3_nbsp.tasks.recognize import ages
 from sb3_nbsp.tasks.registration import is_sequence
 from sb3_nbsp.zoo.algos import PLAIN, hyperparams_file, warn_of_missing_entry, with_schedules
 from sb3_nbsp.zoo.checkpoints import (
     BUFFER,
+    Position,
+    ResumeRandomStates,
     WholeBestModel,
     WholeCheckpoint,
     beside,
-    get_position,
+    position_of,
     read_position,
     statistics_of,
-    write_beside,
+    write_state_beside,
 )
 from sb3_nbsp.zoo.options import ZOO_OPTIONS, agent_options, check_env_kwargs, check_names
 from sb3_nbsp.zoo.registration import BUDGET
@@ -49,38 +51,40 @@ def is_own(env_id: str) -> bool:
     return str(gym.spec(env_id).entry_point).startswith("sb3_nbsp.") or env_id.startswith("dm_control/")
 
 
-def _saved_position(model: BaseAlgorithm) -> list[dict[str, Any]] | None:
-    """Where a loaded agent of this package was in the sequence of its environment; None if in none."""
-    position: list[dict[str, Any]] | None = getattr(model, "_sequence_progress", None)
-    return position or None
-
-
-def _continues(position: list[dict[str, Any]] | None, env: VecEnv | None) -> bool:
+def _can_continue(position: Position, env: VecEnv | None) -> bool:
     """Whether an environment can go on from a position: it is of the same sequence, which was not over."""
-    if env is None or not position or position[0]["sequence_over"]:
+    sequence = position.get("sequence")
+    if env is None or not sequence or sequence[0]["sequence_over"]:
         return False
     present = env.env_method("get_progress", indices=0)[0]
-    return all(position[0][name] == present[name] for name in ("tasks", "cycles"))
+    return all(sequence[0][name] == present[name] for name in ("tasks", "cycles"))
 
 
-class KeepsCounting:
+class RemembersPosition:
     """
-    What rl-zoo3's ``learn`` needs of an agent of plain SB3 on a task sequence: it continues the agent's count of steps, and
-    remembers where the sequence was, which cannot be asked any more when its processes are closed.
+    What rl-zoo3's ``learn`` needs of an agent of plain SB3 whose environment has a place of its own to go on from: it
+    remembers where that was, which cannot be asked any more when its processes are closed.
 
     :param model: the agent
+    :param continues: whether it continues its count of steps
     """
 
-    def __init__(self, model: BaseAlgorithm) -> None:
-        self.model, self.env = model, model.env
-        self.position: list[dict[str, Any]] | None = None
+    def __init__(self, model: BaseAlgorithm, continues: bool) -> None:
+        self.model, self.env, self.continues = model, model.env, continues
+        self.position: Position = {}
 
     def learn(self, n_timesteps: int, **kwargs: Any) -> None:
         """Train, see SB3."""
         try:
-            self.model.learn(n_timesteps, reset_num_timesteps=False, **kwargs)
+            self.model.learn(n_timesteps, reset_num_timesteps=not self.continues, **kwargs)
         finally:
-            self.position = get_position(self.model)
+            self.position = position_of(self.model)
+
+
+def _saved_position(model: BaseAlgorithm) -> Position:
+    """Where a loaded agent of this package was in the sequence of its environment; empty if in none."""
+    sequence: list[dict[str, Any]] | None = getattr(model, "_sequence_progress", None)
+    return {"sequence": sequence} if sequence else {}
 
 
 class FollowTraining(BaseCallback):
@@ -112,7 +116,8 @@ class SequenceExperimentManager(ExperimentManager):
     - checkpoints and ``best_model.zip`` keep the statistics of ``VecNormalize`` and the place in the task sequence;
       ``--save-replay-buffer`` also saves the replay buffer with each checkpoint, in place of the previous one. ``-i`` finds
       all that;
-    - ``-i`` continues an agent at its step and its phase: every agent of this package, on a task sequence SB3's own, too;
+    - ``-i`` continues an agent at its step and its phase: every agent of this package, on a task sequence and on Cycle
+      Friction SB3's own, too. All go on with the random numbers of the model's run;
     - the samplers of ``-optimize`` know how many steps a trial has; ``--trial-id 0`` is a trial.
     """
 
@@ -120,7 +125,7 @@ class SequenceExperimentManager(ExperimentManager):
         super().__init__(args, algo, env_id, *other, **kwargs)
         own = hyperparams_file(algo)
         self.is_sequence = is_sequence(env_id)
-        self.position: list[dict[str, Any]] | None = None  # of a plain SB3 agent in its sequence, at the end
+        self.position: Position = {}  # of a plain SB3 agent's environments, at the end
         if kwargs.get("config") is None and own is not None and (algo not in PLAIN or is_own(env_id)):
             self.config = str(own)
 
@@ -239,17 +244,16 @@ class SequenceExperimentManager(ExperimentManager):
             model.keep_counting()
         if self.is_sequence:
             self._warn_of_early_end(model)
-        if not self.is_sequence or isinstance(model, PhasedAlgorithm):
+        if not position_of(model):
             super().learn(model)
             return
-        plain: Any = KeepsCounting(model)
+        plain: Any = RemembersPosition(model, self.continue_training)
         super().learn(plain)
         self.position = plain.position
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
-        """Save the agent, see rl-zoo3, with its place in the task sequence."""
-        if self.position is not None:
-            write_beside(model, Path(self.save_path) / f"{self.env_name}.zip", self.position)
+        """Save the agent, see rl-zoo3, with what it takes to continue it."""
+        write_state_beside(model, Path(self.save_path) / f"{self.env_name}.zip", self.position)
         super().save_trained_model(model)
 
     def _warn_of_early_end(self, model: BaseAlgorithm) -> None:
@@ -257,7 +261,8 @@ class SequenceExperimentManager(ExperimentManager):
         assert env is not None
         n_phases, steps_per_task = (env.get_attr(name, indices=0)[0] for name in ("n_phases", "steps_per_task"))
         saved = _saved_position(model)
-        position = saved[0] if saved is not None and _continues(saved, env) else env.env_method("get_progress", indices=0)[0]
+        is_known = _can_continue(saved, env)
+        position = saved["sequence"][0] if is_known else env.env_method("get_progress", indices=0)[0]
         left = (n_phases - position["phase"]) * steps_per_task - position["phase_steps"]
         if self.n_timesteps < left * env.num_envs:
             warn(
@@ -270,27 +275,34 @@ class SequenceExperimentManager(ExperimentManager):
         path = Path(self.trained_agent)
         if isinstance(model, PersistentAlgorithm):
             model.resume_random_states(path)  # rl-zoo3 gives a seed, always
+        else:
+            self.callbacks.append(ResumeRandomStates(path))  # the last one, as others may draw when training starts
         if isinstance(model, OffPolicyAlgorithm):
             self._load_buffer_of(path, model)
+        self._continue_position(path, model)
         if self.is_sequence:
-            self._continue_sequence(path, model)
+            self._continue_history(path.parent)
         return model
 
-    def _continue_sequence(self, path: Path, model: BaseAlgorithm) -> None:
-        """Put a plain SB3 agent's environment where it was, and continue the history of its run."""
-        position = _saved_position(model) if isinstance(model, PhasedAlgorithm) else read_position(path)
-        if not _continues(position, model.env):
+    def _continue_position(self, path: Path, model: BaseAlgorithm) -> None:
+        """Put a plain SB3 agent's environments where they were; those of this package's agents are put there by the agents."""
+        assert model.env is not None
+        is_own = isinstance(model, PersistentAlgorithm)
+        position = _saved_position(model) if is_own else read_position(path)
+        if self.is_sequence and not _can_continue(position, model.env):
             warn(
                 "The agent's sequence is over, or was another one: this one starts at its first phase. To continue an earlier "
                 "one, give its --env-kwargs again"
-                if position is not None
+                if "sequence" in position
                 else f"How far {path.name} was in its sequence is not known: it starts at its first phase"
             )
-        elif not isinstance(model, PhasedAlgorithm):
-            assert model.env is not None and position is not None
-            for index in range(model.env.num_envs):
-                model.env.env_method("set_progress", position[min(index, len(position) - 1)], indices=index)
-        self._continue_history(path.parent)
+            return
+        if is_own:
+            return
+        here = position_of(model)
+        if "elapsed_steps" in here.keys() - position:
+            warn(f"How many steps the environment of {path.name} had played is not known: it begins with its first one")
+        restore_position(model.env, {name: position[name] for name in here if name in position})
 
     def _load_buffer_of(self, path: Path, model: OffPolicyAlgorithm) -> None:
         """Load a checkpoint's own replay buffer; rl-zoo3 knows only the one of the end of the run."""

@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from gymnasium import spaces
+from clockwork import Clockwork
 from stable_baselines3 import PPO, SAC
 from tagged_tasks import differing, parameters, tiny
 
@@ -31,28 +30,8 @@ from sb3_nbsp import (
     ReDoSAC,
 )
 from sb3_nbsp.interventions import InnerDistillation, RandomReset, RecoveryTraining
-from sb3_nbsp.tasks import TaskSequence
-
-
-class Clockwork(gym.Env):
-    """Nothing in it is random: its observations count the steps and repeat the action. Episodes of ten steps."""
-
-    observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
-    action_space = spaces.Box(-2.0, 2.0, (2,), np.float32)
-
-    def __init__(self, tag: float = 1.0, render_mode: str | None = None) -> None:
-        self.tag, self.render_mode = tag, render_mode
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.t = 0
-        return np.array([self.tag, 0.0, 0.0], dtype=np.float32), {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        self.t += 1
-        observation = np.array([self.tag, self.t / 10, action[0]], dtype=np.float32)
-        success = float(action[1] > self.tag - 1.5)
-        return observation, float(success - action[0] ** 2), False, self.t == 10, {"success": success}
+from sb3_nbsp.tasks import TaskSequence, load_checkpoint
+from sb3_nbsp.tasks.checkpoint import save_checkpoint
 
 
 def sequence() -> TaskSequence:
@@ -147,6 +126,24 @@ def test_two_hundred_steps_at_once_are_one_hundred_and_one_hundred_more_after_lo
     if isinstance(loaded, SAC):
         assert loaded.phase == whole.phase and loaded.phase.index == 6
     assert differing(expected, state_of(loaded)) == []
+
+
+@pytest.mark.parametrize("cls", [SAC, PPO])
+def test_a_checkpoint_of_an_agent_of_sb3s_goes_on_with_its_random_numbers(tmp_path: Path, cls: Any) -> None:
+    options = {"learning_starts": 10, "batch_size": 8} if cls is SAC else {"n_steps": 20, "batch_size": 20}
+    small = {"policy_kwargs": {"net_arch": [8]}, "seed": 3, "device": "cpu", **options}
+    whole, halves = (cls("MlpPolicy", sequence(), **small) for _ in range(2))
+    seed_generators(whole, 1)
+    whole.learn(200)
+    expected = state_of(whole)
+    seed_generators(halves, 1)
+    halves.learn(100)
+    checkpoint = save_checkpoint(halves, tmp_path)
+    loaded = load_checkpoint(cls, checkpoint, sequence())
+    loaded.learn(100, reset_num_timesteps=False)
+    assert differing(expected, state_of(loaded)) == []
+    given = [load_checkpoint(cls, checkpoint, sequence(), seed=5).seed for _ in range(2)] + draws()
+    assert given == [load_checkpoint(cls, checkpoint, sequence(), seed=5).seed for _ in range(2)] + draws()
 
 
 def draws() -> list[float]:

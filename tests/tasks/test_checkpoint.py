@@ -41,7 +41,7 @@ def test_only_the_last_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert names(tmp_path) == ["checkpoint_60_steps"]
     checkpoint = latest_checkpoint(tmp_path)
     assert checkpoint == tmp_path / "checkpoint_60_steps"
-    assert names(checkpoint) == ["model.zip", "replay_buffer.pkl"]
+    assert names(checkpoint) == ["model.zip", "random_states.pt", "replay_buffer.pkl"]
 
 
 def test_model_and_buffer_are_of_the_same_step(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_without_a_replay_buffer_and_with_normalization(tmp_path: Path) -> None:
     env.obs_rms.mean = np.array([1.0, 2.0, 3.0])
     model = PPO("MlpPolicy", env, policy_kwargs={"net_arch": [4]}, device="cpu")
     checkpoint = save_checkpoint(model, tmp_path)
-    assert names(checkpoint) == ["model.zip", "vecnormalize.pkl"]
+    assert names(checkpoint) == ["model.zip", "random_states.pt", "vecnormalize.pkl"]
     loaded = VecNormalize.load(str(checkpoint / "vecnormalize.pkl"), DummyVecEnv([lambda: gym.make("Pendulum-v1")]))
     assert loaded.obs_rms.mean.tolist() == [1, 2, 3]
 
@@ -105,7 +105,7 @@ def test_killed_while_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, st
             save_checkpoint(model, tmp_path)
     # The one before is whole, and the half one is not taken for the latest
     assert latest_checkpoint(tmp_path) == good
-    assert names(good) == ["model.zip", "replay_buffer.pkl"]
+    assert names(good) == ["model.zip", "random_states.pt", "replay_buffer.pkl"]
     assert (good / "model.zip").read_bytes() == content
     # The next one tidies up, whatever its step
     for step in (1000, 2000):

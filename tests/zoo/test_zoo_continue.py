@@ -8,6 +8,10 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
+from clockwork import Clockwork
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -19,7 +23,7 @@ from sb3_nbsp.zoo.checkpoints import statistics_of
 SHORT = ["env_ids:['Pendulum-v1']", "env_kwargs:{'max_episode_steps': 20}"]
 SEQUENCE = ["--env", "GymCycle-v0", "--env-kwargs", *SHORT, "cycles:3", "steps_per_task:40"]
 SMALL = {
-    "sac": ["learning_starts:20", "batch_size:8", "buffer_size:1000", "policy_kwargs:dict(net_arch=[8])"],
+    "sac": ["learning_starts:5", "batch_size:8", "buffer_size:1000", "policy_kwargs:dict(net_arch=[8])"],
     "ppo": ["n_steps:10", "batch_size:10", "n_epochs:1", "policy_kwargs:dict(net_arch=[8])"],
 }
 SMALL["p3o"] = [*SMALL["ppo"], "reset_frequency:20", "max_distill_epochs:1"]
@@ -83,6 +87,91 @@ def test_the_random_numbers_of_a_run_go_on_whatever_the_seed_of_the_next(command
     for seed in ("3", "4"):
         command("train", *arguments, "-i", str(run("p3o", 1, "Pendulum-v1") / "Pendulum-v1.zip"), "--seed", seed)
     assert drawn[0] == drawn[1]
+
+
+PLAIN: dict[str, type[BaseAlgorithm]] = {"sac": SAC, "ppo": PPO}
+
+
+@pytest.fixture
+def clockwork():
+    gym.register("Clockwork-v0", entry_point=Clockwork)
+    yield "Clockwork-v0"
+    gym.registry.pop("Clockwork-v0")
+
+
+@pytest.mark.filterwarnings("ignore:n_timesteps=")
+@pytest.mark.parametrize("algo", PLAIN)
+def test_two_runs_of_an_agent_of_sb3s_end_as_one(algo, command, clockwork):
+    env_kwargs = [f"env_ids:['{clockwork}']", "cycles:9", "steps_per_task:30"]
+    arguments = ["--algo", algo, "--env", "GymCycle-v0", "--env-kwargs", *env_kwargs, "--eval-freq", "-1"]
+    arguments += ["--save-replay-buffer", "-params", *SMALL[algo]]
+    command("train", *arguments, "-n", "100", "--seed", "3")
+    command("train", *arguments, "-n", "50", "--seed", "3")
+    command("train", *arguments, "-n", "50", "-i", str(run(algo, 2) / "GymCycle-v0.zip"), "--seed", "8")
+    whole, _, halves = (PLAIN[algo].load(run(algo, number) / "GymCycle-v0.zip").get_parameters() for number in (1, 2, 3))
+    assert whole["policy"].keys() == halves["policy"].keys()
+    different = [name for name, value in whole["policy"].items() if not th.equal(value, halves["policy"][name])]
+    assert not different
+
+
+@pytest.mark.parametrize("algo", PLAIN)
+@pytest.mark.filterwarnings("ignore:No replay buffer")
+def test_random_numbers_of_sb3s_agents_go_on_from_every_file(algo, command, monkeypatch):
+    arguments = ["--algo", algo, "--env", "Pendulum-v1", "--eval-freq", "10", "--eval-episodes", "1"]
+    arguments += ["-params", "n_envs:1", *SMALL[algo]]
+    command("train", *arguments, "-n", "20", "--save-freq", "10")
+    drawn = []
+
+    def collect_rollouts(self, *args, **kwargs):
+        drawn.append(np.random.random())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PLAIN[algo], "collect_rollouts", collect_rollouts)
+    for name in ("rl_model_10_steps.zip", "best_model.zip", "Pendulum-v1.zip"):
+        for seed in ("3", "4"):
+            command("train", *arguments, "-n", "10", "-i", str(run(algo, 1, "Pendulum-v1") / name), "--seed", seed)
+    assert drawn[::2] == drawn[1::2]
+    assert drawn[0] != drawn[4], "after another rollout"
+
+
+def test_a_new_run_has_a_number_of_its_own_in_tensorboard(command):
+    arguments = [
+        "--algo",
+        "sac",
+        *SEQUENCE,
+        "-params",
+        *SMALL["sac"],
+        "--eval-freq",
+        "-1",
+        "--tensorboard-log",
+        "tb",
+        "-n",
+        "20",
+    ]
+    with pytest.warns(UserWarning):
+        for _ in range(2):
+            command("train", *arguments)
+    assert sorted(path.name for path in Path("tb/GymCycle-v0").iterdir()) == ["SAC_1", "SAC_2"]
+
+
+def test_an_agent_of_sb3s_goes_on_in_an_environment_as_old_as_its_own(command, monkeypatch):
+    env = ["--env", "CycleFriction-Hopper-v5", "--env-kwargs", "steps_per_friction:15"]
+    arguments = ["--algo", "ppo", *env, "--eval-freq", "-1", "-n", "20", "-params", *SMALL["ppo"], "n_envs:2"]
+    command("train", *arguments)
+    ages = []
+    collect = PPO.collect_rollouts
+
+    def collect_rollouts(self, *args, **kwargs):
+        ages.append((self.num_timesteps, self.env.get_attr("elapsed_steps")))
+        return collect(self, *args, **kwargs)
+
+    monkeypatch.setattr(PPO, "collect_rollouts", collect_rollouts)
+    first = run("ppo", 1, "CycleFriction-Hopper-v5")
+    command("train", *arguments, "-i", str(first / "CycleFriction-Hopper-v5.zip"))
+    assert ages[0] == (20, [10, 10])
+    next(first.glob("*position*")).unlink()
+    with pytest.warns(UserWarning, match=r"How many steps the environment of CycleFriction-Hopper-v5\.zip had played"):
+        command("train", *arguments, "-i", str(first / "CycleFriction-Hopper-v5.zip"))
 
 
 @pytest.fixture(scope="module")
