@@ -21,7 +21,7 @@ from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
 from sb3_nbsp.messages import warn
 from sb3_nbsp.tasks import SequenceEvaluation
 from sb3_nbsp.tasks.checkpoint import restore_position
-from sb3_nbsp.tasks.recognize import ages
+from sb3_nbsp.tasks.recognize import ages, has_phases
 from sb3_nbsp.tasks.registration import is_sequence
 from sb3_nbsp.zoo.algos import PLAIN, hyperparams_file, warn_of_missing_entry, with_schedules
 from sb3_nbsp.zoo.checkpoints import (
@@ -112,13 +112,15 @@ class SequenceExperimentManager(ExperimentManager):
       evaluation plays the tasks in turn;
     - the periodic evaluation has the environment of training, with the arguments of a YAML file, too; those that are given
       for it alone come on top. Its episodes start from another seed than those of training;
-    - an unknown hyperparameter, and an unknown argument of an environment that says what it takes, is an error at once;
+    - an unknown hyperparameter, and an unknown argument of an environment that says what it takes, is an error at once; after
+      one that is found later, such as a wrong value, no folder of the run is left behind;
     - checkpoints and ``best_model.zip`` keep the statistics of ``VecNormalize`` and the place in the task sequence;
       ``--save-replay-buffer`` also saves the replay buffer with each checkpoint, in place of the previous one. ``-i`` finds
       all that;
     - ``-i`` continues an agent at its step and its phase: every agent of this package, on a task sequence and on Cycle
       Friction SB3's own, too. All go on with the random numbers of the model's run;
-    - the samplers of ``-optimize`` know how many steps a trial has; ``--trial-id 0`` is a trial.
+    - the samplers of ``-optimize`` know how many steps a trial has, and a warning tells if those are less than a phase;
+      ``--trial-id 0`` is a trial.
     """
 
     def __init__(self, args: Any, algo: str, env_id: str, *other: Any, **kwargs: Any) -> None:
@@ -128,6 +130,38 @@ class SequenceExperimentManager(ExperimentManager):
         self.position: Position = {}  # of a plain SB3 agent's environments, at the end
         if kwargs.get("config") is None and own is not None and (algo not in PLAIN or is_own(env_id)):
             self.config = str(own)
+
+    def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
+        """Make all that a run needs, see rl-zoo3. If that fails, because a value is wrong, no folder is left behind."""
+        self._made: list[Path] = []
+        try:
+            return super().setup_experiment()
+        except BaseException:
+            self._remove_folders()
+            raise
+
+    def create_log_folder(self) -> None:
+        """Make the run's folder, see rl-zoo3; where another run has just taken its number, that with the next one."""
+        while not self._made:
+            folder = Path(self.save_path)
+            missing = [each for each in (folder, *folder.parents) if not each.exists()]
+            try:
+                folder.mkdir(parents=True)
+                self._made = missing
+            except FileExistsError:
+                name, _, number = self.save_path.rpartition("_")
+                self.save_path = f"{name}_{int(number) + 1}"
+                self.params_path = f"{self.save_path}/{self.env_name}"
+        super().create_log_folder()
+
+    def _remove_folders(self) -> None:
+        """Remove the run's folder, which nobody else has, and those around it that were made for it alone."""
+        for folder in self._made[:1]:
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in self._made[1:]:
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read hyperparameters, see rl-zoo3; the wrapper that flattens is saved with them, so that enjoy has it too."""
@@ -232,6 +266,24 @@ class SequenceExperimentManager(ExperimentManager):
         self.callbacks = callbacks
         if self.is_sequence and not self.optimize_hyperparameters:
             self.callbacks.append(SequenceEvaluation(self.save_path, progress_bar=self.show_progress, verbose=self.verbose))
+
+    def hyperparameters_optimization(self) -> None:
+        """Search hyperparameters, see rl-zoo3; a warning tells of trials that are too short for what acts between phases."""
+        if self.is_sequence:
+            self._warn_of_short_trials()
+        super().hyperparameters_optimization()
+
+    def _warn_of_short_trials(self) -> None:
+        env = self.create_envs(1, no_log=True)
+        needed = env.get_attr("steps_per_task", indices=0)[0] * self.n_envs if has_phases(env) else 0
+        env.close()
+        if self.n_timesteps < needed:
+            warn(
+                f"A trial of n_timesteps={self.n_timesteps} ends before the first phase does, which has up to {needed} steps: "
+                "unless the task is mastered before, nothing acts that acts at the end or the start of a phase, and all tasks "
+                f"but the first are evaluated untrained. Give more steps (-n {2 * needed}, or more), or less to each task "
+                "(--env-kwargs steps_per_task:...)"
+            )
 
     def objective(self, trial: optuna.Trial) -> float:
         """Train with sampled hyperparameters, see rl-zoo3; the samplers see for how many steps."""

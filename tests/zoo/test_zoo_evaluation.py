@@ -99,6 +99,56 @@ def test_a_wrong_word_is_an_error_before_anything_is_written(wrong, error, comma
     assert not os.listdir()
 
 
+@pytest.mark.parametrize(
+    "wrong, error",
+    [
+        (["-params", "mask_alpha:5"], "mask_alpha must be a number in"),
+        (["-params", "learning_starts:10", "policy_kwargs:dict(nett_arch=[8])"], "nett_arch"),
+        (["--env", "GymCycle-v0", "--env-kwargs", "env_ids:['Pendulum-v1']", "cycles:0"], "cycles must be a whole number"),
+        (["-i", "half.zip"], "the file wasn't a zip-file"),
+    ],
+)
+@pytest.mark.parametrize("there", ["", "logs", "logs/nbsp_sac/Pendulum-v1_7"])
+def test_after_a_wrong_value_nothing_is_left_of_the_run(wrong, error, there, command):
+    Path("half.zip").write_text("half")
+    Path(there).mkdir(parents=True, exist_ok=True)
+    before = sorted(Path().rglob("*"))
+    with pytest.raises((ValueError, TypeError), match=error):
+        command("train", *RUN, *wrong)
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_run_takes_no_folder_that_another_one_has_taken_meanwhile(command, monkeypatch):
+    monkeypatch.setattr("rl_zoo3.exp_manager.get_latest_run_id", lambda *_: 0)
+    for number in (1, 2):
+        command("train", *RUN, *PARAMS)
+        assert Path(f"logs/nbsp_sac/Pendulum-v1_{number}/Pendulum-v1/config.yml").exists()
+    with pytest.raises(ValueError, match="mask_alpha"):
+        command("train", *RUN, "-params", "mask_alpha:5")
+    assert len(os.listdir("logs/nbsp_sac")) == 2
+
+
+@pytest.mark.parametrize("n_envs, n_steps, is_short", [(1, 39, True), (1, 40, False), (2, 79, True)])
+def test_trials_that_are_shorter_than_a_phase_are_warned_about(n_envs, n_steps, is_short, command, recwarn):
+    env_kwargs = ["env_ids:['Pendulum-v1']", "env_kwargs:{'max_episode_steps': 20}", "cycles:2", "steps_per_task:40"]
+    arguments = ["--algo", "continual_ppo", "--env", "GymCycle-v0", "--env-kwargs", *env_kwargs, "-n", str(n_steps)]
+    search = [
+        "-optimize",
+        "--n-trials",
+        "1",
+        "--n-jobs",
+        "1",
+        "--n-evaluations",
+        "1",
+        "--eval-episodes",
+        "1",
+        "--no-optim-plots",
+    ]
+    command("train", *arguments, *search, "-params", f"n_envs:{n_envs}", "n_epochs:1")
+    expected = f"A trial of n_timesteps={n_steps} ends before the first phase does, which has up to {40 * n_envs} steps"
+    assert any(expected in str(warning.message) for warning in recwarn) == is_short
+
+
 def test_the_critics_learning_rate_can_fall(command):
     command("train", *RUN, *PARAMS, "qf_learning_rate:'lin_1e-3'")
     model = NBSPSAC.load("logs/nbsp_sac/Pendulum-v1_1/Pendulum-v1.zip")
