@@ -13,13 +13,19 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
-from stable_baselines3.sac.policies import Actor, ContinuousCritic, SACPolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
+from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import nn
 from torch.distributions import Distribution
 
 from sb3_nbsp.interventions.base import Network
+from sb3_nbsp.interventions.trial_pass import trial_pass
 from sb3_nbsp.neurons import NeuronLayer, find_neuron_layers
+from sb3_nbsp.neurons.module_kinds import register_chain
 from sb3_nbsp.neurons.renewal import Initializer
+
+register_chain(FlattenExtractor)
+register_chain(NatureCNN)
 
 
 @dataclass
@@ -48,7 +54,7 @@ def scored_networks(agent: OffPolicyAlgorithm) -> list[ScoredNetwork]:
     policy = plain_policy(agent)
     if not isinstance(policy, SACPolicy):
         raise ValueError(f"policy must be a SACPolicy to find its neurons, not {type(policy).__name__}")
-    return [_actor(policy.actor), *_critics(policy.critic)]
+    return [_actor(policy), *_critics(policy)]
 
 
 def plain_policy(agent: BaseAlgorithm) -> BasePolicy:
@@ -60,9 +66,10 @@ def plain_policy(agent: BaseAlgorithm) -> BasePolicy:
     return policy
 
 
-def _actor(actor: Actor) -> ScoredNetwork:
+def _actor(policy: SACPolicy) -> ScoredNetwork:
+    actor = policy.actor
     chain = [("actor.features_extractor", actor.features_extractor), ("actor.latent_pi", actor.latent_pi)]
-    layers = find_neuron_layers(chain, _heads(actor))
+    layers = find_neuron_layers(chain, _heads(actor), trial_pass(policy, actor.get_action_dist_params))
     return ScoredNetwork("actor", "actor", layers, lambda obs, _: actor.get_action_dist_params(obs))
 
 
@@ -71,7 +78,9 @@ def _heads(actor: Actor) -> list[nn.Module]:
     return [actor.mu] if isinstance(actor.log_std, nn.Parameter) else [actor.mu, actor.log_std]
 
 
-def _critics(critic: ContinuousCritic) -> list[ScoredNetwork]:
+def _critics(policy: SACPolicy) -> list[ScoredNetwork]:
+    critic, n_actions = policy.critic, get_action_dim(policy.action_space)
+
     def network(index: int) -> ScoredNetwork:
         head = critic.q_networks[index]
 
@@ -79,12 +88,9 @@ def _critics(critic: ContinuousCritic) -> list[ScoredNetwork]:
             features = critic.extract_features(observations, critic.features_extractor)
             return head(th.cat([features, actions], dim=1))
 
-        front = find_neuron_layers([("critic.features_extractor", critic.features_extractor)])
+        run = trial_pass(policy, lambda obs: forward(obs, th.zeros(len(obs), n_actions, device=obs.device)))
         chain = [("critic.features_extractor", critic.features_extractor), (f"critic.qf{index}", head)]
-        layers = find_neuron_layers(chain)
-        if front:
-            layers[len(front) - 1].n_other_inputs = get_action_dim(critic.action_space)
-        return ScoredNetwork(f"qf{index}", "critic", layers, forward)
+        return ScoredNetwork(f"qf{index}", "critic", find_neuron_layers(chain, run=run), forward)
 
     return [network(index) for index in range(critic.n_critics)]
 
@@ -158,9 +164,10 @@ def _ppo_actor(policy: ActorCriticPolicy, renew_shared: bool) -> ActorNetwork:
     extractor, body = policy.pi_features_extractor, policy.mlp_extractor.policy_net
     is_shared = policy.share_features_extractor
     front = [] if is_shared and not renew_shared else [("actor.features_extractor", extractor)]
-    layers = find_neuron_layers([*front, ("actor.policy_net", body)], heads=[policy.action_net])
+    run = trial_pass(policy, policy.get_distribution)
+    layers = find_neuron_layers([*front, ("actor.policy_net", body)], [policy.action_net], run)
     if front and is_shared:
-        _add_critic_as_consumer(layers, extractor, nn.Sequential(policy.mlp_extractor.value_net, policy.value_net))
+        _add_critic_as_consumer(layers, policy)
 
     def distribution(observations: th.Tensor) -> list[Distribution]:
         found = policy.get_distribution(observations).distribution
@@ -174,19 +181,24 @@ def _ppo_actor(policy: ActorCriticPolicy, renew_shared: bool) -> ActorNetwork:
     return ActorNetwork(layers, parameters, policy, initializer, distribution)
 
 
-def _add_critic_as_consumer(layers: list[NeuronLayer], extractor: nn.Module, critic: nn.Module) -> None:
+def _add_critic_as_consumer(layers: list[NeuronLayer], policy: ActorCriticPolicy) -> None:
     """The last layer of a shared features extractor is also read by the first layer of the critic."""
-    n_shared = len(find_neuron_layers([("", extractor)]))
-    if n_shared:
-        layers[n_shared - 1].consumers.append(next(leaf for leaf in critic.modules() if isinstance(leaf, nn.Linear)))
+    critic = nn.Sequential(policy.mlp_extractor.value_net, policy.value_net)
+    front, run = [("actor.features_extractor", policy.pi_features_extractor)], trial_pass(policy, policy.predict_values)
+    shared = find_neuron_layers(front, [critic], run)
+    for layer, of_critic in zip(layers, shared, strict=False):
+        layer.unknown_readers = layer.unknown_readers or of_critic.unknown_readers
+    if shared:
+        layers[len(shared) - 1].consumers += shared[-1].consumers
 
 
 def _sac_actor(policy: SACPolicy, renew_shared: bool) -> ActorNetwork:
     actor, is_shared = policy.actor, policy.share_features_extractor
-    if is_shared and renew_shared and find_neuron_layers([("", actor.features_extractor)]):
+    run = trial_pass(policy, actor.get_action_dist_params)
+    if is_shared and renew_shared and find_neuron_layers([("actor.features_extractor", actor.features_extractor)], run=run):
         raise ValueError("renew_shared: SAC's critics read a shared features extractor together with the action; use False")
     front = [] if is_shared else [("actor.features_extractor", actor.features_extractor)]
-    layers = find_neuron_layers([*front, ("actor.latent_pi", actor.latent_pi)], _heads(actor))
+    layers = find_neuron_layers([*front, ("actor.latent_pi", actor.latent_pi)], _heads(actor), run)
 
     def distribution(observations: th.Tensor) -> list[Distribution]:
         mean_actions, log_std, kwargs = actor.get_action_dist_params(observations)

@@ -7,7 +7,8 @@ import torch as th
 from torch import nn
 
 from sb3_nbsp.messages import warn
-from sb3_nbsp.neurons.module_kinds import Weighted, check_known, is_activation, is_norm, is_weighted
+from sb3_nbsp.neurons.forward_pass import Call, DefinedOrder, Run, WatchedPass
+from sb3_nbsp.neurons.module_kinds import Weighted, check_known, is_activation, is_chain, is_norm, is_weighted
 
 
 @dataclass
@@ -24,6 +25,7 @@ class NeuronLayer:
     :param consumers: the modules whose weights multiply the layer's activations: the next layer, or the heads
     :param n_other_inputs: inputs that the consumers read after this layer's, such as the action that a critic reads after
         its features
+    :param unknown_readers: why the consumers are not all that read the layer, if so
     """
 
     name: str
@@ -32,6 +34,7 @@ class NeuronLayer:
     norms: list[nn.Module] = field(default_factory=list)
     consumers: list[Weighted] = field(default_factory=list)
     n_other_inputs: int = 0
+    unknown_readers: str = ""
 
     @property
     def n_neurons(self) -> int:
@@ -77,31 +80,41 @@ class NeuronLayer:
 
         :return: pairs of a consumer and the columns that read each neuron, shape
             (neurons, features per neuron, positions); positions are those of a convolution in front of a flatten
-        :raises ValueError: if the consumer also reads something else, so that its columns cannot be told apart
+        :raises ValueError: if it is not known what reads the layer, or if the consumer also reads something else, so that its
+            columns cannot be told apart
         """
+        if self.unknown_readers:
+            raise ValueError(f"It cannot be told which weights read the neurons of {self.name!r}: {self.unknown_readers}")
         for consumer in self.consumers:
             n_columns, n_features = consumer.weight.shape[1] - self.n_other_inputs, self.features_per_neuron * self.n_neurons
             if n_columns % n_features != 0:
                 raise ValueError(
-                    f"Layer {self.name!r} has {n_features} outputs, but the layer behind it reads {n_columns} inputs: "
+                    f"Layer {self.name!r} has {n_features} outputs, but the layer after it reads {n_columns} inputs: "
                     "which of them belong to which neuron cannot be told"
                 )
             columns = th.arange(n_columns, device=consumer.weight.device)
             yield consumer, columns.view(self.features_per_neuron, self.n_neurons, -1).transpose(0, 1)
 
 
-def _leaves(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    """Layers in the order of their definition, which in SB3's networks is the order of the forward pass."""
+def _leaves(module: nn.Module, prefix: str, in_order: bool) -> Iterator[tuple[str, nn.Module]]:
+    """Layers in the order of their definition; with ``in_order``, that must be the order of the forward pass."""
     children = [(name, child) for name, child in module._modules.items() if child is not None]
-    if not children or is_weighted(module) or is_norm(module):
+    if not children or is_weighted(module) or is_norm(module) or is_activation(module):
         yield prefix, module
         return
     check_known(prefix, module)  # a container may hold parameters of its own
+    if in_order and not is_chain(module):
+        raise ValueError(
+            f"{prefix!r} ({type(module).__name__}) has a forward() of its own, which may call its modules in any order: "
+            "let find_neuron_layers() watch a forward pass (run=...), or use nn.Sequential"
+        )
     for name, child in children:
-        yield from _leaves(child, f"{prefix}.{name}" if prefix else name)
+        yield from _leaves(child, f"{prefix}.{name}" if prefix else name, in_order)
 
 
-def find_neuron_layers(chain: Sequence[tuple[str, nn.Module]], heads: Sequence[nn.Module] = ()) -> list[NeuronLayer]:
+def find_neuron_layers(
+    chain: Sequence[tuple[str, nn.Module]], heads: Sequence[nn.Module] = (), run: Run | None = None
+) -> list[NeuronLayer]:
     """
     Find the hidden layers of a network given as the modules that its input passes through.
 
@@ -109,45 +122,123 @@ def find_neuron_layers(chain: Sequence[tuple[str, nn.Module]], heads: Sequence[n
     One that is not is an output layer and has no neurons. If a further layer reads it nevertheless, there is a warning:
     an activation function that is called in ``forward`` (``F.relu``) is not seen.
 
+    What reads a layer is found where each module reads the one before it. Past a residual or parallel connection it is not:
+    then :meth:`NeuronLayer.outgoing` is an error, for all layers ahead of it.
+
     :param chain: (name, module) pairs in the order of the forward pass, e.g. the features
         extractor and the MLP of an actor
     :param heads: output layers that read the end of the chain side by side
+    :param run: runs the network once in evaluation mode, on a few observations that differ, all other inputs being the same
+        for each of them. It is watched, and the layers are those that it goes through. None: modules are called in the order
+        of their definition, which is known of ``nn.Sequential`` and of SB3's features extractors for a single observation
     :return: the layers, in the order of the forward pass
-    :raises ValueError: if a module is of a kind that is not known, or if layers share an activation module
+    :raises ValueError: if a module is of a kind that is not known, if layers share an activation module, or if an activation
+        function reads anything else than the neurons of its layer
     """
-    layers: list[NeuronLayer] = []
-    pending: NeuronLayer | None = None  # a linear layer whose activation is still to come
-    unread: NeuronLayer | None = None  # the last layer found, as long as nothing has read it
-    for name, leaf in (pair for prefix, module in chain for pair in _leaves(module, prefix)):
-        ahead = pending or unread
-        check_known(name, leaf, None if ahead is None else ahead.linear)
-        if is_weighted(leaf):
-            if pending is not None:
-                _warn_of_no_activation(pending.name, name)
-            if unread is not None:
-                unread.consumers.append(leaf)
-            pending, unread = NeuronLayer(name, leaf, leaf), None
-        elif pending is not None and is_norm(leaf):  # one behind the activation is not incoming
-            pending.norms.append(leaf)
-        elif pending is not None and is_activation(leaf):
-            pending.activation = leaf
-            layers.append(pending)
-            pending, unread = None, pending
-        elif pending is not None and isinstance(leaf, nn.Flatten) and not isinstance(pending.linear, nn.Linear):
-            raise ValueError(f"{name!r} (Flatten) must come after the activation function of the convolution {pending.name!r}")
+    leaves = [pair for prefix, module in chain for pair in _leaves(module, prefix, run is None)]
     readers = [leaf for head in heads for leaf in head.modules() if is_weighted(leaf)]
-    for reader in readers:
-        check_known("an output layer", reader)
-    if unread is not None:
-        unread.consumers += readers
-    if pending is not None and readers:
-        _warn_of_no_activation(pending.name, "the output layer")
+    for name, leaf in [*leaves, *(("an output layer", reader) for reader in readers)]:
+        check_known(name, leaf)
+    watched = [*leaves, *(("the output layer", reader) for reader in readers)]
+    search = _Search(DefinedOrder(watched) if run is None else WatchedPass(watched, run))
+    _warn_of_what_is_not_called(leaves, search.order.calls)
+    in_chain = {id(leaf) for _, leaf in leaves}
+    for index, call in enumerate(search.order.calls):
+        if id(call.module) in in_chain:
+            search.pass_through(index)
+    for head in heads:
+        parts = {id(part) for part in head.modules()}
+        search.end_in([index for index, call in enumerate(search.order.calls) if id(call.module) in parts])
+    layers = search.layers
     if len({id(layer.activation) for layer in layers}) < len(layers):
         raise ValueError(
             "A network uses one activation module for several layers, whose activations cannot be told apart: "
             "give each layer a module of its own"
         )
     return layers
+
+
+class _Search:
+    """
+    What has been found on the way through a network.
+
+    :param order: in which its modules are called
+    """
+
+    def __init__(self, order: DefinedOrder) -> None:
+        self.order = order
+        self.layers: list[NeuronLayer] = []
+        self._pending: NeuronLayer | None = None  # a linear layer whose activation is still to come
+        self._unread: NeuronLayer | None = None  # the last layer found, as long as nothing has read it
+        self._last = -1  # index of the last call
+
+    def pass_through(self, index: int) -> None:
+        """
+        :param index: of the next call
+        """
+        name, leaf, pending = self.order.calls[index].name, self.order.calls[index].module, self._pending
+        ahead = pending or self._unread
+        check_known(name, leaf, None if ahead is None else ahead.linear)
+        if pending is not None and isinstance(leaf, nn.Flatten) and not isinstance(pending.linear, nn.Linear):
+            raise ValueError(f"{name!r} (Flatten) must come after the activation function of the convolution {pending.name!r}")
+        n_others = self._n_other_inputs(index)
+        if is_weighted(leaf):
+            self._is_read_by(name, leaf, n_others)
+            self._pending, self._unread = NeuronLayer(name, leaf, leaf), None
+        elif pending is not None and is_norm(leaf):  # one after the activation is not incoming
+            pending.norms.append(leaf)
+        elif pending is not None and is_activation(leaf):
+            pending.activation = leaf
+            self.layers.append(pending)
+            self._pending, self._unread = None, pending
+        self._last = index
+
+    def end_in(self, head: Sequence[int]) -> None:
+        """
+        :param head: indices of the calls of an output layer, or of the layers that it is made of
+        """
+        for index in head[:1]:
+            reader = self.order.calls[index].module
+            assert is_weighted(reader)
+            self._is_read_by("the output layer", reader, self._n_other_inputs(index))
+
+    def _is_read_by(self, name: str, reader: Weighted, n_others: int) -> None:
+        if self._pending is not None:
+            _warn_of_no_activation(self._pending.name, name)
+        if self._unread is not None:
+            self._unread.consumers.append(reader)
+            self._unread.n_other_inputs = n_others
+
+    def _n_other_inputs(self, index: int) -> int:
+        """How many inputs the call has beside the neurons ahead of it."""
+        layer, call = self._pending or self._unread, self.order.calls[index]
+        if layer is None:
+            return 0
+        goes_on = self._pending is not None and not is_weighted(call.module)  # to an activation function
+        # Where none has been seen, any function of the whole layer may have been called
+        n_units = (
+            layer.n_neurons if goes_on else 1 if self._pending is not None else layer.features_per_neuron * layer.n_neurons
+        )
+        n_others = self.order.n_other_inputs(self._last, index, n_units)
+        if n_others is not None:
+            return n_others
+        problem = (
+            f"{call.name!r} does not read what {self.order.calls[self._last].name!r} returns and nothing else, each number in "
+            "its place. There is a residual or parallel connection, or a function that mixes the numbers: build the network "
+            "as a chain of modules (nn.Sequential)"
+        )
+        if goes_on:
+            raise ValueError(f"It cannot be told what the neurons of {layer.name!r} do: {problem}")
+        for each in self.layers:  # any of them may be what is read, too
+            each.unknown_readers = problem
+        return 0
+
+
+def _warn_of_what_is_not_called(leaves: Sequence[tuple[str, nn.Module]], calls: Sequence[Call]) -> None:
+    called = {id(call.module) for call in calls}
+    unused = [name for name, leaf in leaves if id(leaf) not in called and is_weighted(leaf)]
+    if unused:
+        warn(f"{', '.join(map(repr, unused))}: not called in a forward pass of the network, and so without neurons")
 
 
 def _warn_of_no_activation(name: str, reader: str) -> None:

@@ -5,7 +5,8 @@ taken for an activation function would make other neurons of a network than it h
 
 from __future__ import annotations
 
-from typing import TypeGuard
+from collections.abc import Iterable
+from typing import TypeGuard, get_args
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -22,8 +23,10 @@ _ACTIVATIONS: list[type[nn.Module]] = [
     *(nn.Tanh, nn.Sigmoid, nn.LogSigmoid, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish),
     *(nn.Tanhshrink, nn.Softshrink, nn.Hardshrink, nn.Threshold),
 ]
-# Batch norms (synchronized ones, too) and instance norms are a _NormBase
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+_NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.LocalResponseNorm),
+)
 # These leave each neuron where it is
 _PASSIVE = (
     *(nn.Identity, nn.Flatten, nn.Sequential, nn.ModuleList),
@@ -41,6 +44,12 @@ _POSITIONAL = (
 )
 
 
+# These call what they hold in the order of its definition, one after another, or leave that to others (nn.ModuleList)
+_CHAINS: list[type[nn.Module]] = [nn.Sequential, nn.Module]
+# Where a class says what it computes
+_COMPUTES = ("forward", "_conv_forward", "__call__")
+
+
 def register_activation(cls: type[nn.Module]) -> type[nn.Module]:
     """
     Make an activation function of your own known, for the process. Also as a decorator of its class.
@@ -56,12 +65,41 @@ def register_activation(cls: type[nn.Module]) -> type[nn.Module]:
     return cls
 
 
+def register_chain(cls: type[nn.Module]) -> None:
+    """
+    Make a class of modules known that calls what it holds in the order of its definition, one on the output of the other.
+
+    :param cls: the class
+    """
+    if cls not in _CHAINS:
+        _CHAINS.append(cls)
+
+
+def is_chain(module: nn.Module) -> bool:
+    """
+    :param module: a container
+    :return: whether it is known that it calls what it holds in the order of its definition
+    """
+    return any(type(module).forward is kind.forward for kind in _CHAINS) and "forward" not in vars(module)
+
+
+def _is(module: nn.Module, kinds: Iterable[type[nn.Module]]) -> bool:
+    """Whether it is one of these, or a subclass that computes the same."""
+    return any(isinstance(module, kind) and _computes_like(module, kind) for kind in kinds)
+
+
+def _computes_like(module: nn.Module, kind: type[nn.Module]) -> bool:
+    return all(
+        getattr(type(module), each, None) is getattr(kind, each, None) and each not in vars(module) for each in _COMPUTES
+    )
+
+
 def is_weighted(module: nn.Module) -> TypeGuard[Weighted]:
     """
     :param module: any
     :return: whether it is a linear layer or a convolution
     """
-    return isinstance(module, Weighted)
+    return _is(module, get_args(Weighted))
 
 
 def mixes_rows(module: Weighted) -> bool:
@@ -79,7 +117,7 @@ def is_activation(module: nn.Module) -> bool:
     :param module: any
     :return: whether it is an activation function
     """
-    return isinstance(module, tuple(_ACTIVATIONS))
+    return _is(module, _ACTIVATIONS)
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -87,7 +125,7 @@ def is_norm(module: nn.Module) -> bool:
     :param module: any
     :return: whether it normalizes, with a gain and a bias of each neuron or without
     """
-    return isinstance(module, _NORMS)
+    return _is(module, _NORMS)
 
 
 def tracks_statistics(module: nn.Module) -> bool:
@@ -116,7 +154,7 @@ def check_known(name: str, module: nn.Module, layer: Weighted | None = None) -> 
         if isinstance(weight, nn.UninitializedParameter):
             raise ValueError(f"{kind} has no weight yet: run a forward pass first, or give it its number of inputs")
         return
-    if is_norm(module) or isinstance(module, (nn.PReLU, *_PASSIVE)):
+    if is_norm(module) or _is(module, (nn.PReLU, *_PASSIVE)):
         return
     if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
         raise ValueError(
@@ -125,7 +163,7 @@ def check_known(name: str, module: nn.Module, layer: Weighted | None = None) -> 
         )
     if is_activation(module) or module._modules or layer is None:  # what comes ahead of all layers moves no neuron
         return
-    if isinstance(module, _POSITIONAL) and not isinstance(layer, nn.Linear):
+    if _is(module, _POSITIONAL) and not isinstance(layer, nn.Linear):
         return
     raise ValueError(
         f"{kind} is not known: what it makes of the neurons ahead of it cannot be told. If it acts on each element alone and "

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +11,12 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import get_obs_shape
-from torch import nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
 from sb3_nbsp.checks import whole
 from sb3_nbsp.interventions.base import check_range
 from sb3_nbsp.interventions.networks import ActorNetwork, actor_network, scored_networks
+from sb3_nbsp.interventions.trial_pass import evaluating
 from sb3_nbsp.neurons.activations import record_activations
 from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons
 from sb3_nbsp.neurons.plasticity import (
@@ -125,7 +124,7 @@ def diagnostics(
     seed = whole("seed", seed, 0)
     actor, layers = actor_network(model), _hidden_layers(model)
     states = _as_states(model, observations)
-    with _evaluating(model.policy):
+    with evaluating(model.policy):
         # The gradients first: distribution objects that live in the policy then end up without a graph
         gradients = _gradients(actor, spread(states, n_gradient_states), seed)
         magnitudes = record_activations(actor.distribution, [states], layers, read=neuron_magnitudes)
@@ -178,17 +177,6 @@ def _as_states(model: BaseAlgorithm, observations: np.ndarray | th.Tensor) -> th
         raise ValueError("observations must be finite")
     # NumPy's default; networks have single precision
     return states.float() if states.dtype == th.float64 else states
-
-
-@contextmanager
-def _evaluating(policy: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in policy.modules()]
-    policy.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _gradients(actor: ActorNetwork, states: th.Tensor, seed: int) -> th.Tensor:

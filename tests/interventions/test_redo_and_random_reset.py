@@ -275,5 +275,5 @@ def test_outgoing_weights_that_cannot_be_told_are_refused_at_once() -> None:
     case = CASES["ppo-tanh"]
     other = Case(Wide, case.env, case.layers, case.function, {"net_arch": [6]})
     other.agent([RandomReset()])
-    with pytest.raises(ValueError, match="which of them belong to which neuron"):
+    with pytest.raises(ValueError, match="cannot be told which weights read the neurons of"):
         other.agent([ReDo(reset_rate=0.5)])

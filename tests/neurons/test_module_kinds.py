@@ -136,7 +136,53 @@ def pruned() -> nn.Module:
     return prune.random_unstructured(nn.Linear(3, 5), "weight", amount=0.5)
 
 
+class Leaky(nn.ReLU):
+    """Computes something else than the activation function that it is derived from."""
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return x - x.mean(1, keepdim=True)
+
+
+class Noisy(nn.Linear):
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return super().forward(x) + th.randn(())
+
+
+class Standardized(nn.Conv2d):
+    def _conv_forward(self, x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
+        return super()._conv_forward(x, weight / weight.std(), bias)
+
+
+class OverNeurons(nn.LayerNorm):
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return super().forward(x).flip(1)
+
+
+class Rearranged(nn.Flatten):
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return super().forward(x.transpose(1, 2))
+
+
+class Residual(nn.Sequential):
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return x + super().forward(x)
+
+
+def replaced(module: nn.Module) -> nn.Module:
+    """What a module computes, replaced for this one object."""
+    module.forward = lambda x: x.flip(1)  # type: ignore[method-assign]
+    return module
+
+
 UNKNOWN: dict[str, tuple[list[nn.Module], str]] = {
+    "activation derived": ([nn.Linear(3, 5), Leaky()], r"'net.1' \(Leaky\) is not known"),
+    "layer derived": ([Noisy(3, 5), nn.ReLU()], r"'net.0' \(Noisy\) has parameters of its own"),
+    "convolution derived": ([Standardized(3, 5, 3), nn.ReLU()], r"'net.0' \(Standardized\) has parameters of its own"),
+    "norm derived": ([nn.Linear(3, 5), OverNeurons(5), nn.ReLU()], r"'net.1' \(OverNeurons\) has parameters of its own"),
+    "flatten derived": ([nn.Conv1d(3, 5, 3), nn.ReLU(), Rearranged()], r"'net.2' \(Rearranged\) is not known"),
+    "sequence derived": ([Residual(nn.Linear(5, 5), nn.ReLU())], r"'net.0' \(Residual\) has a forward\(\) of its own"),
+    "activation replaced": ([nn.Linear(3, 5), replaced(nn.ReLU())], r"'net.1' \(ReLU\) is not known"),
+    "sequence replaced": ([replaced(nn.Sequential(nn.Linear(5, 5)))], r"'net.0' \(Sequential\) has a forward\(\) of its own"),
     "own norm": ([nn.Linear(3, 5), OwnNorm(False), nn.ReLU()], r"'net.1' \(OwnNorm\) is not known"),
     "own norm behind": ([nn.Linear(3, 5), nn.ReLU(), OwnNorm(False)], r"'net.1' \(OwnNorm\)|'net.2' \(OwnNorm\) is not known"),
     "own learned norm": ([nn.Linear(3, 5), OwnNorm(True), nn.ReLU()], r"'net.1' \(OwnNorm\) has parameters of its own"),
@@ -206,6 +252,30 @@ def test_an_activation_of_one_s_own_can_be_registered(monkeypatch: pytest.Monkey
     assert layer.activation is square
     with pytest.raises(ValueError, match="needs a class of modules"):
         register_activation(square)  # type: ignore[arg-type]
+
+
+class ReLUByAnotherName(nn.ReLU):
+    pass
+
+
+class Square(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Tanh()
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return self.inner(x) ** 2
+
+
+class SquareByAnotherName(Square):
+    pass
+
+
+def test_a_subclass_that_computes_the_same_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module_kinds, "_ACTIVATIONS", [*module_kinds._ACTIVATIONS, Square])
+    first, second, third = ReLUByAnotherName(), SquareByAnotherName(), Square()
+    layers = layers_of(nn.Linear(3, 5), first, nn.Linear(5, 5), second, nn.Linear(5, 5), third)
+    assert [layer.activation for layer in layers] == [first, second, third]
 
 
 def test_an_activation_in_forward_is_not_seen_and_warned_about() -> None:

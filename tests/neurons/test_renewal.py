@@ -156,7 +156,7 @@ def test_heads_are_consumers() -> None:
 
 def test_a_consumer_of_something_else_too_is_an_error() -> None:
     layer = first_layer(nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6 + 3, 1)))
-    with pytest.raises(ValueError, match="6 outputs, but the layer behind it reads 9 inputs"):
+    with pytest.raises(ValueError, match="6 outputs, but the layer after it reads 9 inputs"):
         cut_outgoing(layer, CHOSEN)
 
 
