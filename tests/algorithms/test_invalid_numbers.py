@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,18 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from test_equals_sb3_ppo import SMALL, BinaryTask
 from test_inner_distillation import ACTIONS, CHOSEN, p3o, renew
+from torch.distributions import Distribution
 
 from sb3_nbsp import ContinualPPO
+
+
+@pytest.fixture(autouse=True)
+def checked_distributions() -> Iterator[None]:
+    """torch.compile, once used in a process, switches the checks off for all of it."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(True)
+    yield
+    Distribution.set_default_validate_args(before)
 
 
 class Broken(BinaryTask):
