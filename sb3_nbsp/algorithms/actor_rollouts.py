@@ -15,8 +15,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_nbsp.fast.matmul_precision import MakeLayers, MatmulPrecision, layers_in
 from sb3_nbsp.interventions.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
 from sb3_nbsp.messages import warn
+from sb3_nbsp.neurons.perceptron import layers_of
 
 _BATCH = 512
 
@@ -25,6 +27,7 @@ class ActorRollouts(PPO):
     """PPO that collects its rollouts with the actor alone where that gives the same, see :class:`DeferredEvaluation`."""
 
     fused: bool
+    matmul_precision: MatmulPrecision
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -45,7 +48,7 @@ class ActorRollouts(PPO):
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
         callback.on_rollout_start()
-        deferred = DeferredEvaluation(self.policy, rollout_buffer, env.num_envs)
+        deferred = DeferredEvaluation(self.policy, rollout_buffer, env.num_envs, self._layers())
         values, log_probs = deferred.values, deferred.log_probs
         n_steps = 0
 
@@ -82,6 +85,9 @@ class ActorRollouts(PPO):
         callback.on_rollout_end()
         return True
 
+    def _layers(self) -> MakeLayers:
+        return layers_in(self.matmul_precision, self.device)
+
     def _inherits_sb3s_loop(self) -> bool:
         """Whether no class between this one and SB3's has a way of its own to collect."""
         return getattr(super().collect_rollouts, "__func__", None) is OnPolicyAlgorithm.collect_rollouts
@@ -114,10 +120,14 @@ class DeferredEvaluation:
     :param policy: one of which :func:`can_act_alone` is true
     :param buffer: SB3's rollout buffer, which the actions go to, one step after another
     :param n_envs: number of environments
+    :param make_layers: makes the layers that evaluate: in the precision in which the update will look at the same actions
     """
 
-    def __init__(self, policy: ActorCriticPolicy, buffer: RolloutBuffer, n_envs: int) -> None:
+    def __init__(
+        self, policy: ActorCriticPolicy, buffer: RolloutBuffer, n_envs: int, make_layers: MakeLayers = layers_of
+    ) -> None:
         self._networks, self._buffer = MlpActorCritic(policy), buffer
+        self._networks_to_evaluate = MlpActorCritic(policy, make_layers)
         self._parameters = self._networks.parameters
         # The smallest parameters, as arrays on the same memory
         ends = [self._networks.actor.parameters[-1], self._networks.critic.parameters[-1], self._parameters[0]]
@@ -188,7 +198,8 @@ class DeferredEvaluation:
         self._keep_policy()
 
     def _keep_policy(self) -> None:
-        self._policy, self._kept_traces = self._networks.copy(), self._traces()
+        self._policy, self._kept_traces = self._networks_to_evaluate.copy(), self._traces()
+        self._policy.prepare()
         self._is_validated = False
 
     def _traces(self) -> list[Any]:

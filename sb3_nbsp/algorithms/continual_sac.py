@@ -17,13 +17,13 @@ from stable_baselines3.common.utils import FloatSchedule, polyak_update
 from stable_baselines3.sac.policies import SACPolicy
 
 from sb3_nbsp.algorithms.captured_step import CapturedStep, Step, can_be_captured
-from sb3_nbsp.algorithms.compiled_gradients import CompiledGradients
 from sb3_nbsp.algorithms.gradients import AutogradGradients, SACGradients
 from sb3_nbsp.algorithms.mlp_gradients import MlpGradients, can_use_mlp_gradients
 from sb3_nbsp.algorithms.option_names import check_names
 from sb3_nbsp.algorithms.policies import SACCnnPolicy, SACMlpPolicy, SACMultiInputPolicy
 from sb3_nbsp.algorithms.replay_phases import PhasedReplay, reset_optimizer
 from sb3_nbsp.checks import whole
+from sb3_nbsp.fast.matmul_precision import PRECISIONS, MatmulPrecision, layers_in, on_cuda, warn_if_without_effect
 from sb3_nbsp.interventions import Intervention
 from sb3_nbsp.interventions.base import OFF_POLICY_HOOKS, check_interventions, check_option, check_range
 from sb3_nbsp.neurons.fused_optimizers import set_fused, take_step
@@ -60,7 +60,9 @@ class ContinualSAC(PhasedReplay, SAC):
     :param fused: use PyTorch's fused kernel where the optimizer has one, and gradients by hand where the policy is
         SB3's MlpPolicy with ReLU or tanh and no intervention has a penalty; the same up to rounding. False is SB3's SAC bit
         for bit
-    :param compile: compile the losses and their gradients with ``torch.compile``
+    :param matmul_precision: of the matrix products in gradient steps, named as in
+        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on
+        processors with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
     :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
         that are pretended only, not on a GPU
     :param unknown: nothing else is taken
@@ -79,7 +81,7 @@ class ContinualSAC(PhasedReplay, SAC):
             "known_task_threshold",
             "look_episodes",
             "fused",
-            "compile",
+            "matmul_precision",
             "cuda_graph",
         }
     )
@@ -129,7 +131,7 @@ class ContinualSAC(PhasedReplay, SAC):
         known_task_threshold: float | None = None,
         look_episodes: int = 10,
         fused: bool = True,
-        compile: bool = False,
+        matmul_precision: MatmulPrecision = "highest",
         cuda_graph: bool = False,
         **unknown: Any,
     ) -> None:
@@ -144,7 +146,7 @@ class ContinualSAC(PhasedReplay, SAC):
         self.known_task_threshold = known_task_threshold
         self.look_episodes = look_episodes
         self.fused = fused
-        self.compile = compile
+        self.matmul_precision = matmul_precision
         self.cuda_graph = cuda_graph
         self._check_options()
         # What a captured step holds on to, and the step
@@ -189,8 +191,9 @@ class ContinualSAC(PhasedReplay, SAC):
         if self.known_task_threshold is not None:
             check_range("known_task_threshold", self.known_task_threshold, 0, 1, low_open=True)
         whole("look_episodes", self.look_episodes, 1)
-        for name in ("clear_replay_buffer", "reset_optimizers", "reset_ent_coef", "fused", "compile", "cuda_graph"):
+        for name in ("clear_replay_buffer", "reset_optimizers", "reset_ent_coef", "fused", "cuda_graph"):
             check_option(name, getattr(self, name), (True, False))
+        check_option("matmul_precision", self.matmul_precision, PRECISIONS)
 
     def _option_was_set(self, name: str) -> None:
         self._captured = None
@@ -258,7 +261,9 @@ class ContinualSAC(PhasedReplay, SAC):
             source = self.hooks.replay_source(self._n_updates + gradient_step + 1) or self.replay_buffer
             data = source.sample(batch_size, env=self._vec_normalize_env)
             update_targets = (self._n_updates + gradient_step) % self.target_update_interval == 0
-            for name, value in step(data, update_targets).items():
+            with on_cuda(self.matmul_precision, self.device):
+                recorded = step(data, update_targets)
+            for name, value in recorded.items():
                 records.setdefault(name, []).append(value)
 
         self._n_updates += gradient_steps
@@ -321,12 +326,9 @@ class ContinualSAC(PhasedReplay, SAC):
     def _make_gradients(self) -> SACGradients:
         """By hand where that is possible, otherwise autograd; asked anew by every ``train()``, as networks may change."""
         networks = self.actor, self.critic, self.critic_target
-        gradients: SACGradients
         if self._has_mlp_gradients():
-            gradients = MlpGradients(*networks)
-        else:
-            gradients = AutogradGradients(*networks, self.hooks)
-        return CompiledGradients(gradients) if self.compile else gradients
+            return MlpGradients(*networks, layers_in(self.matmul_precision, self.device))
+        return AutogradGradients(*networks, self.hooks)
 
     def _has_mlp_gradients(self) -> bool:
         return (
@@ -374,6 +376,7 @@ class ContinualSAC(PhasedReplay, SAC):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         self._captured = None  # networks and optimizers may have been exchanged since
         set_fused(self._optimizers(), self.fused)
+        warn_if_without_effect(self.matmul_precision, self.device, self._has_mlp_gradients(), [self.actor, self.critic])
         return super()._setup_learn(*args, **kwargs)
 
     def _end_phase(self) -> None:

@@ -25,6 +25,7 @@ from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor, Cont
 from torch import nn
 
 from sb3_nbsp.algorithms.gradients import SACGradients
+from sb3_nbsp.fast.matmul_precision import MakeLayers
 from sb3_nbsp.neurons.perceptron import Layer, Perceptron, is_free_to_learn, is_perceptron, is_untouched, layers_of
 
 # Methods that the forward pass of SB3's modules goes through
@@ -64,13 +65,18 @@ class SquashedGaussian:
         - \log(1 - a_k^2 + \delta) \right]
 
     :param actor: SB3's actor
+    :param make_layers: makes layers of modules
     """
 
-    def __init__(self, actor: Actor) -> None:
+    def __init__(self, actor: Actor, make_layers: MakeLayers = layers_of) -> None:
         distribution: Any = actor.action_dist
-        self._hidden = Perceptron(layers_of(actor.latent_pi.children()))
+        self._hidden = Perceptron(make_layers(actor.latent_pi.children()))
         self._mu, self._log_std = (Layer(cast(nn.Linear, head)) for head in (actor.mu, actor.log_std))
         self._delta: float = distribution.epsilon
+
+    def prepare(self) -> None:
+        """See :meth:`Perceptron.prepare`."""
+        self._hidden.prepare()
 
     def sample(self, observations: th.Tensor) -> ActorSample:
         """
@@ -121,12 +127,15 @@ class MlpGradients(SACGradients):
     :param actor: the policy
     :param critic: the critics
     :param critic_target: the target critics
+    :param make_layers: makes layers of modules
     """
 
-    def __init__(self, actor: Actor, critic: ContinuousCritic, critic_target: ContinuousCritic) -> None:
-        self._actor = SquashedGaussian(actor)
-        self._critics = [Perceptron(layers_of(net.children())) for net in critic.q_networks]
-        self._targets = [Perceptron(layers_of(net.children())) for net in critic_target.q_networks]
+    def __init__(
+        self, actor: Actor, critic: ContinuousCritic, critic_target: ContinuousCritic, make_layers: MakeLayers = layers_of
+    ) -> None:
+        self._actor = SquashedGaussian(actor, make_layers)
+        self._critics = [Perceptron(make_layers(net.children())) for net in critic.q_networks]
+        self._targets = [Perceptron(make_layers(net.children())) for net in critic_target.q_networks]
         self._dtype = next(actor.parameters()).dtype
 
     def _inputs(self, observations: th.Tensor) -> th.Tensor:
@@ -136,6 +145,7 @@ class MlpGradients(SACGradients):
     @th.no_grad()
     def sample_actions(self, data: ReplayBufferSamples) -> th.Tensor:
         """See :class:`SACGradients`."""
+        self._actor.prepare()
         self._observations = self._inputs(data.observations)
         self._sample = self._actor.sample(self._observations)
         return self._sample.log_prob
@@ -152,6 +162,8 @@ class MlpGradients(SACGradients):
         observations = self._inputs(data.next_observations)
         sample = self._actor.sample(observations)
         inputs = th.cat([observations, sample.actions], dim=1)
+        for target in self._targets:
+            target.prepare()
         q_values = th.cat([target.outputs(inputs) for target in self._targets], dim=1)
         return q_values.amin(dim=1, keepdim=True) - ent_coef * sample.log_prob
 
@@ -165,6 +177,7 @@ class MlpGradients(SACGradients):
         inputs = th.cat([self._observations, data.actions.to(self._dtype)], dim=1)
         losses = []
         for critic in self._critics:
+            critic.prepare()
             signals = critic.forward(inputs)
             error = (signals[-1] - target_q_values).to(self._dtype)
             critic.backward(error / len(error), signals)
@@ -185,6 +198,8 @@ class MlpGradients(SACGradients):
         """
         sample = self._sample
         inputs = th.cat([self._observations, sample.actions], dim=1)
+        for critic in self._critics:
+            critic.prepare()
         signals = [critic.forward(inputs) for critic in self._critics]
         min_q_values, smallest = th.cat([each[-1] for each in signals], dim=1).min(dim=1, keepdim=True)
         action_gradient = self._action_gradient(signals, smallest)

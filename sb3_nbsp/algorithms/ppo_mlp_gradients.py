@@ -38,6 +38,7 @@ class MlpPPOGradients(PPOGradients):
     def losses(self, batch: RolloutBufferSamples) -> dict[str, th.Tensor]:
         """See :class:`PPOGradients`."""
         networks, objective, clip_range = self._networks, self._objective, self._objective.clip_range
+        networks.prepare()
         inputs = networks.inputs(batch.observations)
         self._actor_signals, self._critic_signals = networks.actor.forward(inputs), networks.critic.forward(inputs)
         log_prob, entropy = networks.distribution.evaluate(self._actor_signals[-1], batch.actions)

@@ -18,6 +18,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import distributions, nn
 from torch.distributions import Distribution, Normal
 
+from sb3_nbsp.fast.matmul_precision import MakeLayers
 from sb3_nbsp.neurons.perceptron import Perceptron, is_free_to_learn, is_perceptron, is_untouched, layers_of
 
 # Methods that the forward pass of SB3's modules goes through
@@ -177,15 +178,21 @@ class MlpActorCritic:
     Actor, critic and the distribution of actions of a policy; they share its parameters.
 
     :param policy: one of which :func:`is_mlp_actor_critic` is true
+    :param make_layers: makes layers of modules
     """
 
-    def __init__(self, policy: ActorCriticPolicy) -> None:
+    def __init__(self, policy: ActorCriticPolicy, make_layers: MakeLayers = layers_of) -> None:
         networks = policy.mlp_extractor
-        self.actor = Perceptron(layers_of([*networks.policy_net.children(), policy.action_net]))
-        self.critic = Perceptron(layers_of([*networks.value_net.children(), policy.value_net]))
+        self.actor = Perceptron(make_layers([*networks.policy_net.children(), policy.action_net]))
+        self.critic = Perceptron(make_layers([*networks.value_net.children(), policy.value_net]))
         is_gaussian = isinstance(policy.action_dist, DiagGaussianDistribution)
         self.distribution: ActionDistribution = Gaussian(policy.log_std) if is_gaussian else Categorical()
         self._dtype = policy.value_net.weight.dtype
+
+    def prepare(self) -> None:
+        """See :meth:`Perceptron.prepare`."""
+        self.actor.prepare()
+        self.critic.prepare()
 
     def evaluate(self, observations: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """

@@ -10,9 +10,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.distributions import Categorical, Distribution, Normal
 
+from sb3_nbsp.fast.matmul_precision import MakeLayers, layers_in
 from sb3_nbsp.interventions.mlp_actor_critic import Gaussian, MlpActorCritic, is_mlp_actor_critic
 from sb3_nbsp.interventions.networks import ActorNetwork
 from sb3_nbsp.interventions.policy_divergence import alpha_dkl, categorical_gradient, normal_gradient
+from sb3_nbsp.neurons.perceptron import layers_of
 
 
 class Student(ABC):
@@ -62,20 +64,23 @@ class MlpStudent(Student):
     For perceptrons with Gaussian or categorical actions, by hand. Equal to :class:`AutogradStudent` up to rounding.
 
     :param policy: one of which :func:`~sb3_nbsp.interventions.mlp_actor_critic.is_mlp_actor_critic` is true
+    :param make_layers: makes layers of modules
     """
 
-    def __init__(self, policy: ActorCriticPolicy) -> None:
-        self._networks = MlpActorCritic(policy)
+    def __init__(self, policy: ActorCriticPolicy, make_layers: MakeLayers = layers_of) -> None:
+        self._networks = MlpActorCritic(policy, make_layers)
         self._actions = self._networks.distribution
 
     @th.no_grad()
     def act(self, states: th.Tensor) -> list[Distribution]:
         """See :class:`Student`. Without gradients."""
+        self._networks.actor.prepare()
         return [self._distribution(self._networks.actor.outputs(self._networks.inputs(states)))]
 
     @th.no_grad()
     def set_gradients(self, states: th.Tensor, teacher: Sequence[Distribution], alpha: float) -> None:
         """See :class:`Student`."""
+        self._networks.actor.prepare()
         signals = self._networks.actor.forward(self._networks.inputs(states))
         (old,), new = teacher, self._distribution(signals[-1])
         if isinstance(self._actions, Gaussian):
@@ -100,5 +105,5 @@ def make_student(agent: BaseAlgorithm, network: ActorNetwork) -> Student:
     :return: by hand where that is possible, otherwise with autograd
     """
     if isinstance(agent.policy, ActorCriticPolicy) and is_mlp_actor_critic(agent.policy):
-        return MlpStudent(agent.policy)
+        return MlpStudent(agent.policy, layers_in(getattr(agent, "matmul_precision", "highest"), agent.device))
     return AutogradStudent(network)

@@ -32,6 +32,9 @@ class Layer:
         self.bias: th.Tensor = linear.bias
         self._activation = type(activation)
 
+    def prepare(self) -> None:
+        """To be called before the first pass with parameters that may have changed."""
+
     def copy(self) -> Layer:
         """The same layer with parameters of its own, without gradients."""
         copied = copy(self)
@@ -43,7 +46,10 @@ class Layer:
         :param inputs: X, shape (batch, inputs)
         :return: Y, shape (batch, outputs)
         """
-        outputs = F.linear(inputs, self.weight, self.bias)
+        return self._activate(F.linear(inputs, self.weight, self.bias))
+
+    def _activate(self, outputs: th.Tensor) -> th.Tensor:
+        """f, in place."""
         if self._activation is nn.ReLU:
             return outputs.relu_()
         return outputs.tanh_() if self._activation is nn.Tanh else outputs
@@ -70,6 +76,16 @@ class Layer:
         """
         self.weight.grad, self.bias.grad = gradient.t() @ inputs, gradient.sum(0)
 
+    def input_gradient(self, gradient: th.Tensor, first: int = 0) -> th.Tensor:
+        r"""
+        :math:`\bar X = \bar Z W`.
+
+        :param gradient: :math:`\bar Z`, shape (batch, outputs)
+        :param first: index of the first input that matters
+        :return: shape (batch, inputs - first)
+        """
+        return gradient @ (self.weight[:, first:] if first else self.weight)
+
 
 class Perceptron:
     """
@@ -85,6 +101,11 @@ class Perceptron:
     def parameters(self) -> list[th.Tensor]:
         """Weight and bias of each layer, in order."""
         return [parameter for layer in self.layers for parameter in (layer.weight, layer.bias)]
+
+    def prepare(self) -> None:
+        """See :meth:`Layer.prepare`."""
+        for layer in self.layers:
+            layer.prepare()
 
     def copy(self) -> Perceptron:
         """The same perceptron with parameters of its own, without gradients."""
@@ -122,7 +143,7 @@ class Perceptron:
             gradient = layer.before_activation(gradient, signals[i + 1])
             layer.set_gradients(gradient, signals[i])
             if i > 0:
-                gradient = gradient @ layer.weight
+                gradient = layer.input_gradient(gradient)
 
     def input_gradient(self, gradient: th.Tensor, signals: Sequence[th.Tensor], first: int) -> th.Tensor:
         r"""
@@ -136,7 +157,7 @@ class Perceptron:
         for i in reversed(range(len(self.layers))):
             layer = self.layers[i]
             gradient = layer.before_activation(gradient, signals[i + 1])
-            gradient = gradient @ (layer.weight if i > 0 else layer.weight[:, first:])
+            gradient = layer.input_gradient(gradient, first if i == 0 else 0)
         return gradient
 
 

@@ -44,7 +44,7 @@ AGENT: dict[str, list[Any]] = {
     "reset_optimizers": SWITCH,
     "reset_ent_coef": SWITCH,
     "fused": SWITCH,
-    "compile": SWITCH,
+    "matmul_precision": ["low", "high", None, True, 32],
 }
 SWITCHES: dict[str, list[Any]] = {"masking": SWITCH, "replay": SWITCH}
 

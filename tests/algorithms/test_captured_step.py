@@ -216,9 +216,9 @@ def test_a_real_graph() -> None:
 
 
 @needs_cuda
-@pytest.mark.parametrize("name", [*RUNS, "compiled"])
+@pytest.mark.parametrize("name", RUNS)
 def test_real_captured_runs_are_the_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = RUNS.get(name, {"compile": True})
+    options = RUNS[name]
     captured = learned(device="cuda", **options)
     monkeypatch.setattr(continual_sac, "CAPTURES_ON", "nothing")
     plain = learned(device="cuda", **options)

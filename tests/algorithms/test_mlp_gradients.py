@@ -19,7 +19,6 @@ from tagged_tasks import ImageTask, RecordingLogger, TaggedTask, parameters, ran
 from torch import nn
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
-from sb3_nbsp.algorithms.compiled_gradients import CompiledGradients
 from sb3_nbsp.algorithms.gradients import AutogradGradients
 from sb3_nbsp.algorithms.mlp_gradients import MlpGradients
 from sb3_nbsp.interventions import Intervention
@@ -197,13 +196,6 @@ def normalized() -> VecNormalize:
 @pytest.mark.usefixtures("double_precision")
 def test_ten_updates_on_normalized_observations() -> None:
     assert_same_updates(ContinualSAC, normalized, 1e-8)
-
-
-@pytest.mark.usefixtures("double_precision")
-def test_ten_compiled_updates() -> None:
-    agent = lambda *args, **kwargs: ContinualSAC(*args, **kwargs, compile=True)  # noqa: E731
-    assert isinstance(gradients_of(filled(agent)), CompiledGradients)  # type: ignore[arg-type]
-    assert_same_updates(agent, Wide, 1e-8, target_update_interval=2)  # type: ignore[arg-type]
 
 
 def test_ten_updates_in_single_precision() -> None:

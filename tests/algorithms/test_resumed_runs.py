@@ -45,6 +45,10 @@ CBP = {"replacement_rate": 0.02, "maturity_threshold": 5}
 AGENTS: dict[str, tuple[type, dict[str, Any]]] = {
     "ContinualSAC": (ContinualSAC, {}),
     "ContinualSAC with gSDE": (ContinualSAC, {"use_sde": True, "use_sde_at_warmup": True, "reset_ent_coef": True}),
+    "ContinualSAC in medium precision": (
+        ContinualSAC,
+        {"matmul_precision": "medium", "policy_kwargs": {"net_arch": [64, 64]}},
+    ),
     "NBSPSAC": (NBSPSAC, {"identification_steps": 20, "identification_data": "auto", "memory_size": 60}),
     "NBSPSAC without a seed": (NBSPSAC, {"seed": None, "memory_size": 60, "replay_interval": 2, "identification_steps": 20}),
     "SBPSAC": (SBPSAC, {**RESET, **DISTILL}),
@@ -53,6 +57,10 @@ AGENTS: dict[str, tuple[type, dict[str, Any]]] = {
     "CBPSAC": (CBPSAC, CBP),
     "ContinualPPO": (ContinualPPO, {}),
     "P3O": (P3O, {**RESET, **DISTILL}),
+    "P3O in medium precision": (
+        P3O,
+        {**RESET, **DISTILL, "matmul_precision": "medium", "policy_kwargs": {"net_arch": [64, 64]}},
+    ),
     "CyclePPO": (CyclePPO, RESET),
     "ReDoPPO": (ReDoPPO, RESET),
     "CBPPPO": (CBPPPO, CBP),
