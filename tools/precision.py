@@ -1,7 +1,7 @@
 """
 Is learning harmed by ``matmul_precision="medium"``? The same agents with the same seeds in both precisions; a line of a CSV
-file for each run, and runs that are there already are skipped. ``--gradients`` writes the relative error of the gradients along
-one run instead.
+file for each run, and runs that are there already are skipped. ``--gradients`` writes the relative error of the gradients
+along one run instead.
 """
 
 from __future__ import annotations

@@ -95,19 +95,19 @@ def test_the_arithmetic_is_that_of_a_step(net_arch: list[int]) -> None:
     # A step sends every sample back through both critics; one would do
     needless = 64 * (4 * net_arch[0] + sum(before * after for before, after in pairwise([*net_arch, 1])))
     assert counted.total == sum(n * k * m for n, k, m in products) + needless
-    run = arithmetic.runner(products)
-    run()
+    for run in (arithmetic.runner(products), arithmetic.runner(products, "medium")):
+        run()
 
 
 def test_the_parts_of_an_iteration() -> None:
     seconds = ppo.measure_parts("Pendulum-v1", [8], 256, 2)
-    for name in ("SB3", "P3O"):
+    for name in ("SB3", "P3O", "medium"):
         rollout, update, iteration, epoch = (
             seconds[f"{name}, {part}"] for part in ("rollout", "update", "iteration", "epoch")
         )
         assert (rollout > 0).all() and (update > 0).all()
         assert np.allclose(iteration, rollout + update) and np.allclose(epoch, update / 10)
-    assert (seconds["P3O, distillation epoch"] > 0).all()
+    assert all((seconds[f"{name}, distillation epoch"] > 0).all() for name in ("P3O", "medium"))
 
 
 def test_ppo_learns_and_distils() -> None:
@@ -140,7 +140,13 @@ def test_the_command_prints_medians_and_goals(monkeypatch: pytest.MonkeyPatch, c
     options = ["--net-arch", "16", "--rounds", "2", "--steps", "1", "--ppo-env", "Pendulum-v1"]
     command.main([*options, "--ppo-net-arch", "8", "--ppo-steps", "256", "--parts", "sac", "ppo"])
     output = capsys.readouterr().out
-    for name in ("SB3", "ContinualSAC", "its matrix products alone", "masks and replay after 50 tasks"):
+    for name in (
+        "SB3",
+        "ContinualSAC",
+        'ContinualSAC, "medium"',
+        "its matrix products alone",
+        "masks and replay after 50 tasks",
+    ):
         assert re.search(rf"SAC step, 16: {name} .*\d\.\d", output)
     for name in ("rollout", "update", "iteration"):
         assert re.search(rf"P3O without a reset: {name} .*× SB3", output)

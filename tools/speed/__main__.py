@@ -19,6 +19,8 @@ from tools.speed import imports, nbsp, ppo, sac, tricks
 from tools.speed.turns import Row
 
 PARTS = ("sac", "nbsp", "ppo", "tricks", "import")
+# Instructions that decide how fast matrices are multiplied
+EXTENSIONS = ("avx", "amx", "fma", "bf16", "sve")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -39,7 +41,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, default=9, help="turns of each variant")
     parser.add_argument("--steps", type=int, default=10, help="gradient steps per turn")
-    parser.add_argument("--compile", action="store_true", help="measure compile=True, too")
     parser.add_argument("--ppo-env", default="HalfCheetah-v5", help="environment of PPO")
     parser.add_argument("--ppo-net-arch", type=int, nargs="+", default=[256, 256, 256], help="sizes of PPO's hidden layers")
     parser.add_argument("--ppo-steps", type=int, default=8192, help="steps of PPO's rollout")
@@ -56,9 +57,10 @@ def measure(args: argparse.Namespace) -> list[Row]:
     rows: list[Row] = []
     if "sac" in args.parts:
         for size in sizes:
-            rows += sac.measure(size, args.rounds, args.steps, args.compile)
+            rows += sac.measure(size, args.rounds, args.steps)
             if th.cuda.is_available():
                 rows += sac.measure_on_cuda(size, args.rounds, args.steps)
+        rows.append(sac.peak_memory(sizes[-1]))
     if "nbsp" in args.parts:
         rows += [nbsp.identification(sizes[-1], args.rounds), nbsp.memory()]
     if "ppo" in args.parts:
@@ -96,6 +98,8 @@ def main(arguments: list[str] | None = None) -> None:
         f"{args.rounds} rounds. {here['processor']}, {here['cores']} cores, {args.threads} threads, device {here['device']}; "
         + ", ".join(f"{name} {version}" for name, version in found.items())
     )
+    extensions = [name for name, has in th.cpu.get_capabilities().items() if has is True and name.startswith(EXTENSIONS)]
+    console.print("Instructions: " + ", ".join(sorted(extensions)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import torch as th
 
+from sb3_nbsp.fast.matmul_precision import LARGE, MatmulPrecision
+
 # Rows, inner size, columns of a product
 Shape = tuple[int, int, int]
 
@@ -36,18 +38,27 @@ def sac_products(
     return products + _weights(actor, batch) + _inputs(actor, batch)[1:]
 
 
-def runner(shapes: Sequence[Shape]) -> Callable[[], None]:
+def runner(shapes: Sequence[Shape], precision: MatmulPrecision = "highest") -> Callable[[], None]:
     """
     :param shapes: of matrix products
+    :param precision: "medium": of the large ones in bfloat16
     :return: computes all of them, in single precision, into memory that is there
     """
-    products = [(th.randn(n, k), th.randn(k, m), th.empty(n, m)) for n, k, m in shapes]
+    products = [
+        tuple(each.to(_dtype(shape, precision)) for each in (th.randn(n, k), th.randn(k, m), th.empty(n, m)))
+        for shape in shapes
+        for n, k, m in [shape]
+    ]
 
     def run() -> None:
         for left, right, result in products:
             th.mm(left, right, out=result)
 
     return run
+
+
+def _dtype(shape: Shape, precision: MatmulPrecision) -> th.dtype:
+    return th.bfloat16 if precision == "medium" and min(shape) >= LARGE else th.float32
 
 
 def _forward(sizes: Sequence[int], batch: int) -> list[Shape]:

@@ -16,7 +16,7 @@ from tools.speed.sac import MetaWorldSizedEnv, end_phases, make
 from tools.speed.turns import Row
 
 STEPS = 10_000
-IDENTIFICATION_GOAL = 1.0
+IDENTIFICATION_GOAL = 0.5
 TRANSITIONS = 100_000
 MEMORY_GOAL = 1.05
 

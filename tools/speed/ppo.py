@@ -16,8 +16,8 @@ from sb3_nbsp.interventions import CycleReset
 from tools.speed.turns import Row, take_turns
 
 DISTILLATION_EPOCHS = 10
-ITERATION_GOAL = 1.35
-DISTILLATION_GOAL = 0.5
+GOALS = {"iteration": 1.35, "distillation": 0.5}
+MEDIUM_GOALS = {"update": 1.6, "distillation": 0.4}
 
 
 def make(cls: type[PPO], env_id: str, net_arch: Sequence[int], n_steps: int, **kwargs: Any) -> PPO:
@@ -72,25 +72,23 @@ def measure_parts(env_id: str, net_arch: Sequence[int], n_steps: int, rounds: in
     """
     epochs = DISTILLATION_EPOCHS
     sb3 = make(PPO, env_id, net_arch, n_steps)
-    p3o = make(
-        P3O,
-        env_id,
-        net_arch,
-        n_steps,
-        reset_frequency=2**62,
-        distill_threshold=0,
-        min_distill_epochs=epochs,
-        max_distill_epochs=epochs,
-    )
-    assert isinstance(p3o, P3O)
+    options: dict[str, Any] = {"reset_frequency": 2**62, "distill_threshold": 0}
+    options |= {"min_distill_epochs": epochs, "max_distill_epochs": epochs}
+    agents = {
+        "P3O": make(P3O, env_id, net_arch, n_steps, **options),
+        "medium": make(P3O, env_id, net_arch, n_steps, **options, matmul_precision="medium"),
+    }
     tasks: dict[str, Callable[[], object]] = {}
-    for name, model in (("SB3", sb3), ("P3O", p3o)):
+    for name, model in (("SB3", sb3), *agents.items()):
         tasks |= {f"{name}, rollout": partial(collect, model), f"{name}, update": model.train}
-    seconds = take_turns({**tasks, "distillation": partial(distil, p3o)}, rounds, f"PPO, {env_id}")
-    for name in ("SB3", "P3O"):
+        if isinstance(model, P3O):
+            tasks[f"{name}, distillation"] = partial(distil, model)
+    seconds = take_turns(tasks, rounds, f"PPO, {env_id}")
+    for name in ("SB3", *agents):
         seconds[f"{name}, iteration"] = seconds[f"{name}, rollout"] + seconds[f"{name}, update"]
         seconds[f"{name}, epoch"] = seconds[f"{name}, update"] / sb3.n_epochs
-    seconds["P3O, distillation epoch"] = seconds.pop("distillation") / epochs
+    for name in agents:
+        seconds[f"{name}, distillation epoch"] = seconds.pop(f"{name}, distillation") / epochs
     return seconds
 
 
@@ -106,8 +104,10 @@ def measure(env_id: str, net_arch: Sequence[int], n_steps: int, rounds: int) -> 
     """
     seconds = measure_parts(env_id, net_arch, n_steps, rounds)
     rows = [Row(f"PPO on {env_id}, {n_steps} steps: SB3's iteration", seconds["SB3, iteration"], "s")]
-    for part, goal in (("rollout", None), ("update", None), ("iteration", ITERATION_GOAL)):
-        rows.append(Row(f"P3O without a reset: {part}", seconds[f"SB3, {part}"] / seconds[f"P3O, {part}"], "× SB3", goal))
-    ratio = seconds["P3O, distillation epoch"] / seconds["SB3, epoch"]
-    rows.append(Row("P3O: time of a distillation epoch", ratio, "× SB3's epoch", DISTILLATION_GOAL, at_least=False))
+    for name, words, goals in (("P3O", "", GOALS), ("medium", ', "medium"', MEDIUM_GOALS)):
+        for part in ("rollout", "update", "iteration"):
+            ratio = seconds[f"SB3, {part}"] / seconds[f"{name}, {part}"]
+            rows.append(Row(f"P3O without a reset{words}: {part}", ratio, "× SB3", goals.get(part)))
+        ratio, goal = seconds[f"{name}, distillation epoch"] / seconds["SB3, epoch"], goals["distillation"]
+        rows.append(Row(f"P3O{words}: time of a distillation epoch", ratio, "× SB3's epoch", goal, at_least=False))
     return rows

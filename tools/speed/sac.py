@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,6 +20,7 @@ from stable_baselines3.common.logger import Logger
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
 from sb3_nbsp.algorithms.captured_step import WARM_UP
+from sb3_nbsp.fast.matmul_precision import MatmulPrecision
 from sb3_nbsp.interventions import Interventions, Phase
 from sb3_nbsp.interventions.base import Network
 from tools.speed import arithmetic
@@ -26,8 +29,13 @@ from tools.speed.turns import Row, take_turns
 BATCH = 256
 # What a step should be faster than stock SB3 by, by the sizes of the hidden layers
 GOALS: dict[tuple[int, ...], float] = {(256, 256): 1.5, (768, 768, 768): 1.25}
+MEDIUM_GOALS: dict[tuple[int, ...], float] = {(256, 256): 2.1, (768, 768, 768): 2.4}
+# And than SBX
+MEDIUM_SBX_GOALS: dict[tuple[int, ...], float] = {(256, 256): 1.2, (768, 768, 768): 1.8}
 CUDA_GOALS: dict[tuple[int, ...], float] = {(768, 768, 768): 5.0}
 MASK_GOAL = 0.02
+MEDIUM_MASK_GOAL = 0.05
+MEMORY_GOAL = 1.02
 TASKS = (1, 50)
 
 
@@ -78,13 +86,14 @@ def end_phases(model: NBSPSAC, tasks: int, steps: int = 10_000) -> None:
         hooks.on_phase_end(Phase(task, f"task {task}"))
 
 
-def with_masks(net_arch: Sequence[int], tasks: int) -> NBSPSAC:
+def with_masks(net_arch: Sequence[int], tasks: int, precision: MatmulPrecision = "highest") -> NBSPSAC:
     """
     :param net_arch: sizes of the hidden layers
     :param tasks: number of tasks whose skill neurons are protected: random ones, so that they differ from task to task
+    :param precision: of the matrix products
     :return: an agent that trains with masks and memory
     """
-    model: NBSPSAC = make(NBSPSAC, net_arch, identification="random", min_active_share=0)
+    model: NBSPSAC = make(NBSPSAC, net_arch, identification="random", min_active_share=0, matmul_precision=precision)
     end_phases(model, tasks, steps=1)
     return model
 
@@ -135,20 +144,21 @@ def cost_of_hooks(model: NBSPSAC, rounds: int, steps: int) -> np.ndarray:
     return more[1:] / times["without"]  # the first turn warms up
 
 
-def measure(net_arch: Sequence[int], rounds: int, steps: int, compiled: bool = False) -> list[Row]:
+def measure(net_arch: Sequence[int], rounds: int, steps: int) -> list[Row]:
     """
     Measure on the CPU.
 
     :param net_arch: sizes of the hidden layers
     :param rounds: number of turns
     :param steps: gradient steps per turn
-    :param compiled: with ``compile=True``, too
     :return: lines of the table
     """
     size = "×".join(map(str, net_arch))
-    models = {"SB3": make(SAC, net_arch), "ours": make(ContinualSAC, net_arch)}
-    if compiled:
-        models["compiled"] = make(ContinualSAC, net_arch, compile=True)
+    models = {
+        "SB3": make(SAC, net_arch),
+        "ours": make(ContinualSAC, net_arch),
+        "medium": make(ContinualSAC, net_arch, matmul_precision="medium"),
+    }
     if find_spec("sbx"):
         from sbx import SAC as SBXSAC  # type: ignore[import-not-found, unused-ignore]
 
@@ -156,8 +166,9 @@ def measure(net_arch: Sequence[int], rounds: int, steps: int, compiled: bool = F
     tasks: dict[str, Callable[[], object]] = {
         name: partial(model.train, gradient_steps=steps, batch_size=BATCH) for name, model in models.items()
     }
-    products = arithmetic.runner(arithmetic.sac_products(net_arch, batch=BATCH))
-    tasks["arithmetic"] = lambda: [products() for _ in range(steps)]
+    shapes = arithmetic.sac_products(net_arch, batch=BATCH)
+    tasks["arithmetic"] = partial(_repeat, arithmetic.runner(shapes), steps)
+    tasks["arithmetic, medium"] = partial(_repeat, arithmetic.runner(shapes, "medium"), steps)
     times = take_turns(tasks, rounds, f"SAC, {size}")
 
     step = f"SAC step, {size}"
@@ -165,18 +176,44 @@ def measure(net_arch: Sequence[int], rounds: int, steps: int, compiled: bool = F
         Row(f"{step}: SB3", 1000 * times["SB3"] / steps, "ms"),
         Row(f"{step}: ContinualSAC", times["SB3"] / times["ours"], "× SB3", GOALS.get(tuple(net_arch))),
         Row(f"{step}: its matrix products alone", times["arithmetic"] / times["ours"], "%"),
+        Row(f'{step}: ContinualSAC, "medium"', times["SB3"] / times["medium"], "× SB3", MEDIUM_GOALS.get(tuple(net_arch))),
+        Row(f"{step}: its matrix products alone", times["arithmetic, medium"] / times["medium"], "%"),
     ]
-    if compiled:
-        rows.append(Row(f"{step}: ContinualSAC, compiled", times["SB3"] / times["compiled"], "× SB3"))
     if "SBX" in times:
         rows.append(Row(f"{step}: SBX", times["SB3"] / times["SBX"], "× SB3"))
         goal = 1.0 if len(net_arch) == 3 else None
         rows.append(Row(f"{step}: ContinualSAC", times["SBX"] / times["ours"], "× SBX", goal))
-    for number in TASKS:
-        shares = cost_of_hooks(with_masks(net_arch, number), rounds, steps)
-        tasks_ = "1 task" if number == 1 else f"{number} tasks"
-        rows.append(Row(f"{step}: masks and replay after {tasks_}", shares, "%", MASK_GOAL, at_least=False))
+        goal = MEDIUM_SBX_GOALS.get(tuple(net_arch))
+        rows.append(Row(f'{step}: ContinualSAC, "medium"', times["SBX"] / times["medium"], "× SBX", goal))
+    goals: dict[MatmulPrecision, float] = {"highest": MASK_GOAL, "medium": MEDIUM_MASK_GOAL}
+    for precision, goal in goals.items():
+        for number in TASKS:
+            shares = cost_of_hooks(with_masks(net_arch, number, precision), rounds, steps)
+            what = f"{step}: masks and replay after {number} task{'s' * (number > 1)}"
+            rows.append(Row(what if precision == "highest" else f'{what}, "medium"', shares, "%", goal, at_least=False))
     return rows
+
+
+def _repeat(task: Callable[[], None], times: int) -> None:
+    for _ in range(times):
+        task()
+
+
+def peak_memory(net_arch: Sequence[int]) -> Row:
+    """
+    The most memory that a process takes with ``matmul_precision="medium"``, over that with "highest".
+
+    :param net_arch: sizes of the hidden layers
+    :return: the ratio
+    """
+    peaks = []
+    for precision in ("medium", "highest"):
+        code = f"from tools.speed.sac import *; model = make(ContinualSAC, {list(net_arch)}, matmul_precision={precision!r})\n"
+        code += f"model.train(20, {BATCH}); import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        peaks.append(float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout))
+    size = "×".join(map(str, net_arch))
+    what = f'Peak memory, {size}, "medium"'
+    return Row(what, np.array([peaks[0] / peaks[1]]), '× "highest"', MEMORY_GOAL, at_least=False)
 
 
 def measure_on_cuda(net_arch: Sequence[int], rounds: int, steps: int) -> list[Row]:
