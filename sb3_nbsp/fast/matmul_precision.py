@@ -54,7 +54,7 @@ class Bfloat16Layer(Layer):
     def forward(self, inputs: th.Tensor) -> th.Tensor:
         """See :meth:`Layer.forward`."""
         outputs = F.linear(inputs.bfloat16(), self._rounded_weight, self._rounded_bias)
-        return self._activate(outputs).to(self._output_dtype)
+        return self._activate(outputs.to(self._output_dtype))
 
     def before_activation(self, gradient: th.Tensor, outputs: th.Tensor) -> th.Tensor:
         """See :meth:`Layer.before_activation`; rounded, as a factor of two products."""
