@@ -72,7 +72,7 @@ class ContinualPPO(PhasedRollouts, ActorRollouts):
     ) -> None:
         check_interventions(interventions)
         check_names(type(self), kwargs, accepted=inspect.signature(PPO.__init__).parameters)
-        self.interventions = list(interventions)
+        self.interventions = tuple(interventions)
         self.fused = fused
         self.matmul_precision = matmul_precision
         self._check_options()

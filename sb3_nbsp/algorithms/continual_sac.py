@@ -138,7 +138,7 @@ class ContinualSAC(PhasedReplay, SAC):
         check_names(type(self), unknown, accepted=())
         check_interventions(interventions)
         self.qf_learning_rate = qf_learning_rate
-        self.interventions = list(interventions)
+        self.interventions = tuple(interventions)
         self.clear_replay_buffer = clear_replay_buffer
         self.phase_learning_starts = phase_learning_starts
         self.reset_optimizers = reset_optimizers

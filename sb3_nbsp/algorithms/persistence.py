@@ -30,6 +30,7 @@ from sb3_nbsp.algorithms.model_file import (
 from sb3_nbsp.algorithms.option_names import check_names
 from sb3_nbsp.files import atomic_path
 from sb3_nbsp.interventions import Intervention, Interventions
+from sb3_nbsp.interventions.base import check_interventions
 from sb3_nbsp.messages import warn
 from sb3_nbsp.random_states import random_states, restore_random_states
 from sb3_nbsp.tasks.recognize import ages
@@ -53,7 +54,7 @@ class PersistentAlgorithm(BaseAlgorithm):
     back: ``learn(reset_num_timesteps=True)`` begins the agent's count anew, but goes on in the environment as it is.
     """
 
-    interventions: list[Intervention]
+    interventions: tuple[Intervention, ...]  # what is added to it later would not act
     hooks: Interventions
     _keep_counting = False
     _learns_normalized: bool | None = None  # are its observations normalized? None before it has learned
@@ -62,6 +63,8 @@ class PersistentAlgorithm(BaseAlgorithm):
     _random_states: dict[str, Any] | None = None  # of a saved model, until learn() is called
 
     def _attach_interventions(self) -> None:
+        check_interventions(self.interventions)
+        vars(self)["interventions"] = tuple(self.interventions)  # load() may have been given others, and files hold lists
         self.hooks = Interventions(self._make_interventions(), self._switched_off())
         self.hooks.attach(self)
 

@@ -108,7 +108,7 @@ GOOD: list[dict[str, Any]] = [
 def test_the_ends_of_the_ranges_are_good(options: dict[str, Any]) -> None:
     agent = tiny(NBSPSAC, TaggedTask(1.0), **options)
     for name, value in options.items():
-        assert getattr(agent, name) == (list(value) if isinstance(value, tuple) else value)
+        assert getattr(agent, name) == (tuple(value) if isinstance(value, list) else value)
 
 
 def test_unknown_options() -> None:

@@ -92,5 +92,5 @@ def test_interventions_of_the_user_are_copied_with_their_agent() -> None:
     agent = ContinualPPO("MlpPolicy", TaggedTask(1.0), interventions=[CycleReset(32, 0.5)], **PPO_OPTIONS)
     agent.learn(32)
     other = copy.deepcopy(agent)
-    assert other.interventions == list(other.hooks) and other.interventions[0] is not agent.interventions[0]
+    assert list(other.interventions) == list(other.hooks) and other.interventions[0] is not agent.interventions[0]
     assert other.interventions[0].state_dict()["p"] == 0.5

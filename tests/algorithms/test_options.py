@@ -12,6 +12,7 @@ from tagged_tasks import TaggedTask, tagged_sequence, tiny
 import sb3_nbsp
 from sb3_nbsp import NBSPSAC, P3O, ContinualPPO, ContinualSAC
 from sb3_nbsp.algorithms.options import own_options
+from sb3_nbsp.interventions import RandomReset
 
 AGENTS = [each for each in vars(sb3_nbsp).values() if inspect.isclass(each) and issubclass(each, (ContinualPPO, ContinualSAC))]
 
@@ -86,3 +87,21 @@ def test_options_of_a_users_own_class_are_the_users() -> None:
     assert agent.flavour == "sour"
     with pytest.raises(AttributeError, match="mask_alpha of Mine is fixed"):
         agent.mask_alpha = 0.9
+
+
+@pytest.mark.parametrize("cls", [ContinualPPO, ContinualSAC])
+def test_interventions_are_given_when_an_agent_is_made_or_loaded_and_not_later(cls: Any, tmp_path: Path) -> None:
+    given: list[Any] = [RandomReset()]
+    agent = small(cls, interventions=given)
+    given.append(RandomReset())
+    with pytest.raises(AttributeError, match="'tuple' object has no attribute 'append'"):
+        agent.interventions.append(RandomReset())
+    assert list(agent.interventions) == list(agent.hooks) == given[:1]
+    agent.save(tmp_path / "model")
+    others: list[Any] = [RandomReset()]
+    for loaded in (cls.load(tmp_path / "model"), cls.load(tmp_path / "model", interventions=others)):
+        others.append(RandomReset())
+        assert isinstance(loaded.interventions, tuple)
+        assert len(loaded.interventions) == 1 and list(loaded.interventions) == list(loaded.hooks)
+    with pytest.raises(ValueError, match="interventions must be a list of Intervention objects"):
+        cls.load(tmp_path / "model", interventions=[RandomReset])
