@@ -141,13 +141,13 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
     def _follow_look(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """Count the successes of the look, and end it as soon as its outcome is certain."""
         threshold = self.known_task_threshold if self.known_task_threshold is not None else 1.0
-        ended = [info for done, info in zip(dones, infos, strict=True) if done]
-        self._look += [bool(info.get("is_success", False)) for info in ended]
+        ended = [_is_success(info) for done, info in zip(dones, infos, strict=True) if done]
+        self._look += [bool(success) for success in ended]
         if ended:
             renew_noise(self, 0, self.n_envs)  # or a rollout of several episodes would have one noise
         needed = math.ceil(threshold * self.look_episodes - 1e-9)  # 0.28 * 25 is a little more than 7
         is_known = sum(self._look) >= needed
-        is_new = any("is_success" not in info for info in ended) or self._look.count(False) > self.look_episodes - needed
+        is_new = None in ended or self._look.count(False) > self.look_episodes - needed
         if is_known or is_new:
             self._is_looking = False
             self.logger.record("phase/known", float(is_known))
@@ -198,6 +198,12 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
             return rollout
         announce_end(callback, self.num_timesteps)
         return rollout._replace(continue_training=False)
+
+
+def _is_success(info: dict[str, Any]) -> bool | None:
+    """Of the episode; None if the environment does not say, as with NaN."""
+    report = info.get("is_success")
+    return bool(report) if report is not None and bool(report == report) else None  # NaN is not equal to itself
 
 
 def reset_optimizer(optimizer: th.optim.Optimizer) -> None:

@@ -14,6 +14,15 @@ from sb3_nbsp.algorithms.phases import PhasedAlgorithm
 from sb3_nbsp.tasks.callback_tree import announce_end
 
 
+def _copied(value: Any) -> Any:
+    """Arrays, lists and dictionaries anew; whatever else an environment says as it is."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
 class PhasedRollouts(PhasedAlgorithm, OnPolicyAlgorithm):
     """
     An on-policy algorithm that follows phases. A boundary lies in the midst of a rollout, whose policy has to stay as it is.
@@ -58,13 +67,13 @@ class PhasedRollouts(PhasedAlgorithm, OnPolicyAlgorithm):
             self._follow_boundaries(dones, infos)
 
     def _note_transition(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> Callable[[], None]:
-        """What to do about a transition later; its infos are kept for interventions that want them only."""
+        """What to do about a transition later; it is kept for interventions that want it only."""
         if not self._tells_transitions:
             return self._count_transition
         rewards = self._rollout_callback.locals["rewards"]
         raw_rewards = rewards if self._vec_normalize_env is None else self._vec_normalize_env.get_original_reward()
-        # A copy, as SB3 is about to add the value of what was cut off
-        return partial(self._tell_transition, raw_rewards.copy(), dones, infos)
+        # Copies, as SB3 is about to add the value of what was cut off, and environments may write into what they returned
+        return partial(self._tell_transition, _copied(raw_rewards), _copied(dones), _copied(infos))
 
     def _count_transition(self) -> None:
         self.phase_steps += self.n_envs

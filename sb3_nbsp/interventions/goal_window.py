@@ -24,10 +24,11 @@ def step_success(info: dict[str, Any], of_sequence: bool = False) -> float | Non
     :param info: what the environment says of a step
     :param of_sequence: it is a task sequence, which repeats what its task says of the step as "success"; its own
         "is_success" is the episode's
-    :return: 1 if the step is a success, 0 if it is not, None if the environment does not say
+    :return: 1 if the step is a success, 0 if it is not, None if the environment does not say, as with NaN
     """
     reports = (info.get(name) for name in (("success",) if of_sequence else ("success", "is_success")))
-    return next((float(report) for report in reports if report is not None), None)
+    # NaN is no report; it is not equal to itself
+    return next((float(report) for report in reports if report is not None and bool(report == report)), None)
 
 
 class GoalWindow:

@@ -100,9 +100,7 @@ class TaskMemory(ReplayBuffer):
         parts.setdefault(task, new.take(np.zeros(0, dtype=np.int64)))
         for name, part in parts.items():
             parts[name] = self._mixture(part, new, share) if name == task else self._subset(part, share)
-        self.tasks = {name: len(part["rewards"]) for name, part in parts.items()}
-        for name in FIELDS:
-            setattr(self, name, np.concatenate([part[name] for part in parts.values()]))
+        self._set(parts)
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
         """
@@ -139,7 +137,7 @@ class TaskMemory(ReplayBuffer):
 
     def restore(self, contents: dict[str, Any]) -> None:
         """
-        Restore :meth:`contents`.
+        Restore :meth:`contents`. Of a memory with a larger capacity, every task keeps a uniform random subset.
 
         :param contents: what was remembered
         :raises ValueError: if its arrays have other shapes than the agent's spaces ask for
@@ -152,6 +150,14 @@ class TaskMemory(ReplayBuffer):
             setattr(self, name, contents["arrays"][name])
         self.tasks, self.ent_coefs = dict(contents["tasks"]), dict(contents.get("ent_coefs", {}))
         self.generator.bit_generator.state = contents["generator"]
+        share = self.capacity // max(len(self.tasks), 1)
+        if any(count > share for count in self.tasks.values()):
+            self._set({name: self._subset(part, share) for name, part in self._by_task().items()})
+
+    def _set(self, parts: dict[str, dict[str, np.ndarray]]) -> None:
+        self.tasks = {name: len(part["rewards"]) for name, part in parts.items()}
+        for name in FIELDS:
+            setattr(self, name, np.concatenate([part[name] for part in parts.values()]))
 
     def _by_task(self) -> dict[str, dict[str, np.ndarray]]:
         ends = np.cumsum(list(self.tasks.values()), dtype=np.int64)

@@ -155,3 +155,20 @@ def test_what_the_look_found_is_recorded(is_known):
     agent.set_logger(logger)
     agent.learn(115)
     assert logger.values("phase/known") == [float(is_known)]
+
+
+@pytest.mark.parametrize(("report", "expected"), [(float("nan"), False), (None, False), (True, True), (np.float32(1), True)])
+def test_a_report_that_says_nothing_makes_no_task_known(report: Any, expected: bool) -> None:
+    """Tasks that are changed by hand; of a sequence's tasks the sequence makes the report."""
+
+    class Reporting(TaggedTask):
+        def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            *rest, info = super().step(action)
+            return *rest, {**info, "is_success": report}  # type: ignore[return-value]
+
+    agent = tiny(ContinualSAC, Reporting(1.0), known_task_threshold=0.5, look_episodes=2)
+    agent.start_phase("first")
+    agent.learn(20)
+    agent.start_phase("second")
+    agent.learn(30)
+    assert agent._is_known is expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3 import PPO
@@ -71,6 +72,48 @@ def test_the_course_of_a_sequence(fused: bool) -> None:
     assert [entry[0] for entry in Diary.book[39:43]] == ["step", "end", "start", "step"]
     # It learns from the last rollout and then stops, as ContinualSAC does
     assert agent.num_timesteps == 80 and agent._n_updates == 5 and agent.phase == Phase(1, "blue")
+
+
+class Reusing(gym.Env):
+    """Writes into one dictionary, and arrays and dictionaries in it, at every step."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self) -> None:
+        self.info: dict[str, Any] = {"steps": 0, "place": np.zeros(1), "more": {"steps": [0]}}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.info["steps"] += 1
+        self.info["place"][:] = self.info["more"]["steps"][0] = self.info["steps"]
+        return np.zeros(1, np.float32), 0.0, False, self.info["steps"] % 5 == 0, self.info
+
+
+class ReusingVecEnv(DummyVecEnv):
+    """Returns its own arrays and dictionaries, as the vectorized environments of simulators do."""
+
+    def step_wait(self) -> Any:
+        observations, _, _, _ = super().step_wait()
+        return observations, self.buf_rews, self.buf_dones, self.buf_infos
+
+
+class Remember(Intervention):
+    told: ClassVar[list[Any]] = []
+
+    def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        info = infos[0]
+        numbers = [info["steps"], info["place"][0], info["more"]["steps"][0]]
+        self.told.append((bool(dones[0]), *map(int, numbers)))
+
+
+@pytest.mark.parametrize("vectorized", [DummyVecEnv, ReusingVecEnv])
+def test_environments_may_write_into_what_they_returned(vectorized: type[DummyVecEnv]) -> None:
+    Remember.told.clear()
+    small(ContinualPPO, vectorized([Reusing]), interventions=[Remember()]).learn(16)
+    assert Remember.told == [(step % 5 == 0, step, step, step) for step in range(1, 17)]
 
 
 def test_rewards_are_those_of_the_environment() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -279,6 +280,23 @@ def test_the_end_of_a_phase_copies_only_what_is_kept() -> None:
     tracemalloc.stop()
     assert memory.size() == 100 and (memory.next_observations == 2).all()
     assert peak < 2e6  # D has 20 MB
+
+
+@pytest.mark.parametrize("memory_size", [10, 100, 1000])
+def test_a_loaded_memory_has_the_size_that_it_is_loaded_with(memory_size: int, tmp_path: Path) -> None:
+    agent = tiny(NBSPSAC, tagged_sequence(cycles=1), masking=False, memory_size=100)
+    agent.learn(10_000)
+    agent.save(tmp_path / "model")
+    agent.save_replay_buffer(tmp_path / "buffer")
+    loaded = NBSPSAC.load(tmp_path / "model", memory_size=memory_size)
+    loaded.load_replay_buffer(tmp_path / "buffer")
+    saved, memory = (each.hooks.find(ExperienceReplay).memory for each in (agent, loaded))
+    assert memory.tasks == {task: min(memory_size // 2, 50) for task in ("red", "blue")}
+    before, rows = rows_by_task(saved), rows_by_task(memory)
+    for task in before:
+        assert {tuple(row) for row in rows[task]} <= {tuple(row) for row in before[task]}
+    if memory_size >= 100:
+        assert th.equal(memory.sample(64).observations, saved.sample(64).observations)
 
 
 # Sampling

@@ -121,6 +121,15 @@ def test_steps_without_a_report_are_unknown_and_episodes_without_one_are_failure
     assert step_success({"success": 0.0, "is_success": True}) == 0.0  # the step's own comes first
 
 
+def test_nan_is_no_report() -> None:
+    assert step_success({"success": float("nan"), "is_success": True}) == 1.0
+    recording = Recording(4, 1, 4)
+    for done in (False, True):
+        recording.add([1.0], [done], [float("nan")])
+    assert recording.selected("step_success") == []
+    assert recording.window.best_known(recording.buffer) == "episode_return"
+
+
 def test_the_window_of_several_environments_holds_t_steps_in_all() -> None:
     for n_steps, n_envs, rows in ((10, 1, 10), (10, 2, 5), (10, 3, 4), (1, 4, 1)):
         both = Recording(n_steps, n_envs, 100)
