@@ -238,13 +238,25 @@ class PersistentAlgorithm(BaseAlgorithm):
         :param replaced: names of attributes that are not the file's
         """
         del self._is_loading
-        state = read_member(path, STATE, device) or {}
+        state = read_member(path, STATE, device)
+        if state is None:
+            state = {}
+            self._warn_of_lost_state(path)
         if "interventions" in replaced:
             self.hooks.switched_off.update(name.split()[0] for name in state)
         self.hooks.load_state_dict(state)
         self.hooks.on_load()
         if "seed" not in replaced:
             self.resume_random_states(path)
+
+    def _warn_of_lost_state(self, path: File) -> None:
+        """Plain SB3 hands our attributes on, but not the interventions' state: the file looks like one of this agent's."""
+        lost = [type(each).__name__ for each in self.hooks if each.overrides("state_dict")]
+        if lost and "interventions" in read_attributes(path):
+            warn(
+                f"{path} was saved by plain SB3, which has dropped the state of {', '.join(lost)}: they start afresh, in the "
+                f"phase in which this {type(self).__name__} was saved last. Load that file to continue with their state"
+            )
 
     def set_parameters(
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
@@ -319,7 +331,9 @@ class PersistentMemory(PersistentAlgorithm, OffPolicyAlgorithm):
         try:
             super().load_replay_buffer(path, truncate_last_traj)
             assert self.replay_buffer is not None
-            memory = vars(self.replay_buffer).pop("intervention_memory", {})
+            memory = vars(self.replay_buffer).pop("intervention_memory", None)
+            is_without_memory = memory is None and not self.hooks.memory_state()
+            memory = memory or {}
             self._check_same_spaces(self.replay_buffer)
             n_envs = self.replay_buffer.n_envs
             if n_envs != self.n_envs:
@@ -332,6 +346,9 @@ class PersistentMemory(PersistentAlgorithm, OffPolicyAlgorithm):
         except Exception as error:
             self.replay_buffer = own
             raise ValueError(f"{path} does not hold a replay buffer for this agent: {error}") from error
+        remembering = [type(each).__name__ for each in self.hooks if each.overrides("memory_state")]
+        if is_without_memory and remembering and getattr(self, "n_finished_phases", 0) > 0:
+            warn(f"{path} was saved by plain SB3 and holds no memory: {', '.join(remembering)} knows nothing of earlier tasks")
         if n_envs != self.n_envs:
             warn(
                 f"{path} was saved with {n_envs} environments, the agent has {self.n_envs}: the replay buffer starts empty, "

@@ -43,6 +43,7 @@ _COMMON_HOOKS = frozenset(
         "on_load",
     }
 )
+_PACKAGE = __name__.split(".")[0]
 OFF_POLICY_HOOKS = _COMMON_HOOKS | {"replay_source", "memory_state", "load_memory_state"}
 ON_POLICY_HOOKS = _COMMON_HOOKS | {"extra_epochs"}
 HOOKS = OFF_POLICY_HOOKS | ON_POLICY_HOOKS
@@ -304,8 +305,10 @@ class Interventions:
         """
         See :meth:`Intervention.attach`.
 
-        :raises ValueError: if an intervention does not fit the agent, or overrides a hook that it never calls
+        :raises ValueError: if an intervention does not fit the agent, or overrides a hook that it never calls; if two classes
+            have one name
         """
+        _check_class_names(self._all)
         _seed_of(agent)  # now, so that all copies of the agent have it
         for intervention in self._all:
             try:
@@ -450,6 +453,24 @@ class Interventions:
             raise ValueError(f"{what} has interventions {unknown} which this agent lacks; it has {list(own)}: {remedy}")
         if lacking:
             warn(f"{what} holds state of {', '.join(lacking)}, which is switched off: it is dropped")
+
+
+def _check_class_names(interventions: Iterable[Intervention]) -> None:
+    """Files know the state of an intervention by the name of its class."""
+    known = {cls.__name__: cls for cls in _subclasses(Intervention) if cls.__module__.split(".")[0] == _PACKAGE}
+    for cls in map(type, interventions):
+        other = known.setdefault(cls.__name__, cls)
+        if not issubclass(cls, other):
+            raise ValueError(
+                f"interventions: there are two classes {cls.__name__}, {cls.__module__}.{cls.__qualname__} and "
+                f"{other.__module__}.{other.__qualname__}, whose states a file could not tell apart: rename one"
+            )
+
+
+def _subclasses(cls: type) -> Iterator[type]:
+    for each in cls.__subclasses__():
+        yield each
+        yield from _subclasses(each)
 
 
 def _check_hooks(intervention: Intervention, agent: BaseAlgorithm) -> None:

@@ -21,7 +21,7 @@ from stable_baselines3 import PPO, SAC
 from tagged_tasks import TaggedTask, differing, parameters, tagged_sequence, tiny
 
 from sb3_nbsp import CBPSAC, NBSPSAC, P3O, SBPSAC, ContinualPPO, ContinualSAC
-from sb3_nbsp.interventions import GradientMasking
+from sb3_nbsp.interventions import ExperienceReplay, GradientMasking
 
 PPO_OPTIONS: dict[str, Any] = {"n_steps": 64, "batch_size": 32, "seed": 0, "device": "cpu"}
 
@@ -218,6 +218,41 @@ def test_what_is_remembered_does_not_go_unnoticed(tmp_path: Path) -> None:
     plain.save_replay_buffer(tmp_path / "plain")
     with pytest.warns(UserWarning, match="holds no memory of ExperienceReplay: its present one is dropped"):
         agent.load_replay_buffer(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("keeps_buffer", [True, False])
+def test_what_plain_sb3_has_dropped_in_between_is_said(tmp_path: Path, keeps_buffer: bool) -> None:
+    agent = nbsp()
+    agent.learn(75)
+    assert agent.phase.index == 1
+    agent.save(tmp_path / "ours")
+    agent.save_replay_buffer(tmp_path / "ours")
+    plain = SAC.load(tmp_path / "ours", env=tagged_sequence())
+    if keeps_buffer:
+        plain.load_replay_buffer(tmp_path / "ours")
+    plain.learn(20, reset_num_timesteps=False)
+    plain.save(tmp_path / "plain")
+    plain.save_replay_buffer(tmp_path / "plain")
+    with pytest.warns(UserWarning, match=r"plain was saved by plain SB3, which has dropped the state of GradientMasking"):
+        again = NBSPSAC.load(tmp_path / "plain", env=tagged_sequence())
+    assert not again.hooks.find(GradientMasking).masks
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        again.load_replay_buffer(tmp_path / "plain")
+    said = [str(each.message) for each in found if "holds no memory: ExperienceReplay knows nothing" in str(each.message)]
+    assert (len(said), again.hooks.find(ExperienceReplay).memory is None) == ((0, False) if keeps_buffer else (1, True))
+
+
+def test_nothing_is_said_where_nothing_was_dropped(tmp_path: Path) -> None:
+    tiny(SAC, tagged_sequence()).save(tmp_path / "plain")
+    agent = tiny(ContinualSAC, tagged_sequence())
+    agent.learn(20)
+    agent.save(tmp_path / "ours")
+    SAC.load(tmp_path / "ours").save(tmp_path / "again")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        NBSPSAC.load(tmp_path / "plain")
+        ContinualSAC.load(tmp_path / "again")
 
 
 @pytest.mark.parametrize("dropped", ["none", "deleted"])

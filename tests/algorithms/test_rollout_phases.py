@@ -100,7 +100,7 @@ class ReusingVecEnv(DummyVecEnv):
         return observations, self.buf_rews, self.buf_dones, self.buf_infos
 
 
-class Remember(Intervention):
+class Memories(Intervention):
     told: ClassVar[list[Any]] = []
 
     def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
@@ -111,9 +111,9 @@ class Remember(Intervention):
 
 @pytest.mark.parametrize("vectorized", [DummyVecEnv, ReusingVecEnv])
 def test_environments_may_write_into_what_they_returned(vectorized: type[DummyVecEnv]) -> None:
-    Remember.told.clear()
-    small(ContinualPPO, vectorized([Reusing]), interventions=[Remember()]).learn(16)
-    assert Remember.told == [(step % 5 == 0, step, step, step) for step in range(1, 17)]
+    Memories.told.clear()
+    small(ContinualPPO, vectorized([Reusing]), interventions=[Memories()]).learn(16)
+    assert Memories.told == [(step % 5 == 0, step, step, step) for step in range(1, 17)]
 
 
 def test_rewards_are_those_of_the_environment() -> None:

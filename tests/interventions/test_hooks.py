@@ -196,6 +196,22 @@ def test_two_of_a_kind_keep_their_states_apart() -> None:
     assert differing(fresh[0].masks, expected[0]) == [] == differing(fresh[2].masks, expected[1])  # type: ignore[attr-defined]
 
 
+def class_of_the_user(name: str, base: type[Intervention] = Intervention) -> type[Intervention]:
+    return type(name, (base,), {"state_dict": lambda self: {"mine": 1}, "load_state_dict": lambda self, state: None})
+
+
+@pytest.mark.parametrize("agent_class", [ContinualSAC, ContinualPPO])
+def test_states_of_two_classes_of_one_name_could_not_be_told_apart(agent_class: Any) -> None:
+    first, second = class_of_the_user("Mine"), class_of_the_user("Mine")
+    message = r"there are two classes {0}, test_hooks\.{0} and .*\.{0}, whose states a file could not tell apart: rename one"
+    for name, given in {"Mine": [first(), second()], "CycleReset": [class_of_the_user("CycleReset")()]}.items():
+        with pytest.raises(ValueError, match=message.format(name)):
+            agent_class("MlpPolicy", TaggedTask(1.0), interventions=given, device="cpu")
+    derived = class_of_the_user("CycleReset", CycleReset)()
+    agent = agent_class("MlpPolicy", TaggedTask(1.0), interventions=[first(), first(), derived], device="cpu")
+    assert list(agent.hooks.state_dict()) == ["Mine", "Mine 2", "CycleReset"]
+
+
 def test_interventions_of_the_user_act_behind_those_of_nbsp() -> None:
     agent = tiny(NBSPSAC, tagged_sequence(), interventions=[Diary("mine")])
     assert [type(each) for each in agent.hooks._all] == [GradientMasking, ExperienceReplay, Diary]
