@@ -467,7 +467,7 @@ def _check_class_names(interventions: Iterable[Intervention]) -> None:
             )
 
 
-def _subclasses(cls: type) -> Iterator[type]:
+def _subclasses(cls: type[Intervention]) -> Iterator[type[Intervention]]:
     for each in cls.__subclasses__():
         yield each
         yield from _subclasses(each)
