@@ -13,7 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Rollout
 from stable_baselines3.common.utils import explained_variance
 
 from sb3_nbsp.algorithms.actor_rollouts import ActorRollouts
-from sb3_nbsp.algorithms.option_names import check_names
+from sb3_nbsp.algorithms.options import check_names
 from sb3_nbsp.algorithms.policies import PPOCnnPolicy, PPOMlpPolicy, PPOMultiInputPolicy
 from sb3_nbsp.algorithms.ppo_gradients import AutogradPPOGradients, PPOGradients, PPOObjective
 from sb3_nbsp.algorithms.ppo_mlp_gradients import MlpPPOGradients

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import torch as th
 from stable_baselines3 import SAC
-from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, Schedule, TensorDict
@@ -19,7 +18,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from sb3_nbsp.algorithms.captured_step import CapturedStep, Step, can_be_captured
 from sb3_nbsp.algorithms.gradients import AutogradGradients, SACGradients
 from sb3_nbsp.algorithms.mlp_gradients import MlpGradients, can_use_mlp_gradients
-from sb3_nbsp.algorithms.option_names import check_names
+from sb3_nbsp.algorithms.options import check_names
 from sb3_nbsp.algorithms.policies import SACCnnPolicy, SACMlpPolicy, SACMultiInputPolicy
 from sb3_nbsp.algorithms.replay_phases import PhasedReplay, reset_optimizer
 from sb3_nbsp.checks import whole
@@ -45,7 +44,7 @@ class ContinualSAC(PhasedReplay, SAC):
 
     :param policy: "MlpPolicy", "CnnPolicy" or a subclass of ``SACPolicy``
     :param env: the environment, a task sequence or any other
-    :param learning_rate: of all optimizers, or a schedule of the remaining progress
+    :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param qf_learning_rate: of the critics; None for ``learning_rate``
     :param interventions: changes to how the agent learns, in the order in which they act
     :param clear_replay_buffer: empty D when a phase starts
@@ -65,7 +64,7 @@ class ContinualSAC(PhasedReplay, SAC):
         processors with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
     :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
         that are pretended only, not on a GPU
-    :param unknown: nothing else is taken
+    :param kwargs: SB3's arguments by name
     :raises ValueError: if an option is out of its range
     :raises TypeError: if there is no option of a name
     """
@@ -95,33 +94,7 @@ class ContinualSAC(PhasedReplay, SAC):
         self,
         policy: str | type[SACPolicy],
         env: GymEnv | str,
-        learning_rate: float | Schedule = 3e-4,
-        buffer_size: int = 1_000_000,
-        learning_starts: int = 100,
-        batch_size: int = 256,
-        tau: float = 0.005,
-        gamma: float = 0.99,
-        train_freq: int | tuple[int, str] = 1,
-        gradient_steps: int = 1,
-        action_noise: ActionNoise | None = None,
-        replay_buffer_class: type[ReplayBuffer] | None = None,
-        replay_buffer_kwargs: dict[str, Any] | None = None,
-        optimize_memory_usage: bool = False,
-        n_steps: int = 1,
-        ent_coef: str | float = "auto",
-        target_update_interval: int = 1,
-        target_entropy: str | float = "auto",
-        use_sde: bool = False,
-        sde_sample_freq: int = -1,
-        use_sde_at_warmup: bool = False,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: th.device | str = "auto",
-        _init_setup_model: bool = True,
-        *,
+        *args: Any,
         qf_learning_rate: float | Schedule | None = None,
         interventions: Sequence[Intervention] = (),
         clear_replay_buffer: bool = True,
@@ -133,9 +106,9 @@ class ContinualSAC(PhasedReplay, SAC):
         fused: bool = True,
         matmul_precision: MatmulPrecision = "highest",
         cuda_graph: bool = False,
-        **unknown: Any,
+        **kwargs: Any,
     ) -> None:
-        check_names(type(self), unknown, accepted=())
+        check_names(type(self), kwargs, accepted=inspect.signature(SAC.__init__).parameters)
         check_interventions(interventions)
         self.qf_learning_rate = qf_learning_rate
         self.interventions = tuple(interventions)
@@ -152,36 +125,7 @@ class ContinualSAC(PhasedReplay, SAC):
         # What a captured step holds on to, and the step
         self._captured: tuple[list[Any], CapturedStep] | None = None
         self._init_phases()
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,
-            tau,
-            gamma,
-            train_freq,
-            gradient_steps,
-            action_noise,
-            replay_buffer_class,
-            replay_buffer_kwargs,
-            optimize_memory_usage,
-            n_steps,
-            ent_coef,
-            target_update_interval,
-            target_entropy,
-            use_sde,
-            sde_sample_freq,
-            use_sde_at_warmup,
-            stats_window_size,
-            tensorboard_log,
-            policy_kwargs,
-            verbose,
-            seed,
-            device,
-            _init_setup_model,
-        )
+        super().__init__(policy, env, *args, **kwargs)
 
     def _check_options(self) -> None:
         if self.qf_learning_rate is not None and not callable(self.qf_learning_rate):

@@ -1,27 +1,109 @@
-"""What classes that name a method's interventions share."""
+"""What a class that names a method is: a base agent and interventions whose options are its own."""
 
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
+import re
+import textwrap
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_nbsp.interventions import Intervention
-from sb3_nbsp.interventions.base import AnyIntervention
+from sb3_nbsp.interventions.base import check_option
 
 
-class Method(ABC):
+class Method:
     """
-    Stands in front of an algorithm in a class's bases. The class keeps the options of its interventions as attributes of the
-    same names, and calls :meth:`_own_interventions` before anything is built, so that a wrong option is an early error.
+    Stands in front of an agent in a class's bases. The options of its interventions, written and documented there, become
+    options of the class: attributes, keyword arguments, and lines of its signature and its docstring.
     """
 
-    @abstractmethod
-    def _own_interventions(self) -> list[Intervention]:
-        """The interventions that make up the method, in order; those of the user act after them."""
+    # The interventions that make up the method, in order; those of the user act after them
+    parts: ClassVar[tuple[type[Intervention], ...]] = ()
+    # Options that switch a part off, True by default, with what help() says of them
+    switches: ClassVar[Mapping[str, tuple[type[Intervention], str]]] = {}
+    # Options whose default is another one than the intervention's
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    # All options with their defaults: made from the above
+    options: ClassVar[Mapping[str, inspect.Parameter]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        cls.options = _options(cls)
+        super().__init_subclass__(**kwargs)
+        if cls.__doc__ and ":param" not in cls.__doc__:
+            cls.__doc__ = _docstring(cls)
+
+    def __init__(self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any, **kwargs: Any) -> None:
+        for name, option in self.options.items():
+            setattr(self, name, kwargs.pop(name, option.default))
+        for name in self.switches:
+            check_option(name, getattr(self, name), (True, False))
+        self._make_parts()  # complains of a wrong option before anything is built
+        super().__init__(policy, env, *args, **kwargs)  # type: ignore[call-arg]
+
+    def _make_parts(self) -> list[Intervention]:
+        """All of them, with the options that are attributes of the same names."""
+        return [part(**{name: getattr(self, name) for name in inspect.signature(part).parameters}) for part in self.parts]
+
+    def _switched_off(self) -> list[str]:
+        return [part.__name__ for name, (part, _) in self.switches.items() if not getattr(self, name)]
 
     def _make_interventions(self) -> list[Intervention]:
-        return self._own_interventions() + super()._make_interventions()  # type: ignore[misc]
+        off = self._switched_off()
+        own = [part for part in self._make_parts() if type(part).__name__ not in off]
+        return own + super()._make_interventions()  # type: ignore[misc]
 
-    def _with_options(self, kind: type[AnyIntervention]) -> AnyIntervention:
-        """An intervention whose options are the attributes of the same names."""
-        return kind(**{name: getattr(self, name) for name in inspect.signature(kind).parameters})
+
+def _options(cls: type[Method]) -> dict[str, inspect.Parameter]:
+    given = {
+        name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=True, annotation=bool) for name in cls.switches
+    }
+    for part in cls.parts:
+        given |= {
+            name: option.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, option in inspect.signature(part, eval_str=False).parameters.items()
+        }
+    unknown = cls.defaults.keys() - given.keys()
+    if unknown:
+        raise TypeError(f"{cls.__name__}: defaults of {sorted(unknown)}, which none of its parts has as an option")
+    return {name: option.replace(default=cls.defaults.get(name, option.default)) for name, option in given.items()}
+
+
+def _base(cls: type) -> type:
+    """The agent that the method acts on."""
+    return next(each for each in cls.__mro__ if not issubclass(each, Method))
+
+
+def _docstring(cls: type[Method]) -> str:
+    """What the class says, then what its options are: from the interventions that they belong to."""
+    texts = {name: text for name, (_, text) in cls.switches.items()}
+    for part in reversed(cls.parts):
+        texts |= parameter_texts(part)
+    base = _base(cls)
+    texts = {
+        "policy": f"see :class:`{base.__name__}`",
+        "env": f"see :class:`{base.__name__}`",
+        "args": "SB3's arguments in SB3's order, from ``learning_rate`` on",
+        **{name: texts[name] for name in cls.options},
+        "kwargs": f"the options of :class:`{base.__name__}` and SB3's arguments by name",
+    }
+    lines = [_wrapped(f":param {name}: {text}") for name, text in texts.items()]
+    return "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", *lines, ":raises ValueError: if an option is out of its range"])
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 120, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+
+
+def parameter_texts(documented: type) -> dict[str, str]:
+    """
+    :param documented: a class with ``:param name: text`` lines in its docstring
+    :return: the texts by name, their lines joined
+    """
+    found = re.findall(
+        r"^:(?:param )?(\w+)(?: .*?)?: ?(.*(?:\n[ \t]+.*)*)", inspect.getdoc(documented) or "", flags=re.MULTILINE
+    )
+    return {name: " ".join(text.split()) for name, text in found}

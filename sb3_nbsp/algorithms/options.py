@@ -1,10 +1,16 @@
-"""The options of an agent as attributes: those that are read when they are needed can be set, all others are fixed."""
+"""
+The options of an agent: what its constructor takes, and its attributes. Those that are read when they are needed can be set,
+all others are fixed.
+"""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from typing import Any, ClassVar
+
+from sb3_nbsp.messages import did_you_mean
 
 
 class GuardedOptions:
@@ -12,10 +18,16 @@ class GuardedOptions:
     Guards the options that this package's classes add to SB3's, from the end of the constructor on: an attribute that is set
     is checked and acts, or it is refused. Many options are handed on when an agent is made, and setting them later would
     change nothing.
+
+    Every class has the signature of all constructors that its own one passes arguments on to.
     """
 
     # Names of the options that act when they are set
     settable: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__signature__ = inspect.Signature(list(constructor_parameters(cls).values()))  # type: ignore[attr-defined]
 
     def _check_options(self) -> None:
         """
@@ -47,15 +59,53 @@ class GuardedOptions:
         self._option_was_set(name)
 
 
+def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """
+    :param cls: an agent's class
+    :return: by name, what its constructor takes and those take that this passes arguments on to; what may be given by
+        position comes first
+    """
+    found: dict[str, inspect.Parameter] = {**getattr(cls, "options", {})}
+    for _, parameters in _constructors(cls):
+        for name, parameter in parameters.items():
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and not name.startswith("_"):
+                found.setdefault(name, parameter)
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+            break
+    return dict(sorted(found.items(), key=lambda item: item[1].kind))
+
+
 @cache
 def own_options(cls: type) -> frozenset[str]:
     """
     :param cls: a class of agents
-    :return: names of the options that this package adds to those of SB3: keyword-only arguments of its constructors
+    :return: names of the options that this package adds to those of SB3
     """
-    constructors = [vars(each)["__init__"] for each in cls.__mro__ if _is_own(each) and "__init__" in vars(each)]
-    parameters = [each for constructor in constructors for each in inspect.signature(constructor).parameters.values()]
-    return frozenset(each.name for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY)
+    own = [parameters for base, parameters in _constructors(cls) if _is_own(base)]
+    names = {name for parameters in own for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY}
+    return frozenset(names | getattr(cls, "options", {}).keys())
+
+
+def check_names(cls: type, given: Iterable[str], accepted: Collection[str]) -> None:
+    """
+    :param cls: an agent's class
+    :param given: names of options that a user gave
+    :param accepted: names that mean something
+    :raises TypeError: if one does not; its message names the class and what may have been meant
+    """
+    for name in given:
+        if name not in accepted:
+            raise TypeError(
+                f"{cls.__name__} has no option {name}{did_you_mean(name, constructor_parameters(cls).keys() - {name})}"
+            )
+
+
+def _constructors(cls: type) -> Iterator[tuple[type, dict[str, inspect.Parameter]]]:
+    """The constructors of a class and its bases, in the order in which they call one another, without ``self``."""
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            _, *parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            yield base, {each.name: each for each in parameters}
 
 
 def _is_own(cls: type) -> bool:

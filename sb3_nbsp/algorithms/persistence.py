@@ -27,7 +27,7 @@ from sb3_nbsp.algorithms.model_file import (
     substitutes,
     write_members,
 )
-from sb3_nbsp.algorithms.option_names import check_names
+from sb3_nbsp.algorithms.options import check_names
 from sb3_nbsp.files import atomic_path
 from sb3_nbsp.interventions import Intervention, Interventions
 from sb3_nbsp.interventions.base import check_interventions

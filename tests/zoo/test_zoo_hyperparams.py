@@ -88,14 +88,7 @@ def entries(algo: str) -> dict[str, dict]:
 
 def accepted(cls: type) -> set[str]:
     """Names of the keyword arguments of a class, with those that it hands on to its base."""
-    names: set[str] = set()
-    for base in cls.__mro__:
-        if "__init__" in vars(base):
-            parameters = inspect.signature(base.__init__).parameters.values()
-            names |= {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}
-            if not any(each.kind is each.VAR_KEYWORD for each in parameters):
-                return names
-    return names
+    return set(inspect.signature(cls).parameters)
 
 
 @pytest.mark.parametrize("algo", CLASSES)

@@ -1,0 +1,107 @@
+"""
+The methods, each an agent with interventions. Options, their defaults and their texts are the interventions'; what
+editors and type checkers see of them stands in ``methods.pyi``, which ``python -m tools.stubs`` writes.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from sb3_nbsp.algorithms.continual_ppo import ContinualPPO
+from sb3_nbsp.algorithms.continual_sac import ContinualSAC
+from sb3_nbsp.algorithms.method import Method
+from sb3_nbsp.interventions import (
+    ContinualBackprop,
+    CycleReset,
+    ExperienceReplay,
+    GradientMasking,
+    InnerDistillation,
+    ReDo,
+)
+
+
+class NBSPSAC(Method, ContinualSAC):
+    """
+    Neuron-level Balance between Stability and Plasticity (NBSP) on Soft Actor-Critic: after each task, the
+    neurons whose activation correlates with success are found and from then on moved only a little, and
+    every ``replay_interval``-th batch comes from a memory of earlier tasks.
+
+    Paper: NBSP, A Neuron-Level Framework for Balancing Stability and Plasticity in Deep Reinforcement Learning
+    (Algorithms 1 and 2). Until the first task ends it is plain SAC.
+    """
+
+    parts = (GradientMasking, ExperienceReplay)
+    switches = MappingProxyType(
+        {"masking": (GradientMasking, "use gradient masking"), "replay": (ExperienceReplay, "use experience replay")}
+    )
+
+
+class P3O(Method, ContinualPPO):
+    """
+    Plastic PPO (P3O): every ``reset_frequency`` steps the next ``reset_rate`` of every hidden layer of the actor is
+    initialized anew, and what the policy did before is distilled into the rest of it.
+
+    Paper: Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning (Algorithm 2, equation 4).
+    Until the first reset it is plain PPO.
+    """
+
+    parts = (CycleReset, InnerDistillation)
+
+
+class SBPSAC(Method, ContinualSAC):
+    """
+    Sustainable Backup Propagation (SBP) on Soft Actor-Critic: what :class:`P3O` is on PPO. The states to distil on are drawn
+    from the replay buffer (P3O paper, appendix A.5 and table 6).
+    """
+
+    parts = P3O.parts
+    defaults = MappingProxyType({"reset_frequency": 10_000, "distill_alpha": 0.8})
+
+
+class CyclePPO(Method, ContinualPPO):
+    """PPO with the cycle reset only: "PPO+Cycle" of the P3O paper."""
+
+    parts = (CycleReset,)
+
+
+class CycleSAC(Method, ContinualSAC):
+    """SAC with the cycle reset only."""
+
+    parts = (CycleReset,)
+    defaults = MappingProxyType({"reset_frequency": 10_000})
+
+
+class ReDoPPO(Method, ContinualPPO):
+    """
+    PPO that recycles the neurons that do least: "PPO+ReDo" of the P3O paper.
+
+    Papers: The Dormant Neuron Phenomenon in Deep Reinforcement Learning (Sokar et al., 2023), whose own way of choosing is
+    ``dormant_threshold``; Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning (table 3).
+    """
+
+    parts = (ReDo,)
+
+
+class ReDoSAC(Method, ContinualSAC):
+    """SAC that recycles the neurons that do least: see :class:`ReDoPPO`."""
+
+    parts = (ReDo,)
+    defaults = MappingProxyType({"reset_frequency": 10_000})
+
+
+class CBPPPO(Method, ContinualPPO):
+    """
+    PPO that replaces a tiny share of its least useful neurons at every gradient step: "PPO+CBP" of the P3O paper, with
+    the settings of CBP's own authors; those of the paper are in the zoo's.
+
+    Papers: Loss of plasticity in deep continual learning (Dohare et al., 2024); Stay Hungry, Keep Learning: Sustainable
+    Plasticity for Deep Reinforcement Learning (tables 3 and 4).
+    """
+
+    parts = (ContinualBackprop,)
+
+
+class CBPSAC(Method, ContinualSAC):
+    """SAC with continual backpropagation: see :class:`CBPPPO`."""
+
+    parts = (ContinualBackprop,)
