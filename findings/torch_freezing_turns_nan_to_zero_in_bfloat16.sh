@@ -42,3 +42,4 @@ assert lost_nans(torch.float32, True) == 0
 assert lost_nans(torch.bfloat16, False) == 0
 assert lost_nans(torch.bfloat16, True) == 64
 print("As described: frozen in bfloat16, the network hides NaN.")
+EOF
