@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
@@ -22,6 +23,7 @@ from sb3_nbsp.fast.matmul_precision import PRECISIONS, MatmulPrecision, on_cuda,
 from sb3_nbsp.interventions import Intervention
 from sb3_nbsp.interventions.base import NETWORKS, ON_POLICY_HOOKS, check_interventions, check_option
 from sb3_nbsp.interventions.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
+from sb3_nbsp.messages import warn
 from sb3_nbsp.neurons.fused_optimizers import set_fused
 
 SelfContinualPPO = TypeVar("SelfContinualPPO", bound="ContinualPPO")
@@ -102,7 +104,18 @@ class ContinualPPO(PhasedRollouts, ActorRollouts):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         set_fused([self.policy.optimizer], self.fused)  # it may have been exchanged since
         warn_if_without_effect(self.matmul_precision, self.device, self._has_mlp_gradients(), [self.policy])
+        self._warn_of_shifted_actions()
         return super()._setup_learn(*args, **kwargs)
+
+    def _warn_of_shifted_actions(self) -> None:
+        """SB3 counts discrete actions from 0, whatever their space says."""
+        start = getattr(self.action_space, "start", 0)
+        if np.any(start) and "start" not in self._warned:
+            self._warned.append("start")
+            warn(
+                f"The actions of {self.action_space} begin at {start}, but SB3's agents send actions that begin at 0, some of "
+                "which are not in this space: shift them in a wrapper (gymnasium.wrappers.TransformAction)"
+            )
 
     def _maybe_recommend_cpu(self, mlp_class_name: str = PPOMlpPolicy.__name__) -> None:
         super()._maybe_recommend_cpu(mlp_class_name)  # SB3 looks for its own MlpPolicy by name

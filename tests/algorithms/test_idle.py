@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
+from gymnasium import spaces
 from tagged_tasks import TaggedTask, tagged_sequence, tiny
 
 from sb3_nbsp import CBPPPO, CBPSAC, NBSPSAC, P3O, ContinualPPO, ContinualSAC, CycleSAC
@@ -103,3 +105,17 @@ def test_phases_of_tasks_that_are_changed_by_hand() -> None:
     assert (agent.replay_buffer.observations[:30, 0, 0] == 2.0).all() and agent.phase_steps == 30
     with pytest.raises(ValueError, match="this environment is a task sequence"):
         tiny(NBSPSAC, tagged_sequence()).start_phase("red")
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(2, start=1), spaces.MultiDiscrete([2, 2], start=[0, 1])], ids=str)
+def test_actions_that_do_not_begin_at_0(space: Any) -> None:
+    class Shifted(TaggedTask):
+        action_space = space
+
+        def step(self, action: Any) -> Any:
+            return super().step(np.zeros(2, np.float32))
+
+    agent = ContinualPPO("MlpPolicy", Shifted(1.0), n_steps=16, batch_size=8, device="cpu")
+    (message,) = warnings_of(agent)
+    assert message.startswith(f"The actions of {space} begin at {space.start}, but SB3's agents send actions that begin at 0")
+    assert warnings_of(agent) == []
