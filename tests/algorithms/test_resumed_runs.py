@@ -14,6 +14,7 @@ import pytest
 import torch as th
 from clockwork import Clockwork
 from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.callbacks import BaseCallback
 from tagged_tasks import differing, parameters, tiny
 
 from sb3_nbsp import (
@@ -30,6 +31,7 @@ from sb3_nbsp import (
     ReDoSAC,
 )
 from sb3_nbsp.interventions import InnerDistillation, RandomReset, RecoveryTraining
+from sb3_nbsp.random_states import random_states, restore_random_states
 from sb3_nbsp.tasks import TaskSequence, load_checkpoint
 from sb3_nbsp.tasks.checkpoint import save_checkpoint
 
@@ -203,3 +205,31 @@ def test_saved_again_before_it_learns_it_still_continues(tmp_path: Path) -> None
         each.learn(0, reset_num_timesteps=False)
         ends.append(draws())
     assert ends[0] == ends[1]
+
+
+class Loading(BaseCallback):
+    """Loads another model in the midst of training, as documented: with the generators' states kept."""
+
+    def __init__(self, path: Path, keeps: bool) -> None:
+        super().__init__()
+        self.path, self.keeps = path, keeps
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps == 30:
+            states = random_states(self.model)
+            type(self.model).load(self.path)
+            if self.keeps:
+                restore_random_states(self.model, states)
+        return True
+
+
+@pytest.mark.parametrize("name", ["ContinualSAC", "ContinualPPO"])
+def test_another_model_can_be_loaded_in_the_midst_of_training(tmp_path: Path, name: str) -> None:
+    make(name).save(tmp_path / "other")
+    ends = []
+    for callback in (None, Loading(tmp_path / "other", keeps=True), Loading(tmp_path / "other", keeps=False)):
+        agent = make(name)
+        seed_generators(agent, 1)
+        ends.append(state_of(agent.learn(60, callback)))
+    assert differing(ends[0], ends[1]) == []
+    assert differing(ends[0], ends[2])  # load() seeds the process, as SB3's does
