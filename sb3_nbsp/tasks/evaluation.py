@@ -191,6 +191,11 @@ class SequenceEvaluation(BaseCallback):
             return True  # agents of this package end by themselves, when they have learned from the rollout
         if self._sequence_over:
             return False  # one step late: an agent acts on the boundary after its callbacks
+        if "infos" not in self.locals:
+            raise ValueError(
+                f"SequenceEvaluation cannot follow {type(self.model).__name__}, which does not tell callbacks what its steps "
+                "return. Evaluate it after training (stable_baselines3.common.evaluation.evaluate_policy)"
+            )
         dones, infos = self.locals["dones"], self.locals["infos"]
         for task in {info["task"] for info in infos if "is_success" in info} - self._history.report_success:
             self._expect_success(task)

@@ -206,6 +206,14 @@ def test_tasks_without_success(make_sequence: MakeSequence, tmp_path: Path) -> N
     assert (tmp_path / "training.csv").read_text().splitlines()[1].startswith("2,0,a,,")  # success is left blank
 
 
+def test_an_agent_that_does_not_tell_what_its_steps_return(two_tasks: Callable[[], TaskSequence]) -> None:
+    contrib = pytest.importorskip("sb3_contrib")
+    agent = contrib.ARS("LinearPolicy", two_tasks(), n_delta=1, device="cpu")
+    with pytest.raises(ValueError, match="SequenceEvaluation cannot follow ARS"):
+        agent.learn(100, SequenceEvaluation())
+    assert agent.num_timesteps == 1
+
+
 def test_no_sequence() -> None:
     with pytest.raises(ValueError, match="needs a task sequence"):
         agent("Pendulum-v1").learn(10, SequenceEvaluation(progress_bar=False))
