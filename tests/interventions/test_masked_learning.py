@@ -245,7 +245,7 @@ def test_a_run_that_diverged_leaves_nothing_behind() -> None:
             parameter.fill_(float("nan"))
     agent.train(2, 8)
     scratch = [*masking_of(agent)._steps["actor"]._scratch.values()]
-    assert all(each.isnan().any() for each in scratch)
+    assert scratch and all(each.isnan().any() for each in scratch)
     for part, state in zip(parts, good, strict=True):
         part.load_state_dict(state)
     agent.log_ent_coef.data.fill_(log_ent_coef)

@@ -8,7 +8,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import SAC
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from tagged_tasks import differing
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
@@ -138,7 +140,13 @@ def test_a_weight_whose_rows_depend_on_each_other_is_refused() -> None:
         agent_with(lambda: [spectral_norm(nn.Linear(3, 12)), nn.Tanh()])
 
 
-def test_without_masks_a_batch_norm_may_be_anywhere() -> None:
-    kwargs = {"features_extractor_class": Extractor, "features_extractor_kwargs": {"layers": REFUSED["ahead of all"]}}
+@pytest.mark.parametrize("name", REFUSED)
+def test_without_masks_a_batch_norm_may_be_anywhere(name: str) -> None:
+    kwargs = {"features_extractor_class": Extractor, "features_extractor_kwargs": {"layers": REFUSED[name]}}
     options: dict[str, Any] = {"policy_kwargs": {**kwargs, "net_arch": [8]}, "learning_starts": 10, "batch_size": 8}
-    ContinualSAC("MlpPolicy", "Pendulum-v1", **options).learn(14)
+    plain = SAC("MlpPolicy", "Pendulum-v1", seed=0, **options).learn(14)
+    agents = [ContinualSAC("MlpPolicy", "Pendulum-v1", seed=0, fused=fused, **options).learn(14) for fused in (False, True)]
+    assert differing(plain.policy.state_dict(), agents[0].policy.state_dict()) == []
+    for key, value in plain.policy.state_dict().items():
+        th.testing.assert_close(agents[1].policy.state_dict()[key], value, rtol=1e-3, atol=1e-5)
+    assert plain._n_updates == 4 and all(norm.any() for norm in agents[0].batch_norm_stats)

@@ -160,11 +160,13 @@ def _at_rate(agent: Any, rate: float) -> RandomReset:
 
 def test_clearing_moments_can_be_left_out() -> None:
     case = CASES["ppo-tanh"]
-    first, last = Probe(), Probe()
-    case.agent([first, ReDo(64, 0.4, clear_moments=False), last]).learn(64)
-    before, after = first.pictures["after train"][-1], last.pictures["after train"][-1]
-    for name, moments in before.moments.items():
-        assert differing(moments, after.moments[name]) == []
+    for clear_moments in (False, True):
+        first, last = Probe(), Probe()
+        case.agent([first, ReDo(64, 0.4, clear_moments=clear_moments), last]).learn(64)
+        before, after = first.pictures["after train"][-1], last.pictures["after train"][-1]
+        assert differing(before.parameters, after.parameters)
+        changed = [name for name, moments in before.moments.items() if differing(moments, after.moments[name])]
+        assert bool(changed) == clear_moments
 
 
 def test_new_neurons_are_drawn_with_the_initializer_of_the_policy() -> None:
@@ -188,6 +190,7 @@ def test_inactive_it_is_the_same_agent(name: str, kind: Any) -> None:
         agent = CASES[name].agent(interventions, **kwargs)
         agent.learn(130 if "ppo" in name else 60)
         ends.append({key: tensor.clone() for key, tensor in agent.policy.state_dict().items()})
+        assert agent._n_updates > 0
     assert differing(*ends) == []
 
 
