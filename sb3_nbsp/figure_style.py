@@ -15,7 +15,7 @@ STYLE: Any = {
     "legend.frameon": False,
     # A name from a file is no formula
     "text.parse_math": False,
-    # Else ids are drawn by chance, and the same figure is another file each time
+    # Otherwise ids are drawn by chance, and the same figure is another file each time
     "svg.hashsalt": "sb3_nbsp",
 }
 # Okabe and Ito's colours, which people with any colour vision tell apart; grey in place of their yellow, too light for lines

@@ -144,7 +144,7 @@ class DeferredEvaluation:
 
     def act(self, observations: th.Tensor) -> th.Tensor:
         """
-        :param observations: of the environments, shape (n_envs, observations)
+        :param observations: observations of the environments, shape (n_envs, observations)
         :return: actions in the shape of the action space, drawn from PyTorch's global generator as SB3 draws them
         :raises ValueError: if the distribution of actions is not valid: SB3's error
         """

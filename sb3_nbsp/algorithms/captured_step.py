@@ -28,11 +28,11 @@ class CapturedStep:
     Runs a step as it is for the first :data:`WARM_UP` batches of a kind, then captures it, and from then on replays the
     graph on each batch. Steps of another kind (target critics move or stay, another size of the batch) have their own graph.
 
-    The graph holds the addresses of everything that the step reads and writes. Whoever replaces one of these tensors,
-    rather than its contents, has to make a new object.
+    The graph holds the addresses of everything that the step reads and writes. If one of these tensors is replaced,
+    rather than its contents, a new object has to be made.
 
     :param step: operations on tensors of one device, which never wait for their values
-    :param optimizers: that take part, see :func:`can_be_captured`
+    :param optimizers: the optimizers that take part, see :func:`can_be_captured`
     :param capture: see :func:`capture_cuda_graph`
     """
 
@@ -119,7 +119,7 @@ def _stream(device: th.device) -> th.cuda.Stream:
 
 def can_be_captured(optimizers: Sequence[th.optim.Optimizer]) -> bool:
     """
-    :param optimizers: of an agent
+    :param optimizers: the agent's optimizers
     :return: whether each has a fused kernel that takes its learning rate and count of steps from the device, and no
         moments whose correction changes with every step
     """

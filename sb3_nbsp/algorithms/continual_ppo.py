@@ -146,7 +146,7 @@ class ContinualPPO(PhasedRollouts, ActorRollouts):
         """
         One gradient step.
 
-        :param gradients: of the loss
+        :param gradients: gradients of the loss
         :param batch: a minibatch of the rollout
         :param epoch: number of the epoch, from 0
         :return: False if the policy has moved too far (``target_kl``), in which case no step was made

@@ -45,7 +45,7 @@ class ContinualSAC(PhasedReplay, SAC):
     :param policy: "MlpPolicy", "CnnPolicy" or a subclass of ``SACPolicy``
     :param env: the environment, a task sequence or any other
     :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
-    :param qf_learning_rate: of the critics; None for ``learning_rate``
+    :param qf_learning_rate: learning rate of the critics; None for ``learning_rate``
     :param interventions: changes to how the agent learns, in the order in which they act
     :param clear_replay_buffer: empty D when a phase starts
     :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase
@@ -220,7 +220,7 @@ class ContinualSAC(PhasedReplay, SAC):
         """
         One gradient step of SAC with the interventions' hooks in it (NBSP, Algorithm 2, lines 12 to 16).
 
-        :param gradients: of the losses
+        :param gradients: gradients of the losses
         :param data: the batch
         :param update_targets: whether the target critics move
         :return: what to record, by name, each of shape () or (1,)
@@ -283,8 +283,8 @@ class ContinualSAC(PhasedReplay, SAC):
         """
         One step of the entropy coefficient, if it is learned.
 
-        :param gradients: of the loss
-        :param log_prob: of the actor's actions, shape (batch, 1)
+        :param gradients: gradients of the loss
+        :param log_prob: log-probabilities of the actor's actions, shape (batch, 1)
         :param records: gets the coefficient and its loss
         :return: the coefficient before the step, shape () or (1,)
         """

@@ -113,11 +113,11 @@ class P3O(Method, ContinualPPO):
     :param renew_shared: include the layers of a features extractor that actor and critic share
     :param distill_alpha: α of equation 4: weight of KL(teacher ‖ student), in [0, 1]
     :param distill_threshold: τ
-    :param max_distill_epochs: give up after so many epochs; training then goes on, with the record "distillation/at_cap"
+    :param max_distill_epochs: give up after so many epochs; training then continues, with the record "distillation/at_cap"
     :param min_distill_epochs: at least so many epochs; the paper's algorithms make one even if the loss is small already
     :param distill_states: states to draw from a replay buffer
     :param distill_batch_size: states of a minibatch
-    :param distill_learning_rate: of Adam
+    :param distill_learning_rate: learning rate of the distillation's own Adam
     :param kwargs: the options of :class:`ContinualPPO` and SB3's arguments by name
     :raises ValueError: if an option is out of its range
     """
@@ -166,11 +166,11 @@ class SBPSAC(Method, ContinualSAC):
     :param renew_shared: include the layers of a features extractor that actor and critic share
     :param distill_alpha: α of equation 4: weight of KL(teacher ‖ student), in [0, 1]
     :param distill_threshold: τ
-    :param max_distill_epochs: give up after so many epochs; training then goes on, with the record "distillation/at_cap"
+    :param max_distill_epochs: give up after so many epochs; training then continues, with the record "distillation/at_cap"
     :param min_distill_epochs: at least so many epochs; the paper's algorithms make one even if the loss is small already
     :param distill_states: states to draw from a replay buffer
     :param distill_batch_size: states of a minibatch
-    :param distill_learning_rate: of Adam
+    :param distill_learning_rate: learning rate of the distillation's own Adam
     :param kwargs: the options of :class:`ContinualSAC` and SB3's arguments by name
     :raises ValueError: if an option is out of its range
     """

@@ -37,7 +37,7 @@ class ActorSample:
     """
     Actions of a squashed Gaussian policy, with what the backward pass needs.
 
-    :param signals: of the hidden layers, see :meth:`Perceptron.forward`
+    :param signals: signals of the hidden layers, see :meth:`Perceptron.forward`
     :param deviation: standard deviation times noise, shape (batch, actions)
     :param in_range: whether the logarithm of the standard deviation was not clamped, shape (batch, actions)
     :param actions: shape (batch, actions)
@@ -211,7 +211,7 @@ class MlpGradients(SACGradients):
         """
         Gradient of the actor's loss with respect to the actions, see :meth:`actor_loss`.
 
-        :param signals: of each critic
+        :param signals: signals of each critic
         :param smallest: j(i), shape (batch, 1)
         :return: shape (batch, actions)
         """

@@ -45,7 +45,7 @@ def write_members(file: File, members: dict[str, dict[str, Any]]) -> None:
 def read_member(path: File, name: str, device: th.device | str = "auto") -> dict[str, Any] | None:
     """
     :param path: a model's zip, with or without its suffix
-    :param name: of a member that :func:`write_members` has written
+    :param name: name of a member that :func:`write_members` has written
     :param device: where to put its tensors
     :return: what it holds; None if the file has no such member
     :raises ValueError: if the file is no zip
@@ -88,7 +88,7 @@ def substitutes(attributes: dict[str, Any], defaults: dict[str, Any], given: Col
     and clip ranges that are functions pickled by another version of Python, in whose place a warning names the default.
 
     :param attributes: see :func:`read_attributes`
-    :param defaults: of the agent's options
+    :param defaults: defaults of the agent's options
     :param given: names of attributes that are given anyway
     :return: attributes to use in place of those in the file, for ``custom_objects``
     """
@@ -110,8 +110,8 @@ def substitutes(attributes: dict[str, Any], defaults: dict[str, Any], given: Col
 
 def space_of(env_space: gym.Space, saved: gym.Space) -> gym.Space:
     """
-    :param env_space: of an environment of today
-    :param saved: of a model that was saved when environments wrote the largest number for a bound that is now infinite
+    :param env_space: the space of an environment of today
+    :param saved: the space of a model of a time when environments wrote the largest number for a bound that is now infinite
     :return: the environment's, if the two are the same otherwise; the saved one if not
     """
     if not (isinstance(env_space, spaces.Box) and isinstance(saved, spaces.Box) and env_space.shape == saved.shape):

@@ -51,7 +51,7 @@ class PersistentAlgorithm(BaseAlgorithm):
     Where an environment changes with its steps (it has ``elapsed_steps``, ``set_elapsed_steps()`` and a true
     ``sb3_nbsp_ages``, as :class:`~sb3_nbsp.tasks.CycleFriction` has), a loaded agent that continues puts a new one where
     that of the saved agent was. No environment is ever put
-    back: ``learn(reset_num_timesteps=True)`` begins the agent's count anew, but goes on in the environment as it is.
+    back: ``learn(reset_num_timesteps=True)`` begins the agent's count anew, but continues in the environment as it is.
     """
 
     interventions: tuple[Intervention, ...]  # what is added to it later would not act
@@ -100,7 +100,7 @@ class PersistentAlgorithm(BaseAlgorithm):
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         saved, self._random_states = self._random_states, None
         if saved is not None and not reset_num_timesteps:
-            restore_random_states(self, saved)  # after the environments' reset, which the saved agent's had behind them
+            restore_random_states(self, saved)  # after the reset: the saved agent's came first, too
         return result
 
     def _warn_of_other_observations(self) -> None:

@@ -1,4 +1,4 @@
-"""SB3's policies, but with layers behind a CReLU that read both of its halves. With any other activation they are SB3's."""
+"""SB3's policies, but with layers after a CReLU that read both of its halves. With any other activation they are SB3's."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class _SACLayers(sac.SACPolicy):
         width = factor * actor.net_arch[-1]
         options: dict[str, Any] = {"latent_dim": width, "latent_sde_dim": width, "log_std_init": actor.log_std_init}
         mu, log_std = actor.action_dist.proba_distribution_net(**options)
-        if isinstance(actor.mu, nn.Sequential):  # behind it a clip (clip_mean)
+        if isinstance(actor.mu, nn.Sequential):  # a clip follows it (clip_mean)
             actor.mu[0] = mu.to(self.device)
         else:
             actor.mu = mu.to(self.device)

@@ -44,8 +44,8 @@ class PPOObjective:
 
     def clipped_values(self, values: th.Tensor, old_values: th.Tensor) -> th.Tensor:
         """
-        :param values: of the critic, shape (batch,)
-        :param old_values: of the critic during the rollout, shape (batch,)
+        :param values: values of the critic, shape (batch,)
+        :param old_values: values of the critic during the rollout, shape (batch,)
         :return: values no further from the old ones than ``clip_range_vf``, shape (batch,)
         """
         if self.clip_range_vf is None:

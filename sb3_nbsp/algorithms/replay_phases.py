@@ -92,11 +92,11 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         if due > 0 and self.num_timesteps > self.learning_starts:
             self.train(due, self.batch_size)
             self._made_early += due
-            self.policy.set_training_mode(False)  # the rollout goes on
+            self.policy.set_training_mode(False)  # the rollout continues
 
     def _still_due(self, gradient_steps: int) -> int:
         """
-        :param gradient_steps: of a whole rollout
+        :param gradient_steps: gradient steps of a whole rollout
         :return: those that were not made ahead of a boundary in it
         """
         made, self._made_early = self._made_early, 0
@@ -155,7 +155,7 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
 
     def _end_look(self, is_known: bool) -> None:
         """
-        Warm up: where the policy knows the task, it fills D itself, and goes on from what it can. Otherwise actions are
+        Warm up: where the policy knows the task, it fills D itself, and continues from what it can do. Otherwise actions are
         random from here on, and what the agent was told to reset is reset.
         """
         warmup = self.learning_starts if self.phase_learning_starts is None else self.phase_learning_starts

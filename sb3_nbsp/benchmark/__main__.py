@@ -8,7 +8,7 @@ from importlib import import_module
 
 # Name of each command, the module with its add_arguments and main, and what it does
 COMMANDS = {
-    "run": ("run_command", "compute the runs of a comparison, or go on with it"),
+    "run": ("run_command", "compute the runs of a comparison, or resume it"),
     "table": ("table", "ASR, FM and FWT of each method, with intervals"),
     "plot": ("plot_command", "draw the figures, as PNG and SVG"),
     "report": ("report_command", "write tables, figures and configuration as one HTML page"),
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     Run one of the commands.
 
-    :param arguments: of the command line
+    :param arguments: arguments of the command line
     :return: exit status
     """
     parser = argparse.ArgumentParser(prog="python -m sb3_nbsp.benchmark", description=__doc__)
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{parser.prog} {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        goes_on = " The same command goes on from the last checkpoints." if args.command in ("run", "plasticity") else ""
+        goes_on = " The same command resumes from the last checkpoints." if args.command in ("run", "plasticity") else ""
         print(f"Interrupted.{goes_on}", file=sys.stderr)
         return 130
     return status or 0

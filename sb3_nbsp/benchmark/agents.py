@@ -19,7 +19,7 @@ STATISTICS = "vecnormalize.pkl"
 
 def make_env(settings: RunSettings) -> VecEnv:
     """
-    :param settings: of the run
+    :param settings: the run's settings
     :return: its environment
     """
     n_envs = int(settings.hyperparams.get("n_envs", 1))
@@ -30,9 +30,9 @@ def make_env(settings: RunSettings) -> VecEnv:
 
 def make_agent(settings: RunSettings, env: VecEnv, **options: Any) -> BaseAlgorithm:
     """
-    :param settings: of the run
-    :param env: of :func:`make_env`
-    :param options: of the agent, in place of those of the settings
+    :param settings: the run's settings
+    :param env: what :func:`make_env` returns
+    :param options: options of the agent that take the place of those of the settings
     :return: a new agent
     """
     arguments = {**settings.arguments(), "seed": settings.seed, **options}
@@ -56,7 +56,7 @@ def check_settings(settings: RunSettings) -> None:
     """
     Make the environment and the agent of a run, and drop them.
 
-    :param settings: of the run
+    :param settings: the run's settings
     :raises ValueError: if one of the options does not exist or its value is out of its range
     """
     check_env_kwargs(settings.env_id, settings.env_kwargs)

@@ -90,7 +90,7 @@ def _untrained(plan: Plan, env: VecEnv, cell: Cell) -> Any:
 
 def read_baselines(folder: Path) -> Baselines:
     """
-    :param folder: of a comparison
+    :param folder: folder of a comparison
     :return: what :func:`measure_baselines` has found there; empty if nothing
     :raises ValueError: if the file is damaged
     """

@@ -17,8 +17,8 @@ class RunConfig:
     """
     What a run was started with, and where.
 
-    :param hyperparams: of the agent, as they were after all defaults and options
-    :param versions: of the packages
+    :param hyperparams: hyperparameters of the agent, as they were after all defaults and options
+    :param versions: versions of the packages
     :param machine: processor, cores, memory, system, device
     """
 

@@ -26,7 +26,7 @@ def table(caption: str, header: Sequence[str], rows: Iterable[tuple[str, Sequenc
     """
     :param caption: plain text
     :param header: plain texts of the first line
-    :param rows: of each further line the plain text at its head, and its cells as HTML (see :func:`table_cell`)
+    :param rows: the further lines: the plain text at the head of each, and its cells as HTML (see :func:`table_cell`)
     :return: a table
     """
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
@@ -39,7 +39,7 @@ def table(caption: str, header: Sequence[str], rows: Iterable[tuple[str, Sequenc
 def table_cell(text: str, css_class: str = "") -> str:
     """
     :param text: plain text
-    :param css_class: of the cell
+    :param css_class: class of the cell
     :return: a cell of a table
     """
     return f'<td class="{escape(css_class)}">{escape(text)}</td>' if css_class else f"<td>{escape(text)}</td>"

@@ -21,7 +21,7 @@ class ActivationHistogram:
     :param layer: name of the neuron's layer
     :param neuron: its index in the layer
     :param score: Score(N) (NBSP, equation 4)
-    :param edges: of the bins, ascending, one more than there are bins
+    :param edges: edges of the bins, ascending, one more than there are bins
     :param success: steps with success in each bin
     :param failure: steps without success in each bin
     """
@@ -41,7 +41,7 @@ class NetworkNeurons:
 
     :param skill_neurons: for each layer the indices of its skill neurons
     :param masked: for each layer the number of neurons whose mask is below 1 by then
-    :param histograms: of a few skill neurons, the best-scored first
+    :param histograms: histograms of a few skill neurons, the best-scored first
     """
 
     skill_neurons: dict[str, frozenset[int]]

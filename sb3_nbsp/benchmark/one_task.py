@@ -28,7 +28,7 @@ def run_on_one_task(settings: RunSettings, folder: Path) -> dict[str, float]:
     """
     Train for the ``n_timesteps`` of the hyper-parameters, from the last checkpoint if there is one.
 
-    :param settings: of the run
+    :param settings: the run's settings
     :param folder: the run's own folder
     :return: the mean return of ``n_eval_episodes`` episodes of the deterministic policy ("return"), that of the last 100
         training episodes ("training_return"), the number of steps and the minutes of the last start

@@ -21,7 +21,7 @@ def epilog() -> str:
     """The names that there are, and what the command leaves behind."""
     return (
         f"methods:\n  {', '.join(METHODS)}\n\nWrites plasticity.md, .csv, .png and .svg into DIR. The same command "
-        "goes on where it was cut off."
+        "resumes where it was cut off."
     )
 
 

@@ -42,7 +42,7 @@ class PlasticityPlan(StoredPlan):
 
     :param env_ids: ids of environments
     :param methods: the zoo's names of algorithms; their YAML files give the hyper-parameters
-    :param seeds: of every method on every environment
+    :param seeds: seeds of every method on every environment
     :param n_timesteps: environment steps of a run
     :param hyperparams: in place of those of the YAML files, for the methods that have them
     :param n_eval_episodes: episodes of the evaluation at the end of a run

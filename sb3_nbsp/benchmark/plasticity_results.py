@@ -22,7 +22,7 @@ class TaskRun:
 
     :param cell: which run
     :param result: what its ``result.json`` says
-    :param history: of its plasticity: column to the numbers of all records
+    :param history: its history of plasticity: column to the numbers of all records
     """
 
     cell: TaskCell

@@ -26,7 +26,7 @@ def plot_runs(runs: Mapping[str, str | os.PathLike[str]], path: str | os.PathLik
 
     :param runs: name of each method and its run's folder
     :param path: the PNG to write
-    :param title: of the figure
+    :param title: the figure's title
     """
     figure = Figure(figsize=(11, 2.6 * len(runs) + 0.6), layout="constrained")
     axes = figure.subplots(len(runs), 2, width_ratios=[3, 1], squeeze=False)

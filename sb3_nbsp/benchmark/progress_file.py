@@ -1,4 +1,4 @@
-"""How far a run is, for whoever watches it from outside."""
+"""How far a run is, to be read by other processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sb3_nbsp.files import atomic_write
 
 class ProgressFile(BaseCallback):
     """
-    Writes how far a run is into a small file, for whoever watches it from outside.
+    Writes how far a run is into a small file, for other processes.
 
     :param path: the file
     :param every: seconds between two writes

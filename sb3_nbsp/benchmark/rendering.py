@@ -132,7 +132,7 @@ class Table:
 
     def print(self, console: Console) -> None:
         """
-        Print it, with its notes. A table that is too wide goes on below, with its first column again.
+        Print it, with its notes. A table that is too wide continues below, with its first column again.
 
         :param console: where to
         """

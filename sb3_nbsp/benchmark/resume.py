@@ -14,7 +14,7 @@ from sb3_nbsp.tasks import SequenceCheckpoint, latest_checkpoint
 
 class StartAfresh(SequenceCheckpoint):
     """
-    A checkpoint behind which the run goes on as the one that is started from it would: with an episode that
+    A checkpoint after which the run continues as the one that is started from it would: with an episode that
     begins and with random numbers that follow from the seed and the step. So a run that was
     killed and started again ends as one that was not.
 

@@ -27,7 +27,7 @@ N_LINES, N_CHARACTERS = 12, 2_000  # of a traceback
 def run_plan(plan: StoredPlan, folder: Path, launcher: Launcher, console: Console | None = None) -> list[Outcome]:
     """
     Compute the runs of a comparison that are not done yet. Those that were cut off continue; one that fails is
-    reported and the others go on; one that another process computes meanwhile is waited for.
+    reported and the others continue; one that another process computes meanwhile is waited for.
 
     :param plan: the comparison
     :param folder: where its runs are kept

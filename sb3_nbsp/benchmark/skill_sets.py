@@ -61,7 +61,7 @@ def control_set(
     :param general: an intersection
     :param skill_neurons: by task and network
     :param active: by network: which neurons are ever not zero
-    :param seed: of the draw
+    :param seed: seed of the draw
     :return: the set
     """
     generator = th.Generator().manual_seed(seed)

@@ -39,7 +39,7 @@ class Summary:
 def summarize(scores: np.ndarray, seed: int = 0) -> Summary:
     """
     :param scores: shape (seeds, sequences)
-    :param seed: of the bootstrap, so that equal scores have equal intervals
+    :param seed: seed of the bootstrap, so that equal scores have equal intervals
     :return: the summary; all of it is nan if one of the scores is
     :raises ImportError: if rliable cannot be imported
     """

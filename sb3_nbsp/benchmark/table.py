@@ -192,7 +192,7 @@ def _statistics_note(rows: Sequence[_Row]) -> str:
 
 
 def _with_paper_rows(rows: Sequence[_Row], sequence: str) -> tuple[list[_Row], list[str]]:
-    """The paper's row behind each of ours that it has, and what has to be said about them."""
+    """The paper's row after each of ours that it has, and what has to be said about them."""
     both: list[_Row] = []
     without = []
     for row in rows:

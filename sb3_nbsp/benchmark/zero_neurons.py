@@ -65,7 +65,7 @@ def zero_neurons(
     :param env: a task sequence; the model is evaluated on its distinct tasks
     :param n_eval_episodes: episodes per task and row
     :param networks: names of the networks in which neurons are zeroed; the critics do not act
-    :param seed: of the choice of random neurons
+    :param seed: seed of the choice of random neurons
     :return: the rows: nothing, then four for every pair
     :raises ValueError: if the model has no skill neurons, of one task only, or of tasks that the environment lacks;
         if there is no such network
@@ -233,7 +233,7 @@ def make_sequence(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env:
 
 def write_csv(rows: Sequence[Zeroed], path: str | os.PathLike[str]) -> None:
     """
-    :param rows: of :func:`zero_neurons`
+    :param rows: what :func:`zero_neurons` returns
     :param path: the file: a line per row, a column per task
     """
     text = io.StringIO()

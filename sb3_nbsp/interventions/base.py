@@ -156,14 +156,14 @@ class Intervention:
         """
         Gradients are there, the optimizer has not yet stepped.
 
-        :param network: whose optimizer is about to step
+        :param network: the network whose optimizer is about to step
         """
 
     def masked_step(self, network: Network) -> MaskedStep | None:
         """
         How the optimizer's step is scaled.
 
-        :param network: whose optimizer is about to step
+        :param network: the network whose optimizer is about to step
         :return: masks of its parameters, or None for the whole step
         """
         return None
@@ -172,7 +172,7 @@ class Intervention:
         """
         The optimizer has stepped.
 
-        :param network: whose optimizer has stepped
+        :param network: the network whose optimizer has stepped
         """
 
     def after_train(self) -> None:
@@ -238,7 +238,7 @@ class Intervention:
         """
         Write a value to the agent's logger, if there is one: an agent gets it when it begins to learn.
 
-        :param name: of the record
+        :param name: name of the record
         :param value: what to record
         """
         if hasattr(self.agent, "_logger"):
@@ -272,7 +272,7 @@ class OffPolicyIntervention(Intervention):
 
 class Interventions:
     """
-    The interventions of one agent, called in order; those behind a step in reverse order, so that each
+    The interventions of one agent, called in order; those after a step in reverse order, so that each
     undoes its own preparation.
 
     :param interventions: in the order in which they act
@@ -365,7 +365,7 @@ class Interventions:
         :meth:`Intervention.masked_step` and :meth:`Intervention.after_step`.
 
         :param optimizer: has the gradients
-        :param networks: that it moves
+        :param networks: the networks that it moves
         """
         for network in networks:
             for intervention in self._all:

@@ -32,7 +32,7 @@ class ContinualBackprop(NeuronReset):
     their number is added to what the layer owes; for every whole neuron that it owes, the eligible one with the lowest
     :math:`\hat u_i = u_i / (1 - \eta^{a_i})` is replaced: its incoming parameters are drawn anew, its outgoing weights
     are set to zero, and what it contributed on average, its outgoing weights times :math:`\hat f_i = f_i / (1 -
-    \eta^{a_i})`, moves into the bias of the layer behind.
+    \eta^{a_i})`, moves into the bias of the next layer.
 
     Activations are those of the training minibatch.
 
@@ -114,8 +114,8 @@ class ContinualBackprop(NeuronReset):
         Keep the means of the training minibatch: the first pass with gradients in training mode since the last step. Acting
         has no gradients, distillation is in evaluation mode, penalties come later.
 
-        :param index: of a layer
-        :param output: of its activation
+        :param index: the layer's index
+        :param output: what its activation function returns
         """
         if index not in self._batch:
             self._batch[index] = feature_means(self._network.layers[index], output.detach())

@@ -40,7 +40,7 @@ class CycleReset(PeriodicReset):
         return math.ceil(1 / self.reset_rate - 1e-9)
 
     def choose(self) -> list[th.Tensor]:
-        """The neurons whose turn it is; the next call gives those behind them."""
+        """The neurons whose turn it is; the next call gives those after them."""
         low, high = self._position * self.reset_rate, min(1.0, (self._position + 1) * self.reset_rate)
         self._position = (self._position + 1) % self._n_resets
         return [th.arange(round(low * layer.n_neurons), round(high * layer.n_neurons)) for layer in self._network.layers]

@@ -34,11 +34,11 @@ class InnerDistillation(Intervention):
 
     :param distill_alpha: α of equation 4: weight of KL(teacher ‖ student), in [0, 1]
     :param distill_threshold: τ
-    :param max_distill_epochs: give up after so many epochs; training then goes on, with the record "distillation/at_cap"
+    :param max_distill_epochs: give up after so many epochs; training then continues, with the record "distillation/at_cap"
     :param min_distill_epochs: at least so many epochs; the paper's algorithms make one even if the loss is small already
     :param distill_states: states to draw from a replay buffer
     :param distill_batch_size: states of a minibatch
-    :param distill_learning_rate: of Adam
+    :param distill_learning_rate: learning rate of the distillation's own Adam
     :raises ValueError: if an option is out of its range
     """
 

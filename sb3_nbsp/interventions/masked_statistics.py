@@ -46,7 +46,7 @@ def _statistics(norm: nn.Module) -> list[th.Tensor]:
 
 def check_maskable(networks: Sequence[ScoredNetwork], modules: Sequence[tuple[str, nn.Module]]) -> None:
     """
-    :param networks: whose neurons are masked
+    :param networks: the networks whose neurons are masked
     :param modules: all modules that these networks are made of, by name
     :raises ValueError: if something else than a neuron's own parameters and statistics would move what a masked neuron does
     """

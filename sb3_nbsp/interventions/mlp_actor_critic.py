@@ -43,7 +43,7 @@ class ActionDistribution(ABC):
     @abstractmethod
     def sample(self, outputs: th.Tensor) -> th.Tensor:
         """
-        :param outputs: of the actor, shape (batch, outputs)
+        :param outputs: outputs of the actor, shape (batch, outputs)
         :return: actions, drawn from PyTorch's global generator as SB3 draws them, shape (batch, actions) or (batch,)
         :raises ValueError: if there is no such distribution, see :meth:`check`
         """
@@ -51,7 +51,7 @@ class ActionDistribution(ABC):
     @abstractmethod
     def evaluate(self, outputs: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         r"""
-        :param outputs: of the actor, shape (batch, outputs)
+        :param outputs: outputs of the actor, shape (batch, outputs)
         :param actions: as the rollout buffer gives them, shape (batch, actions)
         :return: :math:`\log \pi(a \mid s)`, shape (batch,), and the entropy, shape (batch,) or ()
         :raises ValueError: if there is no such distribution, see :meth:`check`
@@ -71,7 +71,7 @@ class ActionDistribution(ABC):
     @abstractmethod
     def distribution(self, outputs: th.Tensor, validate_args: bool | None = None) -> Distribution:
         """
-        :param outputs: of the actor, shape (batch, outputs)
+        :param outputs: outputs of the actor, shape (batch, outputs)
         :param validate_args: whether PyTorch checks the outputs; None for its default, which SB3 relies on
         :return: PyTorch's distribution of actions, which SB3 would make
         :raises ValueError: if PyTorch finds that there is no such distribution
@@ -81,7 +81,7 @@ class ActionDistribution(ABC):
         """
         Complain of outputs that are no distribution, NaN first of all, with the error that SB3 would raise.
 
-        :param outputs: of the actor, shape (batch, outputs)
+        :param outputs: outputs of the actor, shape (batch, outputs)
         :param signs: numbers that are not all finite if the outputs are no distribution, in any shape
         :raises ValueError: if there is no such distribution
         """

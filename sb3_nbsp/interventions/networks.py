@@ -34,7 +34,7 @@ class ScoredNetwork:
     One network whose hidden neurons are ranked together.
 
     :param name: "actor", "qf0", "qf1", ...
-    :param optimized_by: whose optimizer moves it
+    :param optimized_by: the network whose optimizer moves it
     :param layers: its neuron layers; a features extractor that critics share is part of each of them
     :param forward: runs it on a batch of (observations, actions) as they come out of a replay buffer
     """
@@ -104,8 +104,8 @@ class ActorNetwork:
     :param own: the parameters that belong to the actor alone, with those that are frozen
     :param owner: the module whose optimizer moves the layers
     :param initializer: how the layers were initialized
-    :param distribution: of the actions (before a squashing tanh) for a batch of observations as buffers hold them:
-        one distribution, or one for each part of the action; their entries are the states
+    :param distribution: distribution of the actions (before a squashing tanh) for a batch of observations as buffers hold
+        them: one distribution, or one for each part of the action; their entries are the states
     """
 
     layers: list[NeuronLayer]

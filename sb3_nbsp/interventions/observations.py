@@ -24,7 +24,7 @@ def training_observations(agent: BaseAlgorithm, n_states: int, seed: int) -> th.
     :param agent: an agent that has collected experience
     :param n_states: how many observations to draw from a replay buffer, with replacement; of a rollout, all are taken
         that there are: fewer than usual where a callback stopped it
-    :param seed: of the draw
+    :param seed: seed of the draw
     :return: observations, normalized as in training, shape (states, ...)
     :raises ValueError: if there is none
     """

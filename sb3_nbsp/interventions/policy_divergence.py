@@ -103,7 +103,7 @@ def _per_state(divergence: th.Tensor) -> th.Tensor:
 
 def at_states(distributions: Sequence[Distribution], states: th.Tensor) -> list[Distribution]:
     """
-    :param distributions: of the parts of the action; their entries are the states
+    :param distributions: distributions of the parts of the action; their entries are the states
     :param states: indices of states
     :return: the same distributions for these states only, without gradients
     :raises ValueError: if a distribution is of an unknown kind

@@ -17,7 +17,7 @@ from sb3_nbsp.neurons.layers import NeuronLayer
 
 class RecoveryTraining(Intervention):
     """
-    After another intervention has renewed neurons, train the next rollout for more epochs, and those behind it until the
+    After another intervention has renewed neurons, train the next rollout for more epochs, and those after it until the
     agent is as good as a threshold again: the alternative that the P3O paper compares inner distillation to ("the network
     was allowed additional training epochs post-reset until reaching a reward threshold of 100", appendix A.4.5).
 

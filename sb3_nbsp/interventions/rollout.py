@@ -102,7 +102,7 @@ def renew_noise(agent: OnPolicyAlgorithm | OffPolicyAlgorithm, episode_steps: in
 @contextmanager
 def kept_noise(agent: OnPolicyAlgorithm | OffPolicyAlgorithm) -> Iterator[None]:
     """
-    Whatever noise gSDE draws within this context, the agent then goes on with the noise that it had.
+    Whatever noise gSDE draws within this context, the agent afterwards has the noise that it had before.
 
     :param agent: an agent, with gSDE or without
     """

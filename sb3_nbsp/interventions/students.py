@@ -100,7 +100,7 @@ class MlpStudent(Student):
 
 def make_student(agent: BaseAlgorithm, network: ActorNetwork) -> Student:
     """
-    :param agent: whose policy learns
+    :param agent: the agent whose policy learns
     :param network: its actor
     :return: by hand where that is possible, otherwise with autograd
     """

@@ -24,7 +24,7 @@ class Call:
     """
     One call of a module.
 
-    :param name: of the module
+    :param name: name of the module
     :param module: the module
     :param inputs: what it read, shape (batch, ...); None if that is not known, or no tensor
     :param output: what it returned, shape (batch, ...); None likewise

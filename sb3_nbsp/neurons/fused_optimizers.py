@@ -18,7 +18,7 @@ def set_fused(optimizers: Iterable[th.optim.Optimizer], fused: bool) -> None:
     """
     Switch the fused kernels on or off where the optimizer has one, whatever a loaded state dict says.
 
-    :param optimizers: of an agent
+    :param optimizers: the agent's optimizers
     :param fused: True for the fused kernel, False for what the optimizer was made with
     """
     for optimizer in optimizers:

@@ -174,7 +174,7 @@ class _Search:
 
     def pass_through(self, index: int) -> None:
         """
-        :param index: of the next call
+        :param index: index of the next call
         """
         name, leaf, pending = self.order.calls[index].name, self.order.calls[index].module, self._pending
         ahead = pending or self._unread

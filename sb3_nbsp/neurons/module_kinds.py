@@ -138,7 +138,7 @@ def tracks_statistics(module: nn.Module) -> bool:
 
 def check_known(name: str, module: nn.Module, layer: Weighted | None = None) -> None:
     """
-    :param name: of the module
+    :param name: name of the module
     :param module: any; a container, too
     :param layer: the layer whose neurons pass through it; None if there is none yet
     :raises ValueError: if it is not known what becomes of these neurons, or whose its parameters are

@@ -33,7 +33,7 @@ def renew_state(optimizer: th.optim.Optimizer, parameter: th.Tensor, indices: th
 
     :param optimizer: any
     :param parameter: the parameter, with its present values
-    :param indices: of the rows or columns, shape (k,)
+    :param indices: indices of the rows or columns, shape (k,)
     :param dim: 0 for rows, 1 for columns
     :raises ValueError: if an optimizer of this class cannot be made anew
     """

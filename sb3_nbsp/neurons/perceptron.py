@@ -89,7 +89,7 @@ class Layer:
 
 class Perceptron:
     """
-    Layers one behind the other.
+    A chain of layers.
 
     :param layers: in the order of the forward pass; there may be none
     """
@@ -202,7 +202,7 @@ def is_untouched(modules: Iterable[nn.Module], methods: Sequence[str]) -> bool:
 
 def is_free_to_learn(parameters: Sequence[th.Tensor]) -> bool:
     """
-    :param parameters: of a network
+    :param parameters: a network's parameters
     :return: whether all are trained, in one precision, and nobody has hooked into their gradients
     """
     return all(

@@ -50,7 +50,7 @@ def renew_incoming(layer: NeuronLayer, neurons: th.Tensor, initializer: Initiali
 
     :param layer: the layer
     :param neurons: indices of the neurons, shape (k,)
-    :param initializer: of the network
+    :param initializer: initializer of the network
     :param generator: source of randomness, on the CPU
     """
     weight, bias = initializer.draw(layer.linear, generator)
@@ -77,7 +77,7 @@ def renew_incoming(layer: NeuronLayer, neurons: th.Tensor, initializer: Initiali
 def cut_outgoing(layer: NeuronLayer, neurons: th.Tensor, mean_features: th.Tensor | None = None) -> None:
     """
     Set the outgoing weights of neurons to zero. With ``mean_features``, what the neurons contributed on average moves into
-    the bias of the layer behind, whose output then stays the same on the mean activation. A frozen bias stays as it is.
+    the bias of the next layer, whose output then stays the same on the mean activation. A frozen bias stays as it is.
 
     :param layer: the layer
     :param neurons: indices of the neurons, shape (k,)

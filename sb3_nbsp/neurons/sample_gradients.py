@@ -58,7 +58,7 @@ def gradient_correlation(covariance: th.Tensor) -> float:
     """
     Mean absolute cosine over pairs of two different samples: 0 if all gradients are orthogonal, 1 if they share one line.
 
-    :param covariance: of :func:`gradient_covariance`, shape (samples, samples)
+    :param covariance: what :func:`gradient_covariance` returns, shape (samples, samples)
     :return: in [0, 1]; not a number for a single sample
     """
     n_samples = len(covariance)

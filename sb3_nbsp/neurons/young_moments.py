@@ -36,7 +36,7 @@ def note_cleared(optimizer: th.optim.Optimizer, parameter: th.Tensor, indices: t
 
     :param optimizer: any
     :param parameter: one of its parameters
-    :param indices: of the rows or columns, shape (k,)
+    :param indices: indices of the rows or columns, shape (k,)
     :param dim: 0 for rows, 1 for columns
     """
     state = optimizer.state.get(parameter)
@@ -58,7 +58,7 @@ def has_young(optimizer: th.optim.Optimizer) -> bool:
 
 def before_step(optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
     """
-    A hook that PyTorch calls at the beginning of ``optimizer.step()``, whoever calls that.
+    A hook that PyTorch calls at the beginning of ``optimizer.step()``.
 
     :param optimizer: has the gradients
     :param args: not used

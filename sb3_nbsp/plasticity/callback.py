@@ -155,7 +155,7 @@ class PlasticityCallback(BaseCallback):
         present = {name: value for name, value in row.items() if value is not None}
         for name, value in present.items():
             self.logger.record(f"plasticity/{name}", value)
-        # Else records between two of the agent's own dumps would be lost
+        # Otherwise records between two of the agent's own dumps would be lost
         self.logger.dump(step)
         if self.verbose:
             print(f"Step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in present.items()))

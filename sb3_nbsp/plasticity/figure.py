@@ -49,10 +49,10 @@ def plot_plasticity(
     paper, figures 28 to 30: dark red is negative, dark blue positive). A dashed line is the value at the start of training.
 
     :param runs: name of each run and its folder, with the ``plasticity.csv`` of a
-        :class:`~sb3_nbsp.plasticity.PlasticityCallback`; runs that go on or were killed can be drawn, too
+        :class:`~sb3_nbsp.plasticity.PlasticityCallback`; runs that are under way or were killed can be drawn, too
     :param path: the PNG to write
     :param measures: which columns to draw; those that no run has are left out
-    :param title: of the figure
+    :param title: the figure's title
     :raises FileNotFoundError: if a run has no ``plasticity.csv``
     :raises ValueError: if a measure is unknown, or a file is of another kind
     """

@@ -21,10 +21,10 @@ COLUMNS = ["step", *MEASURES, "ep_rew_mean", "resets", "resets_per_neuron", "sha
 
 def open_history(folder: Path, step: int = 0) -> None:
     """
-    Continue the ``plasticity.csv`` of a run, without the rows behind ``step`` and without what a killed run has left
+    Continue the ``plasticity.csv`` of a run, without the rows after ``step`` and without what a killed run has left
     of half a row. At step 0 it begins anew.
 
-    :param folder: of the run
+    :param folder: the run's folder
     :param step: where training continues
     :raises ValueError: if the file to be continued is of another kind
     """
@@ -38,7 +38,7 @@ def add_record(folder: Path, step: int, row: Mapping[str, float | None], covaria
     """
     Append a row to ``plasticity.csv``, and write ``gradient_covariance.csv`` anew.
 
-    :param folder: of the run; :func:`open_history` has been called
+    :param folder: the run's folder; :func:`open_history` has been called
     :param step: environment steps so far
     :param row: by column; what is missing or None stays empty
     :param covariance: the gradient covariance, shape (states, states)
@@ -52,9 +52,9 @@ def add_record(folder: Path, step: int, row: Mapping[str, float | None], covaria
 
 def read_history(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
-    Read the ``plasticity.csv`` of a run, also of one that is going on or was killed.
+    Read the ``plasticity.csv`` of a run, also of one that is under way or was killed.
 
-    :param folder: of the run
+    :param folder: the run's folder
     :return: column to its numbers, one per row, not a number where there is none. The row of step 0 is the start of training
     :raises FileNotFoundError: if there is no such file
     :raises ValueError: if it is of another kind
@@ -75,7 +75,7 @@ def _whole_rows(path: Path) -> list[str]:
 
 def read_covariance(folder: str | os.PathLike[str]) -> np.ndarray | None:
     """
-    :param folder: of a run
+    :param folder: a run's folder
     :return: the gradient covariance of its last record, shape (states, states); None if there is none
     """
     path = Path(folder) / COVARIANCE

@@ -49,14 +49,15 @@ MEASURES = [
 @dataclass(frozen=True)
 class Diagnostics:
     """
-    What :func:`diagnostics` found. Lower weight norms and gradient correlations and higher gradient norms went with
-    plasticity in the P3O paper; of the activation norm neither extreme did.
+    What :func:`diagnostics` found. In the P3O paper, lower weight norms, lower gradient correlations and higher
+    gradient norms correlate with plasticity; neither extreme of the activation norm does.
 
     :param dormant_ratio: share of dormant hidden neurons, see :func:`~sb3_nbsp.neurons.plasticity.dormant_ratio`
     :param weight_norm: see :func:`~sb3_nbsp.neurons.plasticity.weight_norm`
     :param activation_norm: see :func:`~sb3_nbsp.neurons.plasticity.activation_norm`
-    :param effective_rank: of the last hidden layer's activations, see :func:`~sb3_nbsp.neurons.plasticity.effective_rank`
-    :param stable_rank: of the same, see :func:`~sb3_nbsp.neurons.plasticity.stable_rank`
+    :param effective_rank: effective rank of the last hidden layer's activations, see
+        :func:`~sb3_nbsp.neurons.plasticity.effective_rank`
+    :param stable_rank: stable rank of the same, see :func:`~sb3_nbsp.neurons.plasticity.stable_rank`
     :param gradient_norm: see :func:`~sb3_nbsp.neurons.sample_gradients.mean_gradient_norm`
     :param gradient_correlation: see :func:`~sb3_nbsp.neurons.sample_gradients.gradient_correlation`
     :param gradient_covariance: see :func:`~sb3_nbsp.neurons.sample_gradients.gradient_covariance`, on the CPU,
@@ -112,7 +113,7 @@ def diagnostics(
         ``model.get_vec_normalize_env().normalize_obs(observations)``
     :param dormant_threshold: τ of the dormant ratio
     :param n_gradient_states: number of states, evenly spread over the batch, for the gradients: all that there are, if fewer
-    :param seed: of the drawn actions
+    :param seed: seed of the drawn actions
     :return: the measures
     :raises ValueError: if there is no state or they have another shape than the agent's observations, if an option is out
         of its range, or if the policy is of another kind or has no hidden layer

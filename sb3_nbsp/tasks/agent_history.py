@@ -1,4 +1,4 @@
-"""How many rows of a success matrix an agent has behind it: it travels with the agent, whichever class that has."""
+"""How many rows of a success matrix an agent has played; the number travels with the agent, whatever its class."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def keep_aside(folder: str | os.PathLike[str], names: Sequence[str]) -> list[str
     """
     Rename files so that new ones can take their names: "training.csv" becomes "training-1.csv", and so on.
 
-    :param folder: of the files
-    :param names: of the files; those that are missing are passed over
+    :param folder: folder of the files
+    :param names: names of the files; those that are missing are passed over
     :return: the new names, with one number for all
     """
     there = [Path(folder) / name for name in names if (Path(folder) / name).exists()]

@@ -1,4 +1,4 @@
-"""Checkpoints from which a killed run continues: the model with all that it needs to go on where it was."""
+"""Checkpoints from which a killed run continues: the model with all that it needs to resume."""
 
 from __future__ import annotations
 

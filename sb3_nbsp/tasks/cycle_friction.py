@@ -12,7 +12,7 @@ from gymnasium.utils import RecordConstructorArgs
 from sb3_nbsp.checks import whole
 from sb3_nbsp.extras import needs
 
-# Whoever trains for 20 million steps meets every friction at least three times
+# Training for 20 million steps meets every friction at least three times
 FRICTIONS = (4, 3, 2, 1, 2, 3)
 
 
@@ -82,7 +82,7 @@ class CycleFriction(gym.Wrapper, RecordConstructorArgs):
         self._model.geom_friction[:, 0] = self.friction
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; the count of steps goes on. See Gymnasium."""
+        """Start an episode; the count of steps continues. See Gymnasium."""
         self._apply()
         observation, info = self.env.reset(seed=seed, options=options)
         return observation, {**info, "friction": self.friction}

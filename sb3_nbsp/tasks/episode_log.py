@@ -22,7 +22,7 @@ class EpisodeLog:
 
     :param path: the file
     :param last_phase: lines of earlier phases, counted from 0 over the agent's life, are kept
-    :param last_step: of the last phase, lines up to this step are kept; infinity keeps all
+    :param last_step: lines of the last phase are kept up to this step; infinity keeps all
     :raises ValueError: if the file is damaged
     """
 

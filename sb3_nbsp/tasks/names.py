@@ -8,7 +8,7 @@ from typing import Any
 
 def check_task_names(names: Sequence[Any], tasks: Sequence[Any] | None) -> None:
     """
-    :param names: of the distinct tasks that there are
+    :param names: names of the distinct tasks
     :param tasks: the names of those to play, in order; None for all
     :raises ValueError: if a name is empty or not printable, two are the same when written, or a task is unknown
     """

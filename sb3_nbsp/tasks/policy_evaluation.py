@@ -23,7 +23,7 @@ def evaluation_seed(seed: int, task_index: int, training_seed: int | None = None
     Seed of the environment in which a task is evaluated. It is never one of training's, so that no episode of the
     evaluation starts as one of training did; and no two tasks share one, which would have the same positions of their goals.
 
-    :param seed: of the evaluation
+    :param seed: seed of the evaluation
     :param task_index: position of the task among the distinct tasks
     :param training_seed: the agent's; None if it has none
     :return: a seed below 2³¹, the same for the same arguments

@@ -190,7 +190,7 @@ class TaskSequence(gym.Env):
         observation, reward, terminated, truncated, own_info = self._env().step(action)
         self.phase_steps += 1
         self._episode_steps += 1
-        info = dict(own_info)  # the task may go on writing into its own
+        info = dict(own_info)  # the task may keep writing into its own
         success = step_success(own_info)
         if success is not None:
             self._report_success.add(self.task)

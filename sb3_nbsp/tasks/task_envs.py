@@ -167,7 +167,7 @@ def _check_vec_wrappers(env: VecEnv) -> None:
 
 def _check_remote_wrappers(description: str) -> None:
     """
-    :param description: of an environment in another process: "<Monitor<OrderEnforcing<TaskSequence instance>>>"
+    :param description: description of an environment in another process: "<Monitor<OrderEnforcing<TaskSequence instance>>>"
     """
     passive = {each.__name__ for each in _PASSIVE}
     # The sequence itself comes last, or is followed by its id

@@ -41,7 +41,7 @@ ALGOS: dict[str, type[BaseAlgorithm]] = {
     "cbp_ppo": CBPPPO,
     "continual_ppo": ContinualPPO,
 }
-# Options that can fall to 0 while training goes on: "lin_3e-4"
+# Options that can fall to 0 during training: "lin_3e-4"
 SCHEDULED = {"learning_rate", "qf_learning_rate", "clip_range", "clip_range_vf"}
 # SB3's own, for which this package has hyperparameters on its environments
 PLAIN: dict[str, type[BaseAlgorithm]] = {"sac": SAC, "ppo": PPO}
@@ -94,7 +94,7 @@ def warn_of_missing_entry(entries: Iterable[str], env_id: str, file: str) -> Non
 
 def with_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
     """
-    Replace the zoo's words for schedules, such as "lin_3e-4", which falls to 0 while training goes on.
+    Replace the zoo's words for schedules, such as "lin_3e-4", which falls to 0 during training.
 
     :param hyperparams: keyword arguments of an algorithm
     :return: the same, with schedules in the place of such words

@@ -26,7 +26,7 @@ def beside(model: Path, kind: str, extension: str = "pkl") -> Path:
     """
     :param model: zip of an agent: a checkpoint, the best or the last one
     :param kind: ``BUFFER``, ``STATISTICS``, ``POSITION`` or ``RANDOM``
-    :param extension: of the file
+    :param extension: extension of the file
     :return: where the agent's own file of this kind is
     """
     checkpoint = _CHECKPOINT.fullmatch(model.name)
@@ -104,8 +104,8 @@ def write_state_beside(agent: BaseAlgorithm, model: Path, position: Position) ->
 
 class ResumeRandomStates(BaseCallback):
     """
-    Lets an agent of SB3's draw the random numbers that a saved one would have drawn next: after the environments' reset, which
-    the saved agent's had behind them.
+    Lets an agent of SB3's draw the random numbers that a saved one would have drawn next: after the environments' reset, as
+    in the saved agent.
 
     :param model: zip of the saved agent
     """
@@ -154,7 +154,7 @@ class WholeBestModel(BaseCallback):
     """
     For ``EvalCallback(callback_on_new_best=...)``: what belongs to ``best_model.zip``.
 
-    :param folder: of ``best_model.zip``
+    :param folder: folder of ``best_model.zip``
     """
 
     def __init__(self, folder: str) -> None:

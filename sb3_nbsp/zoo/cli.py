@@ -99,7 +99,7 @@ def _given_env() -> tuple[str, list[str]]:
 
 
 def _play_tasks_in_turn() -> None:
-    """Someone who watches an agent wants to see all tasks of a sequence: unless told otherwise, rotate."""
+    """Rotate, unless told otherwise: to watch an agent is to watch it on all tasks of a sequence."""
     import gymnasium as gym
 
     from sb3_nbsp.tasks.registration import is_sequence

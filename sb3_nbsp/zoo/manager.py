@@ -52,7 +52,7 @@ def is_own(env_id: str) -> bool:
 
 
 def _can_continue(position: Position, env: VecEnv | None) -> bool:
-    """Whether an environment can go on from a position: it is of the same sequence, which was not over."""
+    """Whether an environment can resume from a position: it is of the same sequence, which was not over."""
     sequence = position.get("sequence")
     if env is None or not sequence or sequence[0]["sequence_over"]:
         return False
@@ -62,7 +62,7 @@ def _can_continue(position: Position, env: VecEnv | None) -> bool:
 
 class RemembersPosition:
     """
-    What rl-zoo3's ``learn`` needs of an agent of plain SB3 whose environment has a place of its own to go on from: it
+    What rl-zoo3's ``learn`` needs of an agent of plain SB3 whose environment has a place of its own to resume from: it
     remembers where that was, which cannot be asked any more when its processes are closed.
 
     :param model: the agent
@@ -118,7 +118,7 @@ class SequenceExperimentManager(ExperimentManager):
       ``--save-replay-buffer`` also saves the replay buffer with each checkpoint, in place of the previous one. ``-i`` finds
       all that;
     - ``-i`` continues an agent at its step and its phase: every agent of this package, on a task sequence and on Cycle
-      Friction SB3's own, too. All go on with the random numbers of the model's run;
+      Friction SB3's own, too. All continue with the random numbers of the model's run;
     - the samplers of ``-optimize`` know how many steps a trial has, and a warning tells if those are less than a phase;
       ``--trial-id 0`` is a trial.
     """

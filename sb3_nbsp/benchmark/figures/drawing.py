@@ -31,7 +31,7 @@ class FigureKind:
     """
     A figure that can be drawn.
 
-    :param name: of its files
+    :param name: name of its files
     :param title: its heading
     :param caption: what it shows and how it is read
     :param draw: draws it; raises :class:`~sb3_nbsp.benchmark.figures.no_data.NoDataError` if there is nothing to show

@@ -38,7 +38,7 @@ def networks_of(found: dict[str, dict[int, RunNeurons]]) -> list[str]:
 
 def layers_of(runs: dict[int, RunNeurons], network: str) -> dict[str, int]:
     """
-    :param runs: of one method
+    :param runs: runs of one method
     :param network: name of a network
     :return: its layers with skill neurons and their widths; none if the method identifies none in this network
     """

@@ -28,9 +28,9 @@ class Overlap:
     """
     Skill neurons of two tasks in one layer, mean over seeds.
 
-    :param only_first: of the first task alone
-    :param shared: of both
-    :param only_second: of the second task alone
+    :param only_first: neurons of the first task alone
+    :param shared: neurons of both
+    :param only_second: neurons of the second task alone
     :param by_chance: as many as would be shared if both were drawn at random: n₁ n₂ / width
     """
 
@@ -42,7 +42,7 @@ class Overlap:
 
 def overlap(runs: dict[int, RunNeurons], network: str, layer: str, first: str, second: str) -> Overlap | None:
     """
-    :param runs: of one method, by seed
+    :param runs: runs of one method, by seed
     :param network: name of a network
     :param layer: name of one of its layers
     :param first: a task

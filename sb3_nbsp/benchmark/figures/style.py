@@ -31,7 +31,7 @@ def styled(draw: Callable[[Results], Figure]) -> Callable[[Results], Figure]:
     def with_style(results: Results) -> Figure:
         with matplotlib.rc_context(STYLE):
             figure = draw(results)
-            # Else every drawing starts from the layout of the one before, and PNG and SVG differ a little
+            # Otherwise every drawing starts from the layout of the one before, and PNG and SVG differ a little
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
             return figure
@@ -77,7 +77,7 @@ def panels(n: int, columns: int, size: tuple[float, float], margin: float = 0.6,
     :param columns: panels beside each other, at most
     :param size: width and height of a panel, in inches
     :param margin: height for what stands above all panels, in inches
-    :param options: of :meth:`matplotlib.figure.Figure.subplots`
+    :param options: options of :meth:`matplotlib.figure.Figure.subplots`
     :return: the figure, and its panels row by row
     """
     columns = min(n, columns)
@@ -93,7 +93,7 @@ def fits(names: list[str], width: float, size: float = 9) -> bool:
     """
     :param names: texts of one line
     :param width: what there is for each, in inches
-    :param size: of the letters, in points
+    :param size: size of the letters, in points
     :return: whether the longest fits
     """
     return max(map(len, names)) * 0.57 * size / 72 <= width

@@ -16,7 +16,7 @@ class Outcome:
 
     :param cell: the run
     :param status: "done", "failed", or "busy" if another process is at it
-    :param error: of a failed run: the end of its traceback, or what else is known
+    :param error: why the run failed: the end of its traceback, or what else is known
     """
 
     cell: Cell
