@@ -25,9 +25,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_nbsp import P3O, ContinualSAC
-from sb3_nbsp.algorithms.mlp_gradients import MlpGradients
 from sb3_nbsp.fast.matmul_precision import PRECISIONS, bfloat16_layers_of
-from sb3_nbsp.neurons.perceptron import layers_of
+from sb3_nbsp.fast.perceptron import layers_of
+from sb3_nbsp.fast.sac_gradients import MlpGradients
 from sb3_nbsp.tasks.metaworld import make_metaworld_task
 
 # Laptop size: short episodes, one of 50 goals in each

@@ -13,18 +13,18 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples, TensorDict
 from stable_baselines3.common.utils import explained_variance
 
-from sb3_nbsp.algorithms.actor_rollouts import ActorRollouts
+from sb3_nbsp.algorithms.autograd_ppo import AutogradPPOGradients
 from sb3_nbsp.algorithms.options import check_names
 from sb3_nbsp.algorithms.policies import PPOCnnPolicy, PPOMlpPolicy, PPOMultiInputPolicy
-from sb3_nbsp.algorithms.ppo_gradients import AutogradPPOGradients, PPOGradients, PPOObjective
-from sb3_nbsp.algorithms.ppo_mlp_gradients import MlpPPOGradients
 from sb3_nbsp.algorithms.rollout_phases import PhasedRollouts
+from sb3_nbsp.fast.actor_rollouts import ActorRollouts
+from sb3_nbsp.fast.fused_optimizers import set_fused
 from sb3_nbsp.fast.matmul_precision import PRECISIONS, MatmulPrecision, on_cuda, warn_if_without_effect
+from sb3_nbsp.fast.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
+from sb3_nbsp.fast.ppo_gradients import MlpPPOGradients, PPOGradients, PPOObjective
 from sb3_nbsp.interventions import Intervention
 from sb3_nbsp.interventions.base import NETWORKS, ON_POLICY_HOOKS, check_interventions, check_option
-from sb3_nbsp.interventions.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
 from sb3_nbsp.messages import warn
-from sb3_nbsp.neurons.fused_optimizers import set_fused
 
 SelfContinualPPO = TypeVar("SelfContinualPPO", bound="ContinualPPO")
 

@@ -15,17 +15,17 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayB
 from stable_baselines3.common.utils import FloatSchedule, polyak_update
 from stable_baselines3.sac.policies import SACPolicy
 
-from sb3_nbsp.algorithms.captured_step import CapturedStep, Step, can_be_captured
-from sb3_nbsp.algorithms.gradients import AutogradGradients, SACGradients
-from sb3_nbsp.algorithms.mlp_gradients import MlpGradients, can_use_mlp_gradients
+from sb3_nbsp.algorithms.autograd_sac import AutogradGradients
 from sb3_nbsp.algorithms.options import check_names
 from sb3_nbsp.algorithms.policies import SACCnnPolicy, SACMlpPolicy, SACMultiInputPolicy
 from sb3_nbsp.algorithms.replay_phases import PhasedReplay, reset_optimizer
 from sb3_nbsp.checks import whole
+from sb3_nbsp.fast.captured_step import CapturedStep, Step, can_be_captured
+from sb3_nbsp.fast.fused_optimizers import set_fused, take_step
 from sb3_nbsp.fast.matmul_precision import PRECISIONS, MatmulPrecision, layers_in, on_cuda, warn_if_without_effect
+from sb3_nbsp.fast.sac_gradients import MlpGradients, SACGradients, can_use_mlp_gradients
 from sb3_nbsp.interventions import Intervention
 from sb3_nbsp.interventions.base import OFF_POLICY_HOOKS, check_interventions, check_option, check_range
-from sb3_nbsp.neurons.fused_optimizers import set_fused, take_step
 
 # Type of device on which gradient steps are captured
 CAPTURES_ON = "cuda"

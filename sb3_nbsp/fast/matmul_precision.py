@@ -17,8 +17,8 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_nbsp.fast.perceptron import Layer, layers_of
 from sb3_nbsp.messages import warn
-from sb3_nbsp.neurons.perceptron import Layer, layers_of
 
 MatmulPrecision = Literal["highest", "medium"]
 PRECISIONS: tuple[MatmulPrecision, ...] = ("highest", "medium")

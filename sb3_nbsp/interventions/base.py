@@ -11,8 +11,9 @@ import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sb3_nbsp.fast.masked_step import take_masked_step
 from sb3_nbsp.messages import warn
-from sb3_nbsp.neurons.masks import MaskedStep, take_masked_step
+from sb3_nbsp.neurons.masks import MaskedStep
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm

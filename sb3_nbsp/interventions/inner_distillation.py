@@ -10,12 +10,12 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from torch.distributions import Distribution
 
 from sb3_nbsp.checks import whole
+from sb3_nbsp.fast.fused_optimizers import take_step
 from sb3_nbsp.interventions.base import Intervention, check_range, own_seed
 from sb3_nbsp.interventions.networks import actor_network
 from sb3_nbsp.interventions.observations import training_observations
 from sb3_nbsp.interventions.policy_divergence import alpha_dkl, at_states, joined
 from sb3_nbsp.interventions.students import make_student
-from sb3_nbsp.neurons.fused_optimizers import take_step
 from sb3_nbsp.neurons.layers import NeuronLayer
 
 _FORWARD_BATCH = 512

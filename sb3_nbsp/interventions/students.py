@@ -11,10 +11,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.distributions import Categorical, Distribution, Normal
 
 from sb3_nbsp.fast.matmul_precision import MakeLayers, layers_in
-from sb3_nbsp.interventions.mlp_actor_critic import Gaussian, MlpActorCritic, is_mlp_actor_critic
+from sb3_nbsp.fast.mlp_actor_critic import Gaussian, MlpActorCritic, is_mlp_actor_critic
+from sb3_nbsp.fast.perceptron import layers_of
 from sb3_nbsp.interventions.networks import ActorNetwork
 from sb3_nbsp.interventions.policy_divergence import alpha_dkl, categorical_gradient, normal_gradient
-from sb3_nbsp.neurons.perceptron import layers_of
 
 
 class Student(ABC):
@@ -63,7 +63,7 @@ class MlpStudent(Student):
     """
     For perceptrons with Gaussian or categorical actions, by hand. Equal to :class:`AutogradStudent` up to rounding.
 
-    :param policy: one of which :func:`~sb3_nbsp.interventions.mlp_actor_critic.is_mlp_actor_critic` is true
+    :param policy: one of which :func:`~sb3_nbsp.fast.mlp_actor_critic.is_mlp_actor_critic` is true
     :param make_layers: makes layers of modules
     """
 

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import torch as th
 from torch import nn
 
-from sb3_nbsp.neurons.fused_optimizers import can_step_into, step_into, take_step
-
 
 def skill_mask(scores: th.Tensor, selected: th.Tensor, alpha: float = 0.2, hard: bool = False) -> th.Tensor:
     r"""
@@ -33,10 +31,8 @@ class MaskedStep:
     with :math:`\Delta` the change that the optimizer makes on its own. Algorithm 2 writes plain
     gradient descent, where scaling the gradient is the same. Under Adam it is not: Adam divides by
     the gradient's running magnitude, in which a constant factor cancels, and its momentum moves a
-    weight whose gradient is zero. So the step is scaled, whatever the optimizer.
-
-    Adam's step is computed beside the parameters and then added to them; for other optimizers the parameters are
-    kept, and the step is taken back in part.
+    weight whose gradient is zero. So the step is scaled, whatever the optimizer: call :meth:`before` ahead of it and
+    :meth:`after` when it has stepped.
 
     :param masked: pairs of a parameter and its mask: of shape (neurons,), which applies to the parameter's first
         dimension, or one that multiplies the parameter entry by entry (with as many dimensions, some of which may be 1)
@@ -47,78 +43,22 @@ class MaskedStep:
         self.masked = list(masked)
         if len({id(parameter) for parameter, _ in masked}) < len(masked):
             raise ValueError("masked: a parameter has two masks; multiply them")
-        self._masks: dict[th.Tensor, th.Tensor] = {parameter: _as_factor(mask, parameter) for parameter, mask in masked}
-        # For each parameter either its step or what it was before the step
-        self._scratch = {parameter: th.zeros_like(parameter.data) for parameter in self._masks}
-        self._parameters: list[th.Tensor] = []
-        self._versions = -1
-
-    def take(self, optimizer: th.optim.Optimizer) -> None:
-        """
-        ``optimizer.step()``, masked. Parameters of the optimizer that have no mask take the whole step.
-
-        :param optimizer: any
-        """
-        if can_step_into(optimizer):
-            self._add_step(optimizer)
-        else:
-            self.before()
-            take_step(optimizer)
-            self.after()
-
-    @th.no_grad()
-    def _add_step(self, optimizer: th.optim.Optimizer) -> None:
-        parameters: list[th.Tensor] = optimizer.param_groups[0]["params"]
-        if parameters is not self._parameters:
-            self._cover(parameters)
-        if self._versions != _versions(parameters):
-            # Somebody else has written to the parameters, perhaps because the last step was not finite: see step_into
-            th._foreach_zero_(self._changes)
-        step_into(optimizer, self._changes)
-        # With a mask of 1 this is what the kernel itself would do, bit for bit; with 0 nothing
-        th._foreach_addcmul_(parameters, self._changes, self._factors)
-        self._versions = _versions(parameters)
-
-    def _cover(self, parameters: list[th.Tensor]) -> None:
-        """All parameters of the optimizer: those without a mask take the whole step."""
-        self._parameters, self._versions = parameters, -1
-        one = th.ones((), dtype=parameters[0].dtype)
-        self._factors = [self._masks.get(parameter, one) for parameter in parameters]
-        self._changes = [self._scratch.get(parameter, th.zeros_like(parameter.data)) for parameter in parameters]
+        # By parameter, in a shape that multiplies it
+        self.factors: dict[th.Tensor, th.Tensor] = {parameter: _as_factor(mask, parameter) for parameter, mask in masked}
+        self._old: dict[th.Tensor, th.Tensor] = {}
 
     def before(self) -> None:
-        """Keep the masked neurons' parameters as they are ahead of somebody else's step."""
-        for parameter, old in self._scratch.items():
-            old.copy_(parameter.data)
+        """Keep the masked neurons' parameters as they are ahead of a step."""
+        for parameter in self.factors:
+            if parameter not in self._old:
+                self._old[parameter] = th.empty_like(parameter.data)
+            self._old[parameter].copy_(parameter.data)
 
     def after(self) -> None:
         """Take back what the masks do not allow. Neurons with a mask of 1 are not touched; 0 is exact too."""
-        for parameter, old in self._scratch.items():
+        for parameter, factor in self.factors.items():
             # With a weight of 1 lerp gives its second argument, bit for bit
-            th.lerp(old, parameter.data, self._masks[parameter], out=parameter.data)
-
-
-def take_masked_step(optimizer: th.optim.Optimizer, masked: Sequence[MaskedStep]) -> None:
-    """
-    ``optimizer.step()``, scaled by all masks: where several hold back the same neuron, by their product.
-
-    :param optimizer: any
-    :param masked: may be empty
-    """
-    if not masked:
-        take_step(optimizer)
-        return
-    *others, last = dict.fromkeys(masked)  # one that masks two networks counts once
-    for other in others:
-        other.before()
-    last.take(optimizer)
-    for other in reversed(others):
-        other.after()
-
-
-def _versions(parameters: Sequence[th.Tensor]) -> int:
-    """PyTorch counts how often a tensor is written to (other than by its ``data``)."""
-    return sum(parameter._version for parameter in parameters)
+            th.lerp(self._old[parameter], parameter.data, factor, out=parameter.data)
 
 
 def _as_factor(mask: th.Tensor, parameter: th.Tensor) -> th.Tensor:

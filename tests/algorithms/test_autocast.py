@@ -8,8 +8,8 @@ import pytest
 import torch as th
 
 from sb3_nbsp import CBPPPO, CBPSAC, NBSPSAC, P3O, SBPSAC, ContinualPPO, ContinualSAC, ReDoPPO
-from sb3_nbsp.algorithms.gradients import AutogradGradients
-from sb3_nbsp.algorithms.mlp_gradients import MlpGradients
+from sb3_nbsp.algorithms.autograd_sac import AutogradGradients
+from sb3_nbsp.fast.sac_gradients import MlpGradients
 from sb3_nbsp.interventions import RecoveryTraining
 
 ON_POLICY: dict[str, Any] = {"n_steps": 32, "batch_size": 16, "n_epochs": 1}

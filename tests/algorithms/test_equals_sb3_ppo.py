@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tagged_tasks import ImageTask, differing, parameters, random_states
 
 from sb3_nbsp import CBPPPO, P3O, ContinualPPO, CyclePPO
-from sb3_nbsp.interventions.mlp_actor_critic import is_mlp_actor_critic
+from sb3_nbsp.fast.mlp_actor_critic import is_mlp_actor_critic
 
 SMALL: dict[str, Any] = {"n_steps": 32, "batch_size": 16, "n_epochs": 3, "seed": 3, "device": "cpu"}
 

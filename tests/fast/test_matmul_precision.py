@@ -18,8 +18,8 @@ from torch import nn
 from sb3_nbsp import NBSPSAC, P3O, SBPSAC, ContinualPPO, ContinualSAC
 from sb3_nbsp.fast import matmul_precision
 from sb3_nbsp.fast.matmul_precision import Bfloat16Layer, bfloat16_layers_of, layers_in, on_cuda
+from sb3_nbsp.fast.perceptron import Layer, Perceptron, layers_of
 from sb3_nbsp.interventions import Intervention
-from sb3_nbsp.neurons.perceptron import Layer, Perceptron, layers_of
 from sb3_nbsp.plasticity import diagnostics
 
 CPU = th.device("cpu")

@@ -22,7 +22,7 @@ from reset_checks import (
 from tagged_tasks import differing
 
 from sb3_nbsp import CBPPPO, CBPSAC, ContinualPPO
-from sb3_nbsp.algorithms.gradients import AutogradGradients
+from sb3_nbsp.algorithms.autograd_sac import AutogradGradients
 from sb3_nbsp.interventions import ContinualBackprop, CycleReset, InnerDistillation, Intervention
 
 RATE, MATURITY, DECAY = 0.04, 3, 0.8

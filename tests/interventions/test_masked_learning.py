@@ -21,6 +21,7 @@ from tagged_tasks import (
 )
 
 from sb3_nbsp import ContinualSAC
+from sb3_nbsp.fast import masked_step
 
 
 @pytest.mark.parametrize("accumulation", ["minimum", "latest"])
@@ -244,7 +245,7 @@ def test_a_run_that_diverged_leaves_nothing_behind() -> None:
         for parameter in agent.policy.parameters():
             parameter.fill_(float("nan"))
     agent.train(2, 8)
-    scratch = [*masking_of(agent)._steps["actor"]._scratch.values()]
+    scratch = masked_step._ADDED[masking_of(agent)._steps["actor"]]._changes
     assert scratch and all(each.isnan().any() for each in scratch)
     for part, state in zip(parts, good, strict=True):
         part.load_state_dict(state)

@@ -11,9 +11,9 @@ import pytest
 import torch as th
 from torch import nn
 
+from sb3_nbsp.fast.fused_optimizers import can_step_into, take_step
+from sb3_nbsp.fast.masked_step import take_masked_step
 from sb3_nbsp.neurons import MaskedStep, find_neuron_layers
-from sb3_nbsp.neurons.fused_optimizers import can_step_into, take_step
-from sb3_nbsp.neurons.masks import take_masked_step
 from sb3_nbsp.neurons.renewal import clear_incoming_moments, clear_outgoing_moments
 from sb3_nbsp.neurons.young_moments import CLEARED_AT, correct_young_moments, has_young
 

@@ -13,8 +13,8 @@ from stable_baselines3 import SAC
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sb3_nbsp import NBSPSAC, P3O, ContinualPPO, ContinualSAC
-from sb3_nbsp.algorithms.mlp_gradients import MlpGradients
-from sb3_nbsp.algorithms.ppo_gradients import AutogradPPOGradients
+from sb3_nbsp.algorithms.autograd_ppo import AutogradPPOGradients
+from sb3_nbsp.fast.sac_gradients import MlpGradients
 from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, InnerDistillation
 from tools.speed import __main__ as command
 from tools.speed import arithmetic, imports, nbsp, ppo, sac, tricks

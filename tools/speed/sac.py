@@ -19,7 +19,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import Logger
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
-from sb3_nbsp.algorithms.captured_step import WARM_UP
+from sb3_nbsp.fast.captured_step import WARM_UP
 from sb3_nbsp.fast.matmul_precision import MatmulPrecision
 from sb3_nbsp.interventions import Interventions, Phase
 from sb3_nbsp.interventions.base import Network

@@ -10,8 +10,8 @@ import numpy as np
 from stable_baselines3 import PPO
 
 from sb3_nbsp import ContinualPPO, ContinualSAC
-from sb3_nbsp.algorithms.ppo_gradients import AutogradPPOGradients
-from sb3_nbsp.neurons.fused_optimizers import set_fused
+from sb3_nbsp.algorithms.autograd_ppo import AutogradPPOGradients
+from sb3_nbsp.fast.fused_optimizers import set_fused
 from tools.speed import ppo, sac
 from tools.speed.turns import Row, take_turns
 

@@ -12,6 +12,7 @@ Rows are samples, so that a layer is :math:`Y = f(X W^T + b)`.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -24,12 +25,69 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor, ContinuousCritic
 from torch import nn
 
-from sb3_nbsp.algorithms.gradients import SACGradients
 from sb3_nbsp.fast.matmul_precision import MakeLayers
-from sb3_nbsp.neurons.perceptron import Layer, Perceptron, is_free_to_learn, is_perceptron, is_untouched, layers_of
+from sb3_nbsp.fast.perceptron import Layer, Perceptron, is_free_to_learn, is_perceptron, is_untouched, layers_of
 
 # Methods that the forward pass of SB3's modules goes through
 _FORWARD = ("forward", "extract_features", "get_action_dist_params", "action_log_prob")
+
+
+class SACGradients(ABC):
+    """The losses of SAC on one batch after another. For each, the methods are called in the order in which they stand here."""
+
+    @abstractmethod
+    def sample_actions(self, data: ReplayBufferSamples) -> th.Tensor:
+        """
+        Let the policy act on the observations of a batch; :meth:`actor_loss` uses these actions.
+
+        :param data: the batch
+        :return: log-probability of the actions, shape (batch, 1)
+        """
+
+    @abstractmethod
+    def ent_coef_loss(self, log_ent_coef: th.Tensor, log_prob: th.Tensor, target_entropy: float) -> th.Tensor:
+        r"""
+        Loss of the entropy coefficient, whose gradient it leaves in ``log_ent_coef``:
+
+        .. math:: -\log \alpha \, \frac{1}{B} \sum_i \left[ \log \pi(a_i \mid s_i) + \bar{\mathcal{H}} \right]
+
+        :param log_ent_coef: :math:`\log \alpha`, shape (1,)
+        :param log_prob: what :meth:`sample_actions` returned, shape (batch, 1)
+        :param target_entropy: :math:`\bar{\mathcal{H}}`, in nats
+        :return: without gradient, shape ()
+        """
+
+    @abstractmethod
+    def next_values(self, data: ReplayBufferSamples, ent_coef: th.Tensor) -> th.Tensor:
+        r"""
+        Soft value of the next observations, with actions of the policy:
+
+        .. math:: \min_j Q'_j(s', a') - \alpha \log \pi(a' \mid s')
+
+        :param data: the batch
+        :param ent_coef: :math:`\alpha`, shape (), (1,) or (batch, 1)
+        :return: without gradient, shape (batch, 1)
+        """
+
+    @abstractmethod
+    def critic_loss(self, data: ReplayBufferSamples, target_q_values: th.Tensor) -> th.Tensor:
+        """
+        Loss of the critics, whose gradient it leaves in the critics' parameters.
+
+        :param data: the batch
+        :param target_q_values: shape (batch, 1)
+        :return: without gradient, shape ()
+        """
+
+    @abstractmethod
+    def actor_loss(self, data: ReplayBufferSamples, ent_coef: th.Tensor) -> th.Tensor:
+        """
+        Loss of the actor, whose gradient it leaves in the actor's parameters; those of the critics stay as they are.
+
+        :param data: the batch
+        :param ent_coef: entropy coefficient, shape (), (1,) or (batch, 1)
+        :return: without gradient, shape ()
+        """
 
 
 @dataclass

@@ -17,10 +17,10 @@ from test_equals_sb3_ppo import SMALL, BinaryTask
 from torch import nn
 
 from sb3_nbsp import CBPPPO, P3O, ContinualPPO, CyclePPO, ReDoPPO
-from sb3_nbsp.algorithms.ppo_gradients import AutogradPPOGradients, PPOObjective
-from sb3_nbsp.algorithms.ppo_mlp_gradients import MlpPPOGradients
+from sb3_nbsp.algorithms.autograd_ppo import AutogradPPOGradients, PPOObjective
+from sb3_nbsp.fast.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
+from sb3_nbsp.fast.ppo_gradients import MlpPPOGradients
 from sb3_nbsp.interventions import Intervention, Interventions, RecoveryTraining
-from sb3_nbsp.interventions.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
 from sb3_nbsp.neurons import CReLU
 
 BATCH = 32

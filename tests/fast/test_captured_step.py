@@ -12,10 +12,10 @@ from tagged_tasks import Spy, differing, parameters, tagged_sequence, tiny
 from torch import nn
 
 from sb3_nbsp import NBSPSAC, SBPSAC, ContinualSAC
-from sb3_nbsp.algorithms import captured_step, continual_sac
-from sb3_nbsp.algorithms.captured_step import WARM_UP, CapturedStep, can_be_captured, capture_cuda_graph
+from sb3_nbsp.algorithms import continual_sac
+from sb3_nbsp.fast import captured_step, masked_step
+from sb3_nbsp.fast.captured_step import WARM_UP, CapturedStep, can_be_captured, capture_cuda_graph
 from sb3_nbsp.interventions import ExperienceReplay
-from sb3_nbsp.neurons import masks
 
 needs_cuda = pytest.mark.skipif(not th.cuda.is_available(), reason="needs a CUDA device")
 # Powers of two are the same number in single precision, which a learning rate on the device has
@@ -52,7 +52,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     graph = Pretended()
     monkeypatch.setattr(captured_step, "capture_cuda_graph", graph)
     monkeypatch.setattr(continual_sac, "CAPTURES_ON", "cpu")
-    monkeypatch.setattr(masks, "can_step_into", lambda optimizer: False)  # a way to mask that CPUs have and GPUs have not
+    monkeypatch.setattr(masked_step, "can_step_into", lambda optimizer: False)  # GPUs have no such way
     return graph
 
 

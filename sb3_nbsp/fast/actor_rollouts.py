@@ -16,9 +16,9 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_nbsp.fast.matmul_precision import MakeLayers, MatmulPrecision, layers_in
-from sb3_nbsp.interventions.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
+from sb3_nbsp.fast.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
+from sb3_nbsp.fast.perceptron import layers_of
 from sb3_nbsp.messages import warn
-from sb3_nbsp.neurons.perceptron import layers_of
 
 _BATCH = 512
 

@@ -2,16 +2,81 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
 import torch as th
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
-from sb3_nbsp.algorithms.ppo_gradients import PPOGradients, PPOObjective
-from sb3_nbsp.interventions.mlp_actor_critic import MlpActorCritic
+from sb3_nbsp.fast.mlp_actor_critic import MlpActorCritic
+
+
+@dataclass(frozen=True)
+class PPOObjective:
+    """
+    PPO's options at the time of an update, see :class:`stable_baselines3.PPO`.
+
+    :param clip_range: ε
+    :param clip_range_vf: how far a value may move; None for no limit
+    :param ent_coef: weight of the entropy loss
+    :param vf_coef: weight of the value loss
+    :param normalize_advantage: whether advantages are normalized in each minibatch
+    """
+
+    clip_range: float
+    clip_range_vf: float | None
+    ent_coef: float
+    vf_coef: float
+    normalize_advantage: bool
+
+    def advantages(self, batch: RolloutBufferSamples) -> th.Tensor:
+        """
+        :param batch: a minibatch of the rollout
+        :return: A, normalized if that is wanted, shape (batch,)
+        """
+        advantages = batch.advantages
+        if self.normalize_advantage and len(advantages) > 1:
+            return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        return advantages
+
+    def clipped_values(self, values: th.Tensor, old_values: th.Tensor) -> th.Tensor:
+        """
+        :param values: values of the critic, shape (batch,)
+        :param old_values: values of the critic during the rollout, shape (batch,)
+        :return: values no further from the old ones than ``clip_range_vf``, shape (batch,)
+        """
+        if self.clip_range_vf is None:
+            return values
+        return old_values + th.clamp(values - old_values, -self.clip_range_vf, self.clip_range_vf)
+
+
+class PPOGradients(ABC):
+    r"""
+    The loss of PPO on one minibatch after another: the clipped surrogate objective (P3O, equation 1), the value loss and the
+    entropy bonus. With :math:`r = \pi(a \mid s) / \pi_{old}(a \mid s)`,
+
+    .. math::
+        L = \underbrace{-\frac{1}{B} \sum_i \min(A_i r_i, A_i \mathrm{clip}(r_i, 1 - \epsilon, 1 + \epsilon))}_{L_\pi}
+        + c_v \underbrace{\frac{1}{B} \sum_i (V(s_i) - R_i)^2}_{L_V}
+        + c_e \underbrace{\Bigl(-\frac{1}{B} \sum_i \mathcal{H}(\pi(\cdot \mid s_i))\Bigr)}_{L_e}
+    """
+
+    @abstractmethod
+    def losses(self, batch: RolloutBufferSamples) -> dict[str, th.Tensor]:
+        """
+        :param batch: a minibatch of the rollout
+        :return: what SB3 records, under its names, each without gradient and of shape (): the three losses, their
+            weighted sum "loss", "approx_kl" and "clip_fraction"
+        """
+
+    @abstractmethod
+    def backward(self) -> None:
+        """Leave the gradients of the last :meth:`losses` in the parameters."""
 
 
 class MlpPPOGradients(PPOGradients):
     r"""
-    For perceptrons, see :func:`~sb3_nbsp.interventions.mlp_actor_critic.is_mlp_actor_critic`. Equal to
+    For perceptrons, see :func:`~sb3_nbsp.fast.mlp_actor_critic.is_mlp_actor_critic`. Equal to
     :class:`AutogradPPOGradients` up to rounding. The loss depends on the networks through the log-probabilities, the
     entropy and the values:
 
@@ -24,8 +89,8 @@ class MlpPPOGradients(PPOGradients):
             \frac{2 c_v}{B} (V_i - R_i) & \text{where } V_i \text{ was not clipped} \\ 0 & \text{elsewhere} \end{cases}
 
     Where r is within its range, the two sides of the minimum are equal, and it is the first that counts. From there on
-    it is up to the distribution of actions (:class:`~sb3_nbsp.interventions.mlp_actor_critic.ActionDistribution`) and
-    to the networks (:class:`~sb3_nbsp.neurons.perceptron.Perceptron`).
+    it is up to the distribution of actions (:class:`~sb3_nbsp.fast.mlp_actor_critic.ActionDistribution`) and
+    to the networks (:class:`~sb3_nbsp.fast.perceptron.Perceptron`).
 
     :param networks: the policy
     :param objective: PPO's options

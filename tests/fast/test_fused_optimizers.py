@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim.lr_scheduler import StepLR
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from sb3_nbsp.neurons import fused_optimizers
-from sb3_nbsp.neurons.fused_optimizers import can_step_into, step_into, take_step
+from sb3_nbsp.fast import fused_optimizers
+from sb3_nbsp.fast.fused_optimizers import can_step_into, step_into, take_step
 
 
 def network() -> nn.Module:

@@ -24,8 +24,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from test_equals_sb3_ppo import SMALL, BinaryTask, RolloutEnds, pendulum
 
 from sb3_nbsp import ContinualPPO
-from sb3_nbsp.algorithms import actor_rollouts
-from sb3_nbsp.interventions.mlp_actor_critic import Gaussian
+from sb3_nbsp.fast import actor_rollouts
+from sb3_nbsp.fast.mlp_actor_critic import Gaussian
 
 BOTH = (PPO, ContinualPPO)
 

@@ -6,7 +6,7 @@ import pytest
 import torch as th
 from torch import nn
 
-from sb3_nbsp.neurons.perceptron import Perceptron, layers_of
+from sb3_nbsp.fast.perceptron import Perceptron, layers_of
 
 
 def make(activation: type[nn.Module] = nn.Tanh, dtype: th.dtype = th.float64) -> nn.Sequential:

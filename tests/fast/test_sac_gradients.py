@@ -19,8 +19,8 @@ from tagged_tasks import ImageTask, RecordingLogger, TaggedTask, parameters, ran
 from torch import nn
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
-from sb3_nbsp.algorithms.gradients import AutogradGradients
-from sb3_nbsp.algorithms.mlp_gradients import MlpGradients
+from sb3_nbsp.algorithms.autograd_sac import AutogradGradients
+from sb3_nbsp.fast.sac_gradients import MlpGradients
 from sb3_nbsp.interventions import Intervention
 
 BATCH = 32

@@ -19,7 +19,7 @@ from torch import distributions, nn
 from torch.distributions import Distribution, Normal
 
 from sb3_nbsp.fast.matmul_precision import MakeLayers
-from sb3_nbsp.neurons.perceptron import Perceptron, is_free_to_learn, is_perceptron, is_untouched, layers_of
+from sb3_nbsp.fast.perceptron import Perceptron, is_free_to_learn, is_perceptron, is_untouched, layers_of
 
 # Methods that the forward pass of SB3's modules goes through
 _FORWARD = (

@@ -7,9 +7,10 @@ import pytest
 import torch as th
 from torch import nn
 
+from sb3_nbsp.fast.fused_optimizers import can_step_into
+from sb3_nbsp.fast.masked_step import take_masked_step
 from sb3_nbsp.neurons import MaskedStep, skill_mask
-from sb3_nbsp.neurons.fused_optimizers import can_step_into
-from sb3_nbsp.neurons.masks import mask_gradients, take_masked_step
+from sb3_nbsp.neurons.masks import mask_gradients
 
 MASK = th.tensor([1.0, 0.06, 0.0, 1.0, 0.1, 0.0], dtype=th.float64)
 Optimizer = Callable[..., th.optim.Optimizer]
