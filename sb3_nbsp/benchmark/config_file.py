@@ -17,7 +17,7 @@ class RunConfig:
     """
     What a run was started with, and where.
 
-    :param hyperparams: hyperparameters of the agent, as they were after all defaults and options
+    :param hyperparams: hyper-parameters of the agent, as they were after all defaults and options
     :param versions: versions of the packages
     :param machine: processor, cores, memory, system, device
     """

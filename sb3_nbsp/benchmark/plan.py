@@ -163,7 +163,7 @@ class Plan(StoredPlan):
     :param methods: names of the methods
     :param seeds: seeds of every method
     :param env_kwargs: arguments of the environment, beyond what its id says
-    :param hyperparams: hyperparameters of every method, in place of those of its YAML file; a method's own options go first
+    :param hyperparams: hyper-parameters of every method, in place of those of its YAML file; a method's own options go first
     :param n_eval_episodes: episodes per task after each phase
     :param save_freq: environment steps between two checkpoints of a run
     :raises ValueError: if a name is unknown, a number out of its range or an option not plain

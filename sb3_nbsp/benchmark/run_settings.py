@@ -33,7 +33,7 @@ class RunSettings:
     :param env_id: id of a task sequence
     :param seed: seed of the agent and its environment
     :param env_kwargs: arguments of the environment
-    :param hyperparams: hyperparameters of the agent: the YAML file's and what takes their place
+    :param hyperparams: hyper-parameters of the agent: the YAML file's and what takes their place
     :param n_eval_episodes: episodes per task after each phase
     :param save_freq: steps between two checkpoints
     """
@@ -150,7 +150,7 @@ def check_hyperparams(algo: str, env_id: str, names: Iterable[str]) -> None:
     """
     :param algo: the zoo's name of an algorithm
     :param env_id: a registered environment id
-    :param names: names of hyperparameters
+    :param names: names of hyper-parameters
     :raises ValueError: if a run cannot have one of them
     """
     if algo in {**ALGOS, **PLAIN}:  # of another one, reading its YAML file says so
