@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import pathlib
 import pickle
@@ -268,6 +269,9 @@ class PersistentAlgorithm(BaseAlgorithm):
         :param exact_match: see SB3
         :param device: see SB3
         """
+        if isinstance(load_path_or_dict, dict) and not self._is_loading:
+            # PyTorch's optimizers take the tensors as they are: the moments would be those of the agent that gave them, too
+            load_path_or_dict = copy.deepcopy(load_path_or_dict)
         super().set_parameters(load_path_or_dict, exact_match, device)
         if self._is_loading:
             return

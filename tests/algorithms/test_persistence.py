@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch as th
 from saved_agents import COUNTERS, nbsp, state_of
-from stable_baselines3 import SAC
+from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
-from tagged_tasks import differing, parameters, tagged_sequence, tiny
+from tagged_tasks import TaggedTask, differing, parameters, tagged_sequence, tiny
 
-from sb3_nbsp import NBSPSAC, P3O, ContinualSAC
+from sb3_nbsp import NBSPSAC, P3O, ContinualPPO, ContinualSAC
 from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, Phase
 from sb3_nbsp.tasks import latest_checkpoint
 from sb3_nbsp.tasks.checkpoint import save_checkpoint
@@ -323,3 +323,27 @@ def test_an_agent_that_continues_on_other_observations_than_it_knows_warns(was_n
     with pytest.warns(UserWarning, match="continues on others, which are") as warned:
         P3O.load(tmp_path / "model", env=then, device="cpu").learn(8, reset_num_timesteps=False)
     assert {each.filename for each in warned if "continues on others" in str(each.message)} == {__file__}
+
+
+@pytest.mark.parametrize(
+    ("giver", "taker", "options"),
+    [
+        (PPO, ContinualPPO, {"n_steps": 32, "batch_size": 16}),
+        (P3O, P3O, {"n_steps": 32, "batch_size": 16, "reset_frequency": 32, "reset_rate": 0.5}),
+        (SAC, ContinualSAC, {"learning_starts": 10}),
+        (NBSPSAC, NBSPSAC, {"learning_starts": 10}),
+    ],
+)
+def test_agents_that_take_each_others_parameters_do_not_share_them(giver: Any, taker: Any, options: dict[str, Any]) -> None:
+    def moments(agent: Any) -> Any:
+        return copy.deepcopy({name: each for name, each in agent.get_parameters().items() if name.endswith("optimizer")})
+
+    first = giver("MlpPolicy", TaggedTask(1.0), seed=0, device="cpu", **options).learn(40)
+    second = taker("MlpPolicy", TaggedTask(1.0), seed=1, device="cpu", **options)
+    second.set_parameters(first.get_parameters())
+    before = moments(first)
+    for name, of_optimizer in before.items():
+        th.testing.assert_close(moments(second)[name]["state"], of_optimizer["state"], rtol=0, atol=0)
+    second.learn(40)
+    for name, of_optimizer in moments(first).items():
+        th.testing.assert_close(of_optimizer["state"], before[name]["state"], rtol=0, atol=0)
