@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 
@@ -21,3 +24,29 @@ def whole(name: str, value: float, low: int, high: float = np.inf) -> int:
         interval = f"of at least {low}" if np.isinf(high) else f"from {low} to {high:g}"
         raise ValueError(f"{name} must be a whole number {interval}, not {value!r}")
     return int(value)
+
+
+def check_option(name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """
+    :param name: name of the option
+    :param value: its value
+    :param allowed: the values that it may have
+    :raises ValueError: if it has another
+    """
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+
+
+def check_range(name: str, value: float, low: float, high: float = np.inf, low_open: bool = False) -> None:
+    """
+    :param name: name of the option
+    :param value: its value
+    :param low: smallest allowed value
+    :param high: largest allowed value
+    :param low_open: exclude the smallest value itself
+    :raises ValueError: if the value is outside the range, or no number
+    """
+    interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if np.isinf(high) else ']'}"
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not is_number or not (low < value if low_open else low <= value) or not value <= high:
+        raise ValueError(f"{name} must be a number in {interval}, not {value!r}")

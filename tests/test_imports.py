@@ -13,7 +13,12 @@ PACKAGE = Path(sb3_nbsp.__file__).parent
 # From the bottom to the top; modules outside of rooms may be imported everywhere, but for the package's own front door
 ROOMS = ["neurons", "fast", "tasks", "interventions", "algorithms", "plasticity", "zoo", "benchmark"]
 # What outside of it may know that there are faster ways
-ENTRANCES_OF_FAST = {"algorithms", "interventions/base.py", "interventions/inner_distillation.py", "interventions/students.py"}
+ENTRANCES_OF_FAST = {
+    "algorithms",
+    "interventions/container.py",
+    "interventions/inner_distillation.py",
+    "interventions/students.py",
+}
 
 
 def imported(path: Path) -> set[str]:

@@ -17,13 +17,15 @@ from sb3_nbsp.algorithms.autograd_ppo import AutogradPPOGradients
 from sb3_nbsp.algorithms.options import check_names
 from sb3_nbsp.algorithms.policies import PPOCnnPolicy, PPOMlpPolicy, PPOMultiInputPolicy
 from sb3_nbsp.algorithms.rollout_phases import PhasedRollouts
+from sb3_nbsp.checks import check_option
 from sb3_nbsp.fast.actor_rollouts import ActorRollouts
 from sb3_nbsp.fast.fused_optimizers import set_fused
 from sb3_nbsp.fast.matmul_precision import PRECISIONS, MatmulPrecision, on_cuda, warn_if_without_effect
 from sb3_nbsp.fast.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
 from sb3_nbsp.fast.ppo_gradients import MlpPPOGradients, PPOGradients, PPOObjective
 from sb3_nbsp.interventions import Intervention
-from sb3_nbsp.interventions.base import NETWORKS, ON_POLICY_HOOKS, check_interventions, check_option
+from sb3_nbsp.interventions.base import NETWORKS, ON_POLICY_HOOKS
+from sb3_nbsp.interventions.container import check_interventions
 from sb3_nbsp.messages import warn
 
 SelfContinualPPO = TypeVar("SelfContinualPPO", bound="ContinualPPO")

@@ -19,13 +19,14 @@ from sb3_nbsp.algorithms.autograd_sac import AutogradGradients
 from sb3_nbsp.algorithms.options import check_names
 from sb3_nbsp.algorithms.policies import SACCnnPolicy, SACMlpPolicy, SACMultiInputPolicy
 from sb3_nbsp.algorithms.replay_phases import PhasedReplay, reset_optimizer
-from sb3_nbsp.checks import whole
+from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.fast.captured_step import CapturedStep, Step, can_be_captured
 from sb3_nbsp.fast.fused_optimizers import set_fused, take_step
 from sb3_nbsp.fast.matmul_precision import PRECISIONS, MatmulPrecision, layers_in, on_cuda, warn_if_without_effect
 from sb3_nbsp.fast.sac_gradients import MlpGradients, SACGradients, can_use_mlp_gradients
 from sb3_nbsp.interventions import Intervention
-from sb3_nbsp.interventions.base import OFF_POLICY_HOOKS, check_interventions, check_option, check_range
+from sb3_nbsp.interventions.base import OFF_POLICY_HOOKS
+from sb3_nbsp.interventions.container import check_interventions
 
 # Type of device on which gradient steps are captured
 CAPTURES_ON = "cuda"

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
+from sb3_nbsp.checks import check_option
 from sb3_nbsp.interventions import Intervention
-from sb3_nbsp.interventions.base import check_option
 
 
 class Method:

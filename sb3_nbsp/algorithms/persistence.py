@@ -31,7 +31,7 @@ from sb3_nbsp.algorithms.model_file import (
 from sb3_nbsp.algorithms.options import check_names
 from sb3_nbsp.files import atomic_path
 from sb3_nbsp.interventions import Intervention, Interventions
-from sb3_nbsp.interventions.base import check_interventions
+from sb3_nbsp.interventions.container import check_interventions
 from sb3_nbsp.messages import warn
 from sb3_nbsp.random_states import random_states, restore_random_states
 from sb3_nbsp.tasks.recognize import ages

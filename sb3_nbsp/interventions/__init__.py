@@ -1,6 +1,7 @@
 """Changes to how an agent learns, one per file. They combine freely."""
 
-from sb3_nbsp.interventions.base import Intervention, Interventions, Phase
+from sb3_nbsp.interventions.base import Intervention, Phase
+from sb3_nbsp.interventions.container import Interventions
 from sb3_nbsp.interventions.continual_backprop import ContinualBackprop
 from sb3_nbsp.interventions.cycle_reset import CycleReset
 from sb3_nbsp.interventions.experience_replay import ExperienceReplay

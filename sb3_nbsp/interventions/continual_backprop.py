@@ -11,8 +11,8 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
-from sb3_nbsp.checks import whole
-from sb3_nbsp.interventions.base import Network, check_range
+from sb3_nbsp.checks import check_range, whole
+from sb3_nbsp.interventions.base import Network
 from sb3_nbsp.interventions.neuron_reset import NeuronReset
 from sb3_nbsp.neurons.layers import NeuronLayer
 from sb3_nbsp.neurons.utility import contribution_utility, feature_means

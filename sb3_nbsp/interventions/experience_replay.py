@@ -9,8 +9,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_nbsp.checks import whole
-from sb3_nbsp.interventions.base import OffPolicyIntervention, Phase, check_option, own_seed
+from sb3_nbsp.checks import check_option, whole
+from sb3_nbsp.interventions.base import OffPolicyIntervention, Phase, own_seed
 from sb3_nbsp.interventions.task_memory import StoredTransitions, TaskMemory
 from sb3_nbsp.messages import warn
 

@@ -14,8 +14,8 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
-from sb3_nbsp.checks import whole
-from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase, check_option, check_range, own_seed
+from sb3_nbsp.checks import check_option, check_range, whole
+from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase, own_seed
 from sb3_nbsp.interventions.goal_window import GOAL_METRICS, GoalMetric, GoalWindow
 from sb3_nbsp.interventions.masked_statistics import MaskedStatistics, check_maskable
 from sb3_nbsp.interventions.networks import ScoredNetwork, scored_networks

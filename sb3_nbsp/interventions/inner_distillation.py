@@ -9,9 +9,9 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch.distributions import Distribution
 
-from sb3_nbsp.checks import whole
+from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.fast.fused_optimizers import take_step
-from sb3_nbsp.interventions.base import Intervention, check_range, own_seed
+from sb3_nbsp.interventions.base import Intervention, own_seed
 from sb3_nbsp.interventions.networks import actor_network
 from sb3_nbsp.interventions.observations import training_observations
 from sb3_nbsp.interventions.policy_divergence import alpha_dkl, at_states, joined

@@ -10,8 +10,8 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch.nn.utils.parametrize import is_parametrized
 
-from sb3_nbsp.checks import whole
-from sb3_nbsp.interventions.base import Intervention, check_option, check_range, own_seed
+from sb3_nbsp.checks import check_option, check_range, whole
+from sb3_nbsp.interventions.base import Intervention, own_seed
 from sb3_nbsp.interventions.networks import ActorNetwork, actor_network
 from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons
 from sb3_nbsp.neurons.new_state import check_renewable

@@ -10,8 +10,8 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from sb3_nbsp.checks import whole
-from sb3_nbsp.interventions.base import Intervention, check_range
+from sb3_nbsp.checks import check_range, whole
+from sb3_nbsp.interventions.base import Intervention
 from sb3_nbsp.neurons.layers import NeuronLayer
 
 

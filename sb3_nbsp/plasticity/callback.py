@@ -12,8 +12,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_nbsp.checks import whole
-from sb3_nbsp.interventions.base import Intervention, check_option, check_range, own_seed
+from sb3_nbsp.checks import check_option, check_range, whole
+from sb3_nbsp.interventions.base import Intervention, own_seed
 from sb3_nbsp.interventions.inner_distillation import InnerDistillation
 from sb3_nbsp.interventions.networks import actor_network
 from sb3_nbsp.interventions.neuron_reset import NeuronReset

@@ -13,8 +13,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import get_obs_shape
 from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
-from sb3_nbsp.checks import whole
-from sb3_nbsp.interventions.base import check_range
+from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.interventions.networks import ActorNetwork, actor_network, scored_networks
 from sb3_nbsp.interventions.trial_pass import evaluating
 from sb3_nbsp.neurons.activations import record_activations

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
-from sb3_nbsp.checks import whole
+from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.extras import needs
 
 # Training for 20 million steps meets every friction at least three times
@@ -97,15 +97,11 @@ class CycleFriction(gym.Wrapper, RecordConstructorArgs):
 
 
 def _check(frictions: Sequence[float], steps_per_friction: int) -> None:
-    is_list = isinstance(frictions, (Sequence, np.ndarray)) and not isinstance(frictions, str)
-    if not is_list or len(frictions) == 0 or not all(_is_positive(friction) for friction in frictions):
+    if not isinstance(frictions, (Sequence, np.ndarray)) or isinstance(frictions, str) or len(frictions) == 0:
         raise ValueError(f"frictions must be a list of at least one positive number, not {frictions!r}")
+    for friction in frictions:
+        check_range("frictions", friction, 0, float(np.finfo(np.float64).max), low_open=True)
     whole("steps_per_friction", steps_per_friction, 1)
-
-
-def _is_positive(value: Any) -> bool:
-    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    return is_number and 0 < value < float("inf")
 
 
 def make_cycle_friction(

@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from sb3_nbsp.checks import whole
 from sb3_nbsp.extras import needs
+from sb3_nbsp.tasks.names import check_is_list
 from sb3_nbsp.tasks.sequence import TaskSequence
 
 # Meta-World publishes other goal bounds for every task, and its resets lie outside its own bounds
@@ -96,8 +97,7 @@ def metaworld_cycle(
     :return: the sequence
     :raises ValueError: if a task is unknown or an option is out of its range
     """
-    if isinstance(tasks, str):
-        raise ValueError(f"tasks must be a list of task names, not {tasks!r}")
+    check_is_list(tasks)
     names = [full_task_name(task).removesuffix("-v3") for task in tasks]
     horizon = whole("horizon", horizon, 1, 500)
     makers = {name: partial(make_metaworld_task, name, horizon, goal_seed) for name in names}

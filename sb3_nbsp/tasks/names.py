@@ -12,8 +12,7 @@ def check_task_names(names: Sequence[Any], tasks: Sequence[Any] | None) -> None:
     :param tasks: the names of those to play, in order; None for all
     :raises ValueError: if a name is empty or not printable, two are the same when written, or a task is unknown
     """
-    if isinstance(tasks, str):
-        raise ValueError(f"tasks must be a list of task names, not {tasks!r}")
+    check_is_list(tasks)
     written = [str(name) for name in names]
     for name in written:
         if not name.strip() or not name.isprintable():
@@ -26,3 +25,12 @@ def check_task_names(names: Sequence[Any], tasks: Sequence[Any] | None) -> None:
     unknown = [task for task in tasks or [] if str(task) not in written]
     if unknown:
         raise ValueError(f"tasks: {unknown} are not among {written}")
+
+
+def check_is_list(tasks: object) -> None:
+    """
+    :param tasks: names of tasks
+    :raises ValueError: if it is a single name, whose letters would be taken for names
+    """
+    if isinstance(tasks, str):
+        raise ValueError(f"tasks must be a list of task names, not {tasks!r}")

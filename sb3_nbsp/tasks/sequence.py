@@ -11,7 +11,7 @@ import cloudpickle  # type: ignore[import-untyped]
 import gymnasium as gym
 import numpy as np
 
-from sb3_nbsp.checks import whole
+from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.tasks.names import check_task_names
 
 MakeEnv = Callable[..., gym.Env]
@@ -96,8 +96,8 @@ class TaskSequence(gym.Env):
         self.task_names = list(dict.fromkeys(self.tasks))
         self.cycles = whole("cycles", cycles, 1)
         self.steps_per_task = whole("steps_per_task", steps_per_task, 1)
-        if mastery_threshold is not None and not 0 < mastery_threshold <= 1:
-            raise ValueError(f"mastery_threshold must be in (0, 1] or None, not {mastery_threshold!r}")
+        if mastery_threshold is not None:
+            check_range("mastery_threshold", mastery_threshold, 0, 1, low_open=True)
         self.mastery_threshold = mastery_threshold
         self.mastery_window = whole("mastery_window", mastery_window, 1)
         self.rotate = rotate

@@ -16,8 +16,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tagged_tasks import TaggedTask, differing, parameters, random_states, tagged_sequence, tiny
 
 from sb3_nbsp import NBSPSAC, ContinualPPO, ContinualSAC
+from sb3_nbsp.checks import check_option, check_range
 from sb3_nbsp.interventions import CycleReset, ExperienceReplay, GradientMasking, Intervention, Interventions, Phase
-from sb3_nbsp.interventions.base import check_option, check_range, own_seed
+from sb3_nbsp.interventions.base import own_seed
 
 
 def masks_of_training(**options: Any) -> GradientMasking:

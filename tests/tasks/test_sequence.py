@@ -328,7 +328,7 @@ def test_unequal_spaces(make_sequence: MakeSequence) -> None:
         ({"steps_per_task": 0}, "steps_per_task must be"),
         ({"steps_per_task": 1.5}, "steps_per_task must be a whole number"),
         ({"mastery_window": 0}, "mastery_window must be"),
-        ({"mastery_threshold": 0}, r"mastery_threshold must be in \(0, 1\] or None, not 0"),
+        ({"mastery_threshold": 0}, r"mastery_threshold must be a number in \(0, 1\], not 0"),
         ({"mastery_threshold": 1.5}, "mastery_threshold must be .* not 1.5"),
         ({"mastery_threshold": -0.1}, "mastery_threshold"),
     ],
