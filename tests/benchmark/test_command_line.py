@@ -63,7 +63,7 @@ def test_an_interrupted_command_says_how_to_go_on(monkeypatch, tmp_path, capsys)
     monkeypatch.setattr("sb3_nbsp.benchmark.run_command.run_plan", interrupted)
     arguments = ["--sequence", "CoffeeButton-HandlePress", "--methods", "nbsp_sac", "--out", str(tmp_path / "out")]
     assert main(["run", *arguments]) == 130
-    assert "The same command goes on" in capsys.readouterr().err
+    assert "The same command resumes" in capsys.readouterr().err
 
 
 def test_machine_and_versions():
