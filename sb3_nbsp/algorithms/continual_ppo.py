@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
 from stable_baselines3 import PPO
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples, TensorDict
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import MaybeCallback, RolloutBufferSamples
 from stable_baselines3.common.utils import explained_variance
 
+from sb3_nbsp.algorithms.agent import ContinualAgent
 from sb3_nbsp.algorithms.autograd_ppo import AutogradPPOGradients
-from sb3_nbsp.algorithms.options import check_names
 from sb3_nbsp.algorithms.policies import PPOCnnPolicy, PPOMlpPolicy, PPOMultiInputPolicy
 from sb3_nbsp.algorithms.rollout_phases import PhasedRollouts
-from sb3_nbsp.checks import check_option
 from sb3_nbsp.fast.actor_rollouts import ActorRollouts
-from sb3_nbsp.fast.fused_optimizers import set_fused
-from sb3_nbsp.fast.matmul_precision import PRECISIONS, MatmulPrecision, on_cuda, warn_if_without_effect
+from sb3_nbsp.fast.matmul_precision import on_cuda
 from sb3_nbsp.fast.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
 from sb3_nbsp.fast.ppo_gradients import MlpPPOGradients, PPOGradients, PPOObjective
-from sb3_nbsp.interventions import Intervention
 from sb3_nbsp.interventions.base import NETWORKS, ON_POLICY_HOOKS
-from sb3_nbsp.interventions.container import check_interventions
 from sb3_nbsp.messages import warn
 
 SelfContinualPPO = TypeVar("SelfContinualPPO", bound="ContinualPPO")
@@ -34,78 +28,28 @@ SelfContinualPPO = TypeVar("SelfContinualPPO", bound="ContinualPPO")
 _OF_ONE_TRAINING = ["_objective", "_records"]
 
 
-class ContinualPPO(PhasedRollouts, ActorRollouts):
+class ContinualPPO(ContinualAgent, PhasedRollouts, ActorRollouts):
     """
     Proximal Policy Optimization that takes interventions and follows the phases of a task sequence. Without interventions it
     is SB3's PPO, except that training ends with the sequence.
 
     Every parameter that is not listed here is SB3's: see :class:`stable_baselines3.PPO`.
 
-    :param policy: "MlpPolicy", "CnnPolicy" or a subclass of ``ActorCriticPolicy``
-    :param env: the environment
-    :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
-    :param interventions: changes to how the agent learns, in the order in which they act
-    :param fused: use PyTorch's fused kernel where the optimizer has one and, where the policy is SB3's MlpPolicy with ReLU or
-        tanh and Gaussian or categorical actions, gradients by hand (unless an intervention has a penalty) and
-        rollouts of the actor alone, whose values and log-probabilities follow in one go (during the rollout, callbacks see
-        NaN for them); the same up to rounding. False is SB3's PPO bit for bit
-    :param matmul_precision: of the matrix products in gradient steps, distillations and a rollout's values, named as in
-        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on
-        processors with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
-    :param kwargs: SB3's arguments by name
     :raises ValueError: if an option is out of its range
     """
 
+    sb3_class: ClassVar = PPO
     called_hooks: ClassVar[frozenset[str]] = ON_POLICY_HOOKS
-    settable: ClassVar[frozenset[str]] = frozenset({"fused", "matmul_precision"})
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": PPOMlpPolicy,
         "CnnPolicy": PPOCnnPolicy,
         "MultiInputPolicy": PPOMultiInputPolicy,
     }
 
-    def __init__(
-        self,
-        policy: str | type[ActorCriticPolicy],
-        env: GymEnv | str,
-        *args: Any,
-        interventions: Sequence[Intervention] = (),
-        fused: bool = True,
-        matmul_precision: MatmulPrecision = "highest",
-        **kwargs: Any,
-    ) -> None:
-        check_interventions(interventions)
-        check_names(type(self), kwargs, accepted=inspect.signature(PPO.__init__).parameters)
-        self.interventions = tuple(interventions)
-        self.fused = fused
-        self.matmul_precision = matmul_precision
-        self._check_options()
-        self._init_phases()
-        super().__init__(policy, env, *args, **kwargs)
-
-    def _check_options(self) -> None:
-        check_option("fused", self.fused, (True, False))
-        check_option("matmul_precision", self.matmul_precision, PRECISIONS)
-
-    def _option_was_set(self, name: str) -> None:
-        set_fused([self.policy.optimizer], self.fused)
-
-    def _setup_model(self) -> None:
-        self._check_options()  # those of a saved model may have been replaced
-        super()._setup_model()
-        set_fused([self.policy.optimizer], self.fused)
-        self._attach_interventions()
-
-    def set_parameters(
-        self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
-    ) -> None:
-        """Load parameters, see :meth:`PersistentAlgorithm.set_parameters`."""
-        super().set_parameters(load_path_or_dict, exact_match, device)
-        set_fused([self.policy.optimizer], self.fused)
+    def _optimizers(self) -> list[th.optim.Optimizer]:
+        return [self.policy.optimizer]
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
-        set_fused([self.policy.optimizer], self.fused)  # it may have been exchanged since
-        warn_if_without_effect(self.matmul_precision, self.device, self._has_mlp_gradients(), [self.policy])
         self._warn_of_shifted_actions()
         return super()._setup_learn(*args, **kwargs)
 
@@ -174,11 +118,11 @@ class ContinualPPO(PhasedRollouts, ActorRollouts):
             vf_coef=self.vf_coef,
             normalize_advantage=self.normalize_advantage,
         )
-        if self._has_mlp_gradients():
+        if self._is_by_hand():
             return MlpPPOGradients(MlpActorCritic(self.policy, self._layers()), self._objective)
         return AutogradPPOGradients(self.policy, self._objective, self.hooks)
 
-    def _has_mlp_gradients(self) -> bool:
+    def _is_by_hand(self) -> bool:
         return self.fused and not self.hooks.have_penalty() and is_mlp_actor_critic(self.policy)
 
     def _record_training(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -15,18 +13,16 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayB
 from stable_baselines3.common.utils import FloatSchedule, polyak_update
 from stable_baselines3.sac.policies import SACPolicy
 
+from sb3_nbsp.algorithms.agent import ContinualAgent
 from sb3_nbsp.algorithms.autograd_sac import AutogradGradients
-from sb3_nbsp.algorithms.options import check_names
 from sb3_nbsp.algorithms.policies import SACCnnPolicy, SACMlpPolicy, SACMultiInputPolicy
 from sb3_nbsp.algorithms.replay_phases import PhasedReplay, reset_optimizer
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.fast.captured_step import CapturedStep, Step, can_be_captured
-from sb3_nbsp.fast.fused_optimizers import set_fused, take_step
-from sb3_nbsp.fast.matmul_precision import PRECISIONS, MatmulPrecision, layers_in, on_cuda, warn_if_without_effect
+from sb3_nbsp.fast.fused_optimizers import take_step
+from sb3_nbsp.fast.matmul_precision import on_cuda
 from sb3_nbsp.fast.sac_gradients import MlpGradients, SACGradients, can_use_mlp_gradients
-from sb3_nbsp.interventions import Intervention
 from sb3_nbsp.interventions.base import OFF_POLICY_HOOKS
-from sb3_nbsp.interventions.container import check_interventions
 
 # Type of device on which gradient steps are captured
 CAPTURES_ON = "cuda"
@@ -34,7 +30,7 @@ CAPTURES_ON = "cuda"
 SelfContinualSAC = TypeVar("SelfContinualSAC", bound="ContinualSAC")
 
 
-class ContinualSAC(PhasedReplay, SAC):
+class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
     """
     Soft Actor-Critic over a sequence of tasks. On an environment that is no task sequence, and without
     interventions, it is SB3's SAC. On a task sequence it only adds what the start of a
@@ -43,11 +39,7 @@ class ContinualSAC(PhasedReplay, SAC):
 
     Every parameter that is not listed here is SB3's: see :class:`stable_baselines3.SAC`.
 
-    :param policy: "MlpPolicy", "CnnPolicy" or a subclass of ``SACPolicy``
-    :param env: the environment, a task sequence or any other
-    :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param qf_learning_rate: learning rate of the critics; None for ``learning_rate``
-    :param interventions: changes to how the agent learns, in the order in which they act
     :param clear_replay_buffer: empty D when a phase starts
     :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase
         other than the first, if its task is new; None for ``learning_starts``
@@ -57,34 +49,24 @@ class ContinualSAC(PhasedReplay, SAC):
         this share of ``look_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
         reset. Otherwise, and where the task does not report success, it is new. None: without a look, every task is new
     :param look_episodes: episodes of the look; it ends early when its outcome is certain
-    :param fused: use PyTorch's fused kernel where the optimizer has one, and gradients by hand where the policy is
-        SB3's MlpPolicy with ReLU or tanh and no intervention has a penalty; the same up to rounding. False is SB3's SAC bit
-        for bit
-    :param matmul_precision: of the matrix products in gradient steps, named as in
-        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on
-        processors with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
     :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
         that are pretended only, not on a GPU
-    :param kwargs: SB3's arguments by name
     :raises ValueError: if an option is out of its range
     :raises TypeError: if there is no option of a name
     """
 
+    sb3_class: ClassVar = SAC
     called_hooks: ClassVar[frozenset[str]] = OFF_POLICY_HOOKS
-    settable: ClassVar[frozenset[str]] = frozenset(
-        {
-            "qf_learning_rate",
-            "clear_replay_buffer",
-            "phase_learning_starts",
-            "reset_optimizers",
-            "reset_ent_coef",
-            "known_task_threshold",
-            "look_episodes",
-            "fused",
-            "matmul_precision",
-            "cuda_graph",
-        }
-    )
+    settable: ClassVar[frozenset[str]] = ContinualAgent.settable | {
+        "qf_learning_rate",
+        "clear_replay_buffer",
+        "phase_learning_starts",
+        "reset_optimizers",
+        "reset_ent_coef",
+        "known_task_threshold",
+        "look_episodes",
+        "cuda_graph",
+    }
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": SACMlpPolicy,
         "CnnPolicy": SACCnnPolicy,
@@ -97,38 +79,29 @@ class ContinualSAC(PhasedReplay, SAC):
         env: GymEnv | str,
         *args: Any,
         qf_learning_rate: float | Schedule | None = None,
-        interventions: Sequence[Intervention] = (),
         clear_replay_buffer: bool = True,
         phase_learning_starts: int | None = None,
         reset_optimizers: bool = False,
         reset_ent_coef: bool = False,
         known_task_threshold: float | None = None,
         look_episodes: int = 10,
-        fused: bool = True,
-        matmul_precision: MatmulPrecision = "highest",
         cuda_graph: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_names(type(self), kwargs, accepted=inspect.signature(SAC.__init__).parameters)
-        check_interventions(interventions)
         self.qf_learning_rate = qf_learning_rate
-        self.interventions = tuple(interventions)
         self.clear_replay_buffer = clear_replay_buffer
         self.phase_learning_starts = phase_learning_starts
         self.reset_optimizers = reset_optimizers
         self.reset_ent_coef = reset_ent_coef
         self.known_task_threshold = known_task_threshold
         self.look_episodes = look_episodes
-        self.fused = fused
-        self.matmul_precision = matmul_precision
         self.cuda_graph = cuda_graph
-        self._check_options()
         # What a captured step holds on to, and the step
         self._captured: tuple[list[Any], CapturedStep] | None = None
-        self._init_phases()
         super().__init__(policy, env, *args, **kwargs)
 
     def _check_options(self) -> None:
+        super()._check_options()
         if self.qf_learning_rate is not None and not callable(self.qf_learning_rate):
             check_range("qf_learning_rate", self.qf_learning_rate, 0)
         if self.phase_learning_starts is not None:
@@ -136,21 +109,16 @@ class ContinualSAC(PhasedReplay, SAC):
         if self.known_task_threshold is not None:
             check_range("known_task_threshold", self.known_task_threshold, 0, 1, low_open=True)
         whole("look_episodes", self.look_episodes, 1)
-        for name in ("clear_replay_buffer", "reset_optimizers", "reset_ent_coef", "fused", "cuda_graph"):
+        for name in ("clear_replay_buffer", "reset_optimizers", "reset_ent_coef", "cuda_graph"):
             check_option(name, getattr(self, name), (True, False))
-        check_option("matmul_precision", self.matmul_precision, PRECISIONS)
 
     def _option_was_set(self, name: str) -> None:
         self._captured = None
-        if name == "fused":
-            set_fused(self._optimizers(), self.fused)
+        super()._option_was_set(name)
 
     def _setup_model(self) -> None:
-        self._check_options()  # those of a saved model may have been replaced
         super()._setup_model()
         self._initial_log_ent_coef = None if self.log_ent_coef is None else self.log_ent_coef.item()
-        set_fused(self._optimizers(), self.fused)
-        self._attach_interventions()
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         optimizers = [self.actor.optimizer, self.critic.optimizer]
@@ -174,7 +142,6 @@ class ContinualSAC(PhasedReplay, SAC):
             else:
                 self._check_ent_coef(load_from_zip_file(load_path_or_dict, load_data=False, device="cpu")[1])
         super().set_parameters(load_path_or_dict, exact_match, device)
-        set_fused(self._optimizers(), self.fused)
 
     def _check_ent_coef(self, parameters: TensorDict) -> None:
         is_learned, was_learned = self.ent_coef_optimizer is not None, "ent_coef_optimizer" in parameters
@@ -266,16 +233,16 @@ class ContinualSAC(PhasedReplay, SAC):
 
     def _can_capture(self) -> bool:
         is_captured = self.cuda_graph and self.fused and self.device.type == CAPTURES_ON
-        return is_captured and self._has_mlp_gradients() and self.hooks.capturable and can_be_captured(self._optimizers())
+        return is_captured and self._is_by_hand() and self.hooks.capturable and can_be_captured(self._optimizers())
 
     def _make_gradients(self) -> SACGradients:
         """By hand where that is possible, otherwise autograd; asked anew by every ``train()``, as networks may change."""
         networks = self.actor, self.critic, self.critic_target
-        if self._has_mlp_gradients():
-            return MlpGradients(*networks, layers_in(self.matmul_precision, self.device))
+        if self._is_by_hand():
+            return MlpGradients(*networks, self._layers())
         return AutogradGradients(*networks, self.hooks)
 
-    def _has_mlp_gradients(self) -> bool:
+    def _is_by_hand(self) -> bool:
         return (
             self.fused and not self.hooks.have_penalty() and can_use_mlp_gradients(self.actor, self.critic, self.critic_target)
         )
@@ -320,8 +287,6 @@ class ContinualSAC(PhasedReplay, SAC):
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         self._captured = None  # networks and optimizers may have been exchanged since
-        set_fused(self._optimizers(), self.fused)
-        warn_if_without_effect(self.matmul_precision, self.device, self._has_mlp_gradients(), [self.actor, self.critic])
         return super()._setup_learn(*args, **kwargs)
 
     def _end_phase(self) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import re
-import textwrap
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
+from sb3_nbsp.algorithms.options import parameter_texts
 from sb3_nbsp.checks import check_option
 from sb3_nbsp.interventions import Intervention
 
@@ -33,8 +32,6 @@ class Method:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         cls.options = _options(cls)
         super().__init_subclass__(**kwargs)
-        if cls.__doc__ and ":param" not in cls.__doc__:
-            cls.__doc__ = _docstring(cls)
 
     def __init__(self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any, **kwargs: Any) -> None:
         for name, option in self.options.items():
@@ -43,6 +40,16 @@ class Method:
             check_option(name, getattr(self, name), (True, False))
         self._make_parts()  # complains of a wrong option before anything is built
         super().__init__(policy, env, *args, **kwargs)  # type: ignore[call-arg]
+
+    @classmethod
+    def option_texts(cls) -> dict[str, str]:
+        """
+        :return: what the options mean, by name
+        """
+        texts = {name: text for name, (_, text) in cls.switches.items()}
+        for part in reversed(cls.parts):
+            texts |= parameter_texts(part)
+        return texts
 
     def _make_parts(self) -> list[Intervention]:
         """All of them, with the options that are attributes of the same names."""
@@ -70,40 +77,3 @@ def _options(cls: type[Method]) -> dict[str, inspect.Parameter]:
     if unknown:
         raise TypeError(f"{cls.__name__}: defaults of {sorted(unknown)}, which none of its parts has as an option")
     return {name: option.replace(default=cls.defaults.get(name, option.default)) for name, option in given.items()}
-
-
-def _base(cls: type) -> type:
-    """The agent that the method acts on."""
-    return next(each for each in cls.__mro__ if not issubclass(each, Method))
-
-
-def _docstring(cls: type[Method]) -> str:
-    """What the class says, then what its options are: from the interventions that they belong to."""
-    texts = {name: text for name, (_, text) in cls.switches.items()}
-    for part in reversed(cls.parts):
-        texts |= parameter_texts(part)
-    base = _base(cls)
-    texts = {
-        "policy": f"see :class:`{base.__name__}`",
-        "env": f"see :class:`{base.__name__}`",
-        "args": "SB3's arguments in SB3's order, from ``learning_rate`` on",
-        **{name: texts[name] for name in cls.options},
-        "kwargs": f"the options of :class:`{base.__name__}` and SB3's arguments by name",
-    }
-    lines = [_wrapped(f":param {name}: {text}") for name, text in texts.items()]
-    return "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", *lines, ":raises ValueError: if an option is out of its range"])
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, 120, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-
-
-def parameter_texts(documented: type) -> dict[str, str]:
-    """
-    :param documented: a class with ``:param name: text`` lines in its docstring
-    :return: the texts by name, their lines joined
-    """
-    found = re.findall(
-        r"^:(?:param )?(\w+)(?: .*?)?: ?(.*(?:\n[ \t]+.*)*)", inspect.getdoc(documented) or "", flags=re.MULTILINE
-    )
-    return {name: " ".join(text.split()) for name, text in found}

@@ -19,8 +19,8 @@ class NBSPSAC(Method, ContinualSAC):
     Paper: NBSP, A Neuron-Level Framework for Balancing Stability and Plasticity in Deep Reinforcement Learning
     (Algorithms 1 and 2). Until the first task ends it is plain SAC.
 
-    :param policy: see :class:`ContinualSAC`
-    :param env: see :class:`ContinualSAC`
+    :param policy: the name of a policy or its class, see SB3
+    :param env: the environment, a task sequence or any other
     :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param masking: use gradient masking
     :param replay: use experience replay
@@ -50,8 +50,27 @@ class NBSPSAC(Method, ContinualSAC):
         these batches too; "own", for each transition that with which its task was learned: the smallest with which a phase
         of the task ended, since a phase that resets the coefficient and is soon over ends with one that is too large; or
         "auto": "own" if the agent resets its coefficient when a task starts (``reset_ent_coef``), otherwise "current"
-    :param kwargs: the options of :class:`ContinualSAC` and SB3's arguments by name
-    :raises ValueError: if an option is out of its range
+    :param qf_learning_rate: learning rate of the critics; None for ``learning_rate``
+    :param clear_replay_buffer: empty D when a phase starts
+    :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase other than
+        the first, if its task is new; None for ``learning_starts``
+    :param reset_optimizers: forget the optimizers' moments when a new task starts
+    :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
+    :param known_task_threshold: every phase other than the first begins with a look: the policy plays without learning. If
+        this share of ``look_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
+        reset. Otherwise, and where the task does not report success, it is new. None: without a look, every task is new
+    :param look_episodes: episodes of the look; it ends early when its outcome is certain
+    :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
+        that are pretended only, not on a GPU
+    :param interventions: changes to how the agent learns, in the order in which they act
+    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
+        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
+        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
+        callbacks see NaN for them until then. False is SB3 bit for bit
+    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
+        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
+        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
+    :param kwargs: SB3's arguments by name
     """
     masking: bool
     replay: bool
@@ -104,8 +123,8 @@ class P3O(Method, ContinualPPO):
     Paper: Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning (Algorithm 2, equation 4).
     Until the first reset it is plain PPO.
 
-    :param policy: see :class:`ContinualPPO`
-    :param env: see :class:`ContinualPPO`
+    :param policy: the name of a policy or its class, see SB3
+    :param env: the environment, a task sequence or any other
     :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
@@ -118,8 +137,15 @@ class P3O(Method, ContinualPPO):
     :param distill_states: states to draw from a replay buffer
     :param distill_batch_size: states of a minibatch
     :param distill_learning_rate: learning rate of the distillation's own Adam
-    :param kwargs: the options of :class:`ContinualPPO` and SB3's arguments by name
-    :raises ValueError: if an option is out of its range
+    :param interventions: changes to how the agent learns, in the order in which they act
+    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
+        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
+        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
+        callbacks see NaN for them until then. False is SB3 bit for bit
+    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
+        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
+        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
+    :param kwargs: SB3's arguments by name
     """
     reset_frequency: int
     reset_rate: float
@@ -157,8 +183,8 @@ class SBPSAC(Method, ContinualSAC):
     Sustainable Backup Propagation (SBP) on Soft Actor-Critic: what :class:`P3O` is on PPO. The states to distil on are drawn
     from the replay buffer (P3O paper, appendix A.5 and table 6).
 
-    :param policy: see :class:`ContinualSAC`
-    :param env: see :class:`ContinualSAC`
+    :param policy: the name of a policy or its class, see SB3
+    :param env: the environment, a task sequence or any other
     :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
@@ -171,8 +197,27 @@ class SBPSAC(Method, ContinualSAC):
     :param distill_states: states to draw from a replay buffer
     :param distill_batch_size: states of a minibatch
     :param distill_learning_rate: learning rate of the distillation's own Adam
-    :param kwargs: the options of :class:`ContinualSAC` and SB3's arguments by name
-    :raises ValueError: if an option is out of its range
+    :param qf_learning_rate: learning rate of the critics; None for ``learning_rate``
+    :param clear_replay_buffer: empty D when a phase starts
+    :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase other than
+        the first, if its task is new; None for ``learning_starts``
+    :param reset_optimizers: forget the optimizers' moments when a new task starts
+    :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
+    :param known_task_threshold: every phase other than the first begins with a look: the policy plays without learning. If
+        this share of ``look_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
+        reset. Otherwise, and where the task does not report success, it is new. None: without a look, every task is new
+    :param look_episodes: episodes of the look; it ends early when its outcome is certain
+    :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
+        that are pretended only, not on a GPU
+    :param interventions: changes to how the agent learns, in the order in which they act
+    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
+        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
+        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
+        callbacks see NaN for them until then. False is SB3 bit for bit
+    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
+        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
+        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
+    :param kwargs: SB3's arguments by name
     """
     reset_frequency: int
     reset_rate: float
@@ -209,15 +254,22 @@ class CyclePPO(Method, ContinualPPO):
     """
     PPO with the cycle reset only: "PPO+Cycle" of the P3O paper.
 
-    :param policy: see :class:`ContinualPPO`
-    :param env: see :class:`ContinualPPO`
+    :param policy: the name of a policy or its class, see SB3
+    :param env: the environment, a task sequence or any other
     :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
     :param clear_moments: also forget the optimizer's moments of what is reset
     :param renew_shared: include the layers of a features extractor that actor and critic share
-    :param kwargs: the options of :class:`ContinualPPO` and SB3's arguments by name
-    :raises ValueError: if an option is out of its range
+    :param interventions: changes to how the agent learns, in the order in which they act
+    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
+        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
+        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
+        callbacks see NaN for them until then. False is SB3 bit for bit
+    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
+        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
+        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
+    :param kwargs: SB3's arguments by name
     """
     reset_frequency: int
     reset_rate: float
@@ -240,15 +292,34 @@ class CycleSAC(Method, ContinualSAC):
     """
     SAC with the cycle reset only.
 
-    :param policy: see :class:`ContinualSAC`
-    :param env: see :class:`ContinualSAC`
+    :param policy: the name of a policy or its class, see SB3
+    :param env: the environment, a task sequence or any other
     :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
     :param clear_moments: also forget the optimizer's moments of what is reset
     :param renew_shared: include the layers of a features extractor that actor and critic share
-    :param kwargs: the options of :class:`ContinualSAC` and SB3's arguments by name
-    :raises ValueError: if an option is out of its range
+    :param qf_learning_rate: learning rate of the critics; None for ``learning_rate``
+    :param clear_replay_buffer: empty D when a phase starts
+    :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase other than
+        the first, if its task is new; None for ``learning_starts``
+    :param reset_optimizers: forget the optimizers' moments when a new task starts
+    :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
+    :param known_task_threshold: every phase other than the first begins with a look: the policy plays without learning. If
+        this share of ``look_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
+        reset. Otherwise, and where the task does not report success, it is new. None: without a look, every task is new
+    :param look_episodes: episodes of the look; it ends early when its outcome is certain
+    :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
+        that are pretended only, not on a GPU
+    :param interventions: changes to how the agent learns, in the order in which they act
+    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
+        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
+        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
+        callbacks see NaN for them until then. False is SB3 bit for bit
+    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
+        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
+        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
+    :param kwargs: SB3's arguments by name
     """
     reset_frequency: int
     reset_rate: float
@@ -274,8 +345,8 @@ class ReDoPPO(Method, ContinualPPO):
     Papers: The Dormant Neuron Phenomenon in Deep Reinforcement Learning (Sokar et al., 2023), whose own way of choosing is
     ``dormant_threshold``; Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning (table 3).
 
-    :param policy: see :class:`ContinualPPO`
-    :param env: see :class:`ContinualPPO`
+    :param policy: the name of a policy or its class, see SB3
+    :param env: the environment, a task sequence or any other
     :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]; without effect if there is a
@@ -284,8 +355,15 @@ class ReDoPPO(Method, ContinualPPO):
     :param redo_states: states to draw from a replay buffer (of a rollout, all are taken)
     :param clear_moments: also forget the optimizer's moments of what is reset
     :param renew_shared: include the layers of a features extractor that actor and critic share
-    :param kwargs: the options of :class:`ContinualPPO` and SB3's arguments by name
-    :raises ValueError: if an option is out of its range
+    :param interventions: changes to how the agent learns, in the order in which they act
+    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
+        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
+        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
+        callbacks see NaN for them until then. False is SB3 bit for bit
+    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
+        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
+        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
+    :param kwargs: SB3's arguments by name
     """
     reset_frequency: int
     reset_rate: float
@@ -312,8 +390,8 @@ class ReDoSAC(Method, ContinualSAC):
     """
     SAC that recycles the neurons that do least: see :class:`ReDoPPO`.
 
-    :param policy: see :class:`ContinualSAC`
-    :param env: see :class:`ContinualSAC`
+    :param policy: the name of a policy or its class, see SB3
+    :param env: the environment, a task sequence or any other
     :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]; without effect if there is a
@@ -322,8 +400,27 @@ class ReDoSAC(Method, ContinualSAC):
     :param redo_states: states to draw from a replay buffer (of a rollout, all are taken)
     :param clear_moments: also forget the optimizer's moments of what is reset
     :param renew_shared: include the layers of a features extractor that actor and critic share
-    :param kwargs: the options of :class:`ContinualSAC` and SB3's arguments by name
-    :raises ValueError: if an option is out of its range
+    :param qf_learning_rate: learning rate of the critics; None for ``learning_rate``
+    :param clear_replay_buffer: empty D when a phase starts
+    :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase other than
+        the first, if its task is new; None for ``learning_starts``
+    :param reset_optimizers: forget the optimizers' moments when a new task starts
+    :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
+    :param known_task_threshold: every phase other than the first begins with a look: the policy plays without learning. If
+        this share of ``look_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
+        reset. Otherwise, and where the task does not report success, it is new. None: without a look, every task is new
+    :param look_episodes: episodes of the look; it ends early when its outcome is certain
+    :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
+        that are pretended only, not on a GPU
+    :param interventions: changes to how the agent learns, in the order in which they act
+    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
+        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
+        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
+        callbacks see NaN for them until then. False is SB3 bit for bit
+    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
+        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
+        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
+    :param kwargs: SB3's arguments by name
     """
     reset_frequency: int
     reset_rate: float
@@ -354,16 +451,23 @@ class CBPPPO(Method, ContinualPPO):
     Papers: Loss of plasticity in deep continual learning (Dohare et al., 2024); Stay Hungry, Keep Learning: Sustainable
     Plasticity for Deep Reinforcement Learning (tables 3 and 4).
 
-    :param policy: see :class:`ContinualPPO`
-    :param env: see :class:`ContinualPPO`
+    :param policy: the name of a policy or its class, see SB3
+    :param env: the environment, a task sequence or any other
     :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param replacement_rate: share of the eligible neurons that are replaced per gradient step, in (0, 1]
     :param maturity_threshold: age above which a neuron is eligible, in gradient steps
     :param decay_rate: η, of the running averages, in [0, 1)
     :param clear_moments: also forget the optimizer's moments of the incoming and outgoing weights of what is replaced
     :param renew_shared: include the layers of a features extractor that actor and critic share
-    :param kwargs: the options of :class:`ContinualPPO` and SB3's arguments by name
-    :raises ValueError: if an option is out of its range
+    :param interventions: changes to how the agent learns, in the order in which they act
+    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
+        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
+        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
+        callbacks see NaN for them until then. False is SB3 bit for bit
+    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
+        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
+        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
+    :param kwargs: SB3's arguments by name
     """
     replacement_rate: float
     maturity_threshold: int
@@ -388,16 +492,35 @@ class CBPSAC(Method, ContinualSAC):
     """
     SAC with continual backpropagation: see :class:`CBPPPO`.
 
-    :param policy: see :class:`ContinualSAC`
-    :param env: see :class:`ContinualSAC`
+    :param policy: the name of a policy or its class, see SB3
+    :param env: the environment, a task sequence or any other
     :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param replacement_rate: share of the eligible neurons that are replaced per gradient step, in (0, 1]
     :param maturity_threshold: age above which a neuron is eligible, in gradient steps
     :param decay_rate: η, of the running averages, in [0, 1)
     :param clear_moments: also forget the optimizer's moments of the incoming and outgoing weights of what is replaced
     :param renew_shared: include the layers of a features extractor that actor and critic share
-    :param kwargs: the options of :class:`ContinualSAC` and SB3's arguments by name
-    :raises ValueError: if an option is out of its range
+    :param qf_learning_rate: learning rate of the critics; None for ``learning_rate``
+    :param clear_replay_buffer: empty D when a phase starts
+    :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase other than
+        the first, if its task is new; None for ``learning_starts``
+    :param reset_optimizers: forget the optimizers' moments when a new task starts
+    :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
+    :param known_task_threshold: every phase other than the first begins with a look: the policy plays without learning. If
+        this share of ``look_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
+        reset. Otherwise, and where the task does not report success, it is new. None: without a look, every task is new
+    :param look_episodes: episodes of the look; it ends early when its outcome is certain
+    :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
+        that are pretended only, not on a GPU
+    :param interventions: changes to how the agent learns, in the order in which they act
+    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
+        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
+        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
+        callbacks see NaN for them until then. False is SB3 bit for bit
+    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
+        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
+        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
+    :param kwargs: SB3's arguments by name
     """
     replacement_rate: float
     maturity_threshold: int

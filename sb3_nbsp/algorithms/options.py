@@ -6,6 +6,8 @@ all others are fixed.
 from __future__ import annotations
 
 import inspect
+import re
+import textwrap
 from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from typing import Any, ClassVar
@@ -19,7 +21,8 @@ class GuardedOptions:
     is checked and acts, or it is refused. Many options are handed on when an agent is made, and setting them later would
     change nothing.
 
-    Every class has the signature of all constructors that its own one passes arguments on to.
+    Every class has the signature of all constructors that its own one passes arguments on to, and says in its docstring what
+    the options are that this package adds: an option is documented where it is written, in a base or an intervention.
     """
 
     # Names of the options that act when they are set
@@ -28,6 +31,7 @@ class GuardedOptions:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.__signature__ = inspect.Signature(list(constructor_parameters(cls).values()))  # type: ignore[attr-defined]
+        cls.__doc__ = _documented(cls)
 
     def _check_options(self) -> None:
         """
@@ -98,6 +102,35 @@ def check_names(cls: type, given: Iterable[str], accepted: Collection[str]) -> N
             raise TypeError(
                 f"{cls.__name__} has no option {name}{did_you_mean(name, constructor_parameters(cls).keys() - {name})}"
             )
+
+
+def _documented(cls: type) -> str:
+    """The class's docstring with a line for each option that it does not mention itself."""
+    own = inspect.cleandoc(cls.__doc__ or "") if "__doc__" in vars(cls) else ""
+    texts: dict[str, str] = {}
+    for base in reversed([each for each in cls.__mro__[1:] if _is_own(each)]):
+        texts |= parameter_texts(base)
+    texts |= getattr(cls, "option_texts", dict)()
+    mentioned = parameter_texts(own)
+    names = ["policy", "env", "args", *sorted(own_options(cls), key=list(constructor_parameters(cls)).index), "kwargs"]
+    lines = [_wrapped(f":param {name}: {texts[name]}") for name in names if name in texts and name not in mentioned]
+    description, separator, fields = own.partition("\n:")
+    end = [f":{fields}"] if separator else []
+    return "\n".join([description.rstrip(), "", *lines, *end])
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 120, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+
+
+def parameter_texts(documented: type | str) -> dict[str, str]:
+    """
+    :param documented: a docstring with ``:param name: text`` lines, or a class that has one
+    :return: the texts by name, their lines joined
+    """
+    text = documented if isinstance(documented, str) else inspect.cleandoc(vars(documented).get("__doc__") or "")
+    found = re.findall(r"^:param (\w+): ?(.*(?:\n[ \t]+.*)*)", text, flags=re.MULTILINE)
+    return {name: " ".join(words.split()) for name, words in found}
 
 
 def _constructors(cls: type) -> Iterator[tuple[type, dict[str, inspect.Parameter]]]:

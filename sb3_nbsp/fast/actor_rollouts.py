@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_nbsp.fast.matmul_precision import MakeLayers, MatmulPrecision, layers_in
+from sb3_nbsp.fast.matmul_precision import MakeLayers
 from sb3_nbsp.fast.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
 from sb3_nbsp.fast.perceptron import layers_of
 from sb3_nbsp.messages import warn
@@ -27,7 +28,7 @@ class ActorRollouts(PPO):
     """PPO that collects its rollouts with the actor alone where that gives the same, see :class:`DeferredEvaluation`."""
 
     fused: bool
-    matmul_precision: MatmulPrecision
+    _layers: Callable[[], MakeLayers]
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -84,9 +85,6 @@ class ActorRollouts(PPO):
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
-
-    def _layers(self) -> MakeLayers:
-        return layers_in(self.matmul_precision, self.device)
 
     def _inherits_sb3s_loop(self) -> bool:
         """Whether no class between this one and SB3's has a way of its own to collect."""

@@ -11,7 +11,8 @@ import pytest
 
 from sb3_nbsp import NBSPSAC, P3O, SBPSAC, ContinualSAC
 from sb3_nbsp.algorithms import methods
-from sb3_nbsp.algorithms.method import Method, parameter_texts
+from sb3_nbsp.algorithms.method import Method
+from sb3_nbsp.algorithms.options import parameter_texts
 from sb3_nbsp.interventions import CycleReset, GradientMasking
 from tools import stubs
 

@@ -161,7 +161,7 @@ class Weighted(Intervention):
 
 def test_a_penalty_of_weight_zero_leaves_the_gradients_by_hand() -> None:
     agents = [tiny(ContinualSAC, TaggedTask(1.0), interventions=[Weighted(weight)]) for weight in (0.0, 1.0)]
-    assert [agent._has_mlp_gradients() for agent in agents] == [True, False]
+    assert [agent._is_by_hand() for agent in agents] == [True, False]
     for agent in agents:
         agent.learn(30)
     plain = tiny(ContinualSAC, TaggedTask(1.0))

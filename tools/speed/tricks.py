@@ -24,7 +24,7 @@ def sac_without() -> dict[str, Callable[[Any], None]]:
     """
 
     def by_hand(model: ContinualSAC) -> None:
-        model._has_mlp_gradients = lambda: False  # type: ignore[method-assign]
+        model._is_by_hand = lambda: False  # type: ignore[method-assign]
 
     def fused_adam(model: ContinualSAC) -> None:
         set_fused(model._optimizers(), False)

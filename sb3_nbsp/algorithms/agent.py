@@ -1,0 +1,100 @@
+"""What SAC and PPO that learn continually share: interventions, and how a gradient step is computed."""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, TensorDict
+
+from sb3_nbsp.algorithms.options import check_names
+from sb3_nbsp.algorithms.phases import PhasedAlgorithm
+from sb3_nbsp.checks import check_option
+from sb3_nbsp.fast.fused_optimizers import set_fused
+from sb3_nbsp.fast.matmul_precision import PRECISIONS, MakeLayers, MatmulPrecision, layers_in, warn_if_without_effect
+from sb3_nbsp.interventions import Intervention
+from sb3_nbsp.interventions.container import check_interventions
+
+
+class ContinualAgent(PhasedAlgorithm):
+    """
+    Stands in front of SB3's algorithm in a class's bases.
+
+    :param policy: the name of a policy or its class, see SB3
+    :param env: the environment, a task sequence or any other
+    :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
+    :param interventions: changes to how the agent learns, in the order in which they act
+    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients by
+        hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
+        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
+        callbacks see NaN for them until then. False is SB3 bit for bit
+    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
+        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on
+        processors with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
+    :param kwargs: SB3's arguments by name
+    """
+
+    # SB3's class, whose arguments these agents take, too
+    sb3_class: ClassVar[type[BaseAlgorithm]]
+    settable: ClassVar[frozenset[str]] = frozenset({"fused", "matmul_precision"})
+
+    def __init__(
+        self,
+        policy: str | type[BasePolicy],
+        env: GymEnv | str,
+        *args: Any,
+        interventions: Sequence[Intervention] = (),
+        fused: bool = True,
+        matmul_precision: MatmulPrecision = "highest",
+        **kwargs: Any,
+    ) -> None:
+        check_names(type(self), kwargs, accepted=inspect.signature(self.sb3_class).parameters)
+        check_interventions(interventions)
+        self.interventions = tuple(interventions)
+        self.fused = fused
+        self.matmul_precision = matmul_precision
+        self._check_options()
+        self._init_phases()
+        super().__init__(policy, env, *args, **kwargs)
+
+    @abstractmethod
+    def _optimizers(self) -> list[th.optim.Optimizer]:
+        """All that train the agent."""
+
+    @abstractmethod
+    def _is_by_hand(self) -> bool:
+        """Whether gradients are computed by hand at present; networks and interventions may change."""
+
+    def _layers(self) -> MakeLayers:
+        return layers_in(self.matmul_precision, self.device)
+
+    def _check_options(self) -> None:
+        check_option("fused", self.fused, (True, False))
+        check_option("matmul_precision", self.matmul_precision, PRECISIONS)
+
+    def _option_was_set(self, name: str) -> None:
+        if name == "fused":
+            set_fused(self._optimizers(), self.fused)
+
+    def _setup_model(self) -> None:
+        self._check_options()  # those of a saved model may have been replaced
+        super()._setup_model()  # type: ignore[safe-super]
+        set_fused(self._optimizers(), self.fused)
+        self._attach_interventions()
+
+    def set_parameters(
+        self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
+    ) -> None:
+        """Load parameters, see :meth:`PersistentAlgorithm.set_parameters`."""
+        super().set_parameters(load_path_or_dict, exact_match, device)
+        set_fused(self._optimizers(), self.fused)
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        set_fused(self._optimizers(), self.fused)  # they may have been exchanged since
+        warn_if_without_effect(self.matmul_precision, self.device, self._is_by_hand(), [self.policy])
+        return super()._setup_learn(*args, **kwargs)
