@@ -2,50 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase, own_seed
-from sb3_nbsp.interventions.goal_window import GOAL_METRICS, GoalMetric, GoalWindow
+from sb3_nbsp.interventions.goal_window import GOAL_METRICS, GoalMetric
+from sb3_nbsp.interventions.identification_steps import IdentificationSteps
 from sb3_nbsp.interventions.masked_statistics import MaskedStatistics, check_maskable
 from sb3_nbsp.interventions.networks import ScoredNetwork, scored_networks
 from sb3_nbsp.interventions.parameter_masks import MaskSide, parameter_masks
-from sb3_nbsp.interventions.rollout import fresh_steps, has_own_spaces
+from sb3_nbsp.interventions.scoring import ScoredNeurons, score_neurons
 from sb3_nbsp.messages import warn
-from sb3_nbsp.neurons.activations import record_activations
-from sb3_nbsp.neurons.histograms import activation_histogram
-from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons, split_by_layer
+from sb3_nbsp.neurons.layers import NeuronLayer, split_by_layer
 from sb3_nbsp.neurons.masks import MaskedStep, mask_gradients, skill_mask
-from sb3_nbsp.neurons.scores import (
-    activation_score,
-    active_share,
-    balanced_score,
-    dead_neurons,
-    goal_oriented_score,
-    random_score,
-    select_top,
-    weight_score,
-)
-from sb3_nbsp.tasks.recognize import has_phases
-from sb3_nbsp.tasks.task_envs import task_makers
 
 Identification = Literal["goal", "balanced", "activation", "weight", "random"]
-# Those that compare what a neuron does with q(t), and those that need no step to score
-GOAL_ORIENTED, WITHOUT_STEPS = ("goal", "balanced"), ("weight", "random")
-# Histograms are kept of so many of the best-scored skill neurons of each network
-N_HISTOGRAMS = 4
-# With fewer of the steps that were asked for, there is a warning
-ENOUGH_STEPS = 0.5
+
+
+@dataclass
+class Identified:
+    """
+    What is known about a task since the end of its last phase.
+
+    :param phase: that phase
+    :param scores: by network, in [0.5, 1], each of shape (neurons,)
+    :param skill_neurons: by network, boolean, each of shape (neurons,)
+    """
+
+    phase: int
+    scores: dict[str, th.Tensor]
+    skill_neurons: dict[str, th.Tensor]
+
+    def drop(self, network: str) -> bool:
+        """
+        Forget a network.
+
+        :param network: its name
+        :return: whether it was known
+        """
+        self.scores.pop(network, None)
+        return self.skill_neurons.pop(network, None) is not None
 
 
 class GradientMasking(OffPolicyIntervention):
@@ -134,14 +139,10 @@ class GradientMasking(OffPolicyIntervention):
         check_maskable(self._networks, self._modules())
         every = {layer.name: th.ones(layer.n_neurons) for network in self._networks for layer in network.layers}
         parameter_masks(self._networks, every, self.mask_side)
-        self._window = self._new_window(agent.n_envs)
+        self._steps_to_look_at = IdentificationSteps(self, agent.n_envs)
         self._masks: dict[str, th.Tensor] = {}
-        self._scores: dict[str, dict[str, th.Tensor]] = {}
-        self._skills: dict[str, dict[str, th.Tensor]] = {}
+        self._identified: dict[str, Identified] = {}  # by task
         self._histograms: dict[str, dict[str, list[dict[str, Any]]]] = {}
-        self._identified_in: dict[str, int] = {}
-        self._warned: set[str] = set()
-        self._task_makers: dict[str, Callable[[], gym.Env]] = {}
         self._prepare_masks()
 
     @property
@@ -152,25 +153,26 @@ class GradientMasking(OffPolicyIntervention):
     @property
     def skill_neurons(self) -> dict[str, dict[str, th.Tensor]]:
         """By task and network: which of its hidden neurons are skill neurons, in the order of its layers (boolean)."""
-        return self._skills
+        return {task: found.skill_neurons for task, found in self._identified.items()}
 
     @property
     def scores(self) -> dict[str, dict[str, th.Tensor]]:
         """By task and network: the scores at the end of the task's last phase, in the order of its layers."""
-        return self._scores
+        return {task: found.scores for task, found in self._identified.items()}
 
     @property
     def histograms(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
         """
         By task and network: for the best-scored skill neurons, best first, their place among the network's hidden
-        neurons ("neuron"), their "score", and :func:`~sb3_nbsp.neurons.histograms.activation_histogram`.
+        neurons ("neuron"), their "score", and :func:`~sb3_nbsp.neurons.histograms.activation_histogram`. Of the phases that
+        have ended since the agent was made or loaded: they are not saved with it.
         """
         return self._histograms
 
     @property
     def identified_in(self) -> dict[str, int]:
         """By task: the phase at whose end its skill neurons were identified last."""
-        return self._identified_in
+        return {task: found.phase for task, found in self._identified.items()}
 
     @property
     def networks(self) -> list[ScoredNetwork]:
@@ -180,53 +182,36 @@ class GradientMasking(OffPolicyIntervention):
     def on_learn_start(self, reset: bool) -> None:
         """See :meth:`Intervention.on_learn_start`. Layers may have been exchanged since."""
         self._look_again()
-        if reset:
-            self._window.break_episodes()
-        env = self.agent.env
-        assert env is not None
-        self._window.of_sequence = has_phases(env)
-        if self.identification_data != "training" and self._window.of_sequence:
-            try:
-                # A phase also ends when the environment is exchanged for one that may lack its task
-                self._task_makers.update(task_makers(env))
-            except ValueError as error:
-                if self.identification_data == "fresh":
-                    raise ValueError(f"{error}. For these, there is identification_data='training'") from error
+        self._steps_to_look_at.on_learn_start(reset)
 
     def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """See :meth:`Intervention.on_transition`."""
         self._statistics.keep()
-        if self.identification_data != "fresh":
-            self._window.add(rewards, dones, infos)
+        self._steps_to_look_at.add(rewards, dones, infos)
 
     def on_phase_start(self, phase: Phase) -> None:
         """See :meth:`Intervention.on_phase_start`."""
-        self._window.clear()
+        self._steps_to_look_at.window.clear()
 
     def on_phase_end(self, phase: Phase) -> None:
         """Identify the skill neurons of the task and update the masks (Algorithm 2, lines 19 and 20)."""
-        steps = self._identification_steps(phase)
+        steps = self._steps_to_look_at.take(phase, len(self._networks))
         if steps is None:
             return
-        observations, actions, goal_metric = steps
         self.agent.policy.set_training_mode(False)
-        self._scores[phase.task], self._skills[phase.task], self._histograms[phase.task] = {}, {}, {}
-        self._identified_in[phase.task] = phase.index
-        live: dict[str, th.Tensor] = {}
-        for index, network in enumerate(self._networks):
-            activations = self._activations(network, observations, actions)
-            eligible = self._eligible(network, activations)
-            scores = self._score(network, activations, goal_metric, eligible, own_seed(self.agent, phase, index))
-            selected = select_top(scores, self.skill_proportion, eligible)
-            self._histograms[phase.task][network.name] = _best_histograms(scores, selected, activations, goal_metric)
-            self._scores[phase.task][network.name], self._skills[phase.task][network.name] = scores, selected
-            self._record(network, scores, selected, eligible, activations)
-            live[network.name] = eligible
+        found = {
+            network.name: score_neurons(self, network, steps, own_seed(self.agent, phase, index))
+            for index, network in enumerate(self._networks)
+        }
+        self._identified[phase.task] = Identified(
+            phase.index,
+            {name: neurons.scores for name, neurons in found.items()},
+            {name: neurons.skill_neurons for name, neurons in found.items()},
+        )
+        self._histograms[phase.task] = {name: neurons.histograms for name, neurons in found.items()}
         self._prepare_masks()
         for network in self._networks:
-            masked = th.cat([self._masks[layer.name] for layer in network.layers]) < 1
-            share = (masked & live[network.name]).sum() / live[network.name].sum().clamp(min=1)
-            self.agent.logger.record(f"nbsp/{network.name}_masked_share", share.item())
+            self._record(network, found[network.name])
 
     def before_step(self, network: Network) -> None:
         """See :meth:`Intervention.before_step`."""
@@ -247,138 +232,19 @@ class GradientMasking(OffPolicyIntervention):
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Intervention.state_dict`."""
-        window = self._window.state_dict()
-        found = {"scores": self._scores, "skill_neurons": self._skills, "histograms": self._histograms}
-        return {**found, "identified_in": self._identified_in, "window": window}
+        identified = {task: asdict(found) for task, found in self._identified.items()}
+        return {"identified": identified, "window": self._steps_to_look_at.window.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See :meth:`Intervention.load_state_dict`."""
-        self._scores, self._skills = dict(state["scores"]), dict(state["skill_neurons"])
-        self._histograms, self._identified_in = dict(state["histograms"]), dict(state["identified_in"])
-        self._window.load_state_dict(state["window"])
+        self._identified = {task: Identified(**found) for task, found in state["identified"].items()}
+        self._steps_to_look_at.window.load_state_dict(state["window"])
         self._prepare_masks()
 
     def _modules(self) -> list[tuple[str, nn.Module]]:
         owners: dict[Network, nn.Module] = {"actor": self.agent.policy.actor, "critic": self.agent.policy.critic}  # type: ignore[dict-item]
         masked = {network.optimized_by for network in self._networks}
         return [(f"{name}.{part}", module) for name in masked for part, module in owners[name].named_modules()]
-
-    def _new_window(self, n_envs: int) -> GoalWindow:
-        custom: Callable[..., float] | None = self.goal_metric if callable(self.goal_metric) else None
-        return GoalWindow(self.identification_steps, n_envs, custom)
-
-    def _identification_steps(self, phase: Phase) -> tuple[th.Tensor, th.Tensor, np.ndarray] | None:
-        """Observations, actions and q(t) of the steps to identify on; None, with a warning, if there are none to tell."""
-        window, buffer = self._window, self.agent.replay_buffer
-        assert buffer is not None
-        if not self._looks_at_steps:
-            rows = envs = np.zeros(0, dtype=int)
-            return (*self._batch(buffer, rows, envs), np.zeros(0))
-        if self._wants_fresh_steps(phase):
-            if phase.task not in self._task_makers:
-                self._skip(phase, f"the environment's task_makers lack the task {phase.task!r}, which has just ended")
-                return None
-            window, buffer = self._fresh_steps(phase)
-        rows, envs, goal_metric = self._goal_metric(window, buffer)
-        if len(rows) == 0:
-            self._skip(phase, "there is no complete episode to identify them on; raise identification_steps")
-            return None
-        if self.identification in GOAL_ORIENTED and _is_constant(goal_metric):
-            self._skip(phase, "the goal metric is the same at all steps, and so is the return of the episodes")
-            return None
-        self._check_number(len(rows))
-        return (*self._batch(buffer, rows, envs), goal_metric)
-
-    @property
-    def _looks_at_steps(self) -> bool:
-        return self.identification not in WITHOUT_STEPS or self.min_active_share > 0
-
-    def _check_number(self, n_steps: int) -> None:
-        self.agent.logger.record("nbsp/identification_steps", n_steps)
-        if n_steps < ENOUGH_STEPS * self.identification_steps and "steps" not in self._warned:
-            self._warned.add("steps")
-            warn(
-                f"Skill neurons are identified on {n_steps} steps instead of identification_steps="
-                f"{self.identification_steps}: of the others the goal metric ({self._metric_name}) is not known, or the "
-                "phase or the replay buffer is too short. Give another goal_metric, larger ones, or fewer "
-                "identification_steps. Later phases only record nbsp/identification_steps"
-            )
-
-    def _wants_fresh_steps(self, phase: Phase) -> bool:
-        if self.identification_data != "auto":
-            return self.identification_data == "fresh"
-        return phase.task in self._task_makers and has_own_spaces(self.agent, self._task_makers[phase.task])
-
-    def _skip(self, phase: Phase, reason: str) -> None:
-        warn(f"No skill neurons are identified at the end of phase {phase.index + 1} ({phase.task}): {reason}")
-
-    def _fresh_steps(self, phase: Phase) -> tuple[GoalWindow, ReplayBuffer]:
-        window = self._new_window(1)
-        seed = own_seed(self.agent, phase, len(self._networks))
-        bar = getattr(self.agent, "show_progress", False)
-        steps = fresh_steps(self.agent, self._task_makers[phase.task], self.identification_steps, seed, window, bar)
-        return window, steps
-
-    def _goal_metric(self, window: GoalWindow, buffer: ReplayBuffer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Steps with a known goal metric: rows and columns of the buffer's arrays, and q(t)."""
-        name = "custom" if callable(self.goal_metric) else str(self.goal_metric)
-        self._metric_name = name = window.best_known(buffer) if name == "auto" else name
-        rows, envs, goal_metric = window.select(name, buffer)
-        is_constant = _is_constant(goal_metric)
-        self.agent.logger.record("nbsp/goal_metric_is_constant", int(is_constant))
-        if self.identification not in GOAL_ORIENTED and len(rows) == 0:
-            return window.select("any", buffer)
-        if is_constant and name != "episode_return" and self.identification in GOAL_ORIENTED:
-            fallback = window.select("episode_return", buffer)
-            if "constant" not in self._warned and not _is_constant(fallback[2]):
-                self._warned.add("constant")
-                warn(
-                    f"The goal metric ({name}) is the same at all steps of the window and cannot tell neurons apart: "
-                    "the episode return takes its place. Later windows are recorded as nbsp/goal_metric_is_constant only"
-                )
-            self._metric_name = "episode_return"
-            return fallback
-        return rows, envs, goal_metric
-
-    def _batch(self, buffer: ReplayBuffer, rows: np.ndarray, envs: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
-        """Observations (normalized as in training) and actions of the steps."""
-        normalizer = self.agent.get_vec_normalize_env()
-        observations = buffer._normalize_obs(buffer.observations[rows, envs], normalizer)
-        assert isinstance(observations, np.ndarray)
-        return buffer.to_torch(observations), buffer.to_torch(buffer.actions[rows, envs])
-
-    def _activations(self, network: ScoredNetwork, observations: th.Tensor, actions: th.Tensor) -> th.Tensor | None:
-        """Of all neurons of a network, shape (T, neurons); None if the identification looks at no step."""
-        if not self._looks_at_steps:
-            return None
-        return record_activations(network.forward, (observations, actions), network.layers)
-
-    def _eligible(self, network: ScoredNetwork, activations: th.Tensor | None) -> th.Tensor:
-        """Which neurons may be selected: those that are on both sides of their mean often enough."""
-        if activations is None or self.min_active_share == 0:
-            return th.ones(count_neurons(network.layers), dtype=th.bool, device=self.agent.device)
-        return active_share(activations) >= self.min_active_share
-
-    def _score(
-        self,
-        network: ScoredNetwork,
-        activations: th.Tensor | None,
-        goal_metric: np.ndarray,
-        eligible: th.Tensor,
-        seed: int,
-    ) -> th.Tensor:
-        """Scores of all neurons of a network. Where they compare with the goal, ineligible neurons have the lowest."""
-        if self.identification == "weight":
-            return _to_unit(weight_score(network.layers))
-        if self.identification == "random":
-            scores = random_score(count_neurons(network.layers), th.Generator().manual_seed(seed))
-            return _to_unit(scores).to(self.agent.device)
-        assert activations is not None
-        if self.identification == "activation":
-            return _to_unit(activation_score(activations))
-        score = goal_oriented_score if self.identification == "goal" else balanced_score
-        scores = score(activations, th.as_tensor(goal_metric, device=activations.device))
-        return scores.masked_fill(~eligible, 0.5)
 
     def _find_networks(self) -> list[ScoredNetwork]:
         networks = [each for each in scored_networks(self.agent) if self.mask_networks in ("both", each.optimized_by)]
@@ -394,8 +260,7 @@ class GradientMasking(OffPolicyIntervention):
         for network in self._networks:
             if [layer.n_neurons for layer in network.layers] == widths[network.name]:
                 continue
-            by_task = [of_task for found in (self._scores, self._skills, self._histograms) for of_task in found.values()]
-            if any([of_task.pop(network.name, None) is not None for of_task in by_task]):
+            if any([found.drop(network.name) for found in self._identified.values()]):
                 warn(f"{network.name}: the widths of its layers have changed, its masks and scores are dropped")
         self._prepare_masks()
 
@@ -420,63 +285,31 @@ class GradientMasking(OffPolicyIntervention):
 
     def _masks_of_layers(self) -> dict[str, th.Tensor]:
         """The smallest mask of each neuron over the tasks, or that of the task of the last phase."""
-        tasks = list(self._skills)
+        tasks = list(self._identified.values())
         if self.mask_accumulation == "latest":
-            tasks = sorted(tasks, key=self._identified_in.__getitem__)[-1:]
+            tasks = sorted(tasks, key=lambda found: found.phase)[-1:]
         masks: dict[str, th.Tensor] = {}
-        for task in tasks:
+        for found in tasks:
             for network in self._networks:
-                if network.name not in self._skills[task]:  # mask_networks was another then
+                if network.name not in found.skill_neurons:  # mask_networks was another then
                     continue
-                scores, selected = self._scores[task][network.name], self._skills[task][network.name]
+                scores, selected = found.scores[network.name], found.skill_neurons[network.name]
                 mask = skill_mask(scores, selected, self.mask_alpha, self.mask_type == "hard")
                 for name, part in split_by_layer(mask, network.layers).items():
                     # Critics may share a features extractor: protected for one is protected
                     masks[name] = th.minimum(masks[name], part) if name in masks else part
         return masks
 
-    def _record(
-        self,
-        network: ScoredNetwork,
-        scores: th.Tensor,
-        selected: th.Tensor,
-        eligible: th.Tensor,
-        activations: th.Tensor | None,
-    ) -> None:
-        record = self.agent.logger.record
-        chosen = scores[selected]
+    def _record(self, network: ScoredNetwork, found: ScoredNeurons) -> None:
+        record, name = self.agent.logger.record, network.name
+        chosen = found.scores[found.skill_neurons]
         if len(chosen):
-            record(f"nbsp/{network.name}_threshold", chosen.min().item())
-            record(f"nbsp/{network.name}_max_score", chosen.max().item())
-        record(f"nbsp/{network.name}_skill_neurons", int(selected.sum()))
-        record(f"nbsp/{network.name}_eligible_neurons", int(eligible.sum()))
-        if activations is not None:
-            record(f"nbsp/{network.name}_dead_neurons", int(dead_neurons(activations).sum()))
-
-
-def _best_histograms(
-    scores: th.Tensor, selected: th.Tensor, activations: th.Tensor | None, goal_metric: np.ndarray
-) -> list[dict[str, Any]]:
-    if activations is None:
-        return []
-    order = sorted(th.nonzero(selected).flatten().tolist(), key=lambda neuron: -scores[neuron].item())[:N_HISTOGRAMS]
-    metric = th.as_tensor(goal_metric)
-    return [
-        {"neuron": neuron, "score": scores[neuron].item(), **activation_histogram(activations[:, neuron], metric)}
-        for neuron in order
-    ]
-
-
-def _is_constant(goal_metric: np.ndarray) -> bool:
-    return len(goal_metric) == 0 or bool((goal_metric == goal_metric[0]).all())
-
-
-def _to_unit(scores: th.Tensor) -> th.Tensor:
-    """
-    Bring scores of any scale into [0.5, 1] without changing their order, as equation 7 expects them:
-    by rank, the lowest to 0.5 and the highest to 1. Of equal scores the earlier one ranks higher.
-    """
-    ranks = th.empty_like(scores)
-    descending = th.sort(scores, descending=True, stable=True).indices
-    ranks[descending.flip(0)] = th.arange(len(scores), dtype=scores.dtype, device=scores.device)
-    return 0.5 + 0.5 * ranks / max(len(scores) - 1, 1)
+            record(f"nbsp/{name}_threshold", chosen.min().item())
+            record(f"nbsp/{name}_max_score", chosen.max().item())
+        record(f"nbsp/{name}_skill_neurons", int(found.skill_neurons.sum()))
+        record(f"nbsp/{name}_eligible_neurons", int(found.eligible.sum()))
+        if found.n_dead is not None:
+            record(f"nbsp/{name}_dead_neurons", found.n_dead)
+        masked = th.cat([self._masks[layer.name] for layer in network.layers]) < 1
+        share = (masked & found.eligible).sum() / found.eligible.sum().clamp(min=1)
+        record(f"nbsp/{name}_masked_share", share.item())
