@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-sb3 lint type format docs extras lock clean
+.PHONY: help demo test coverage test-sb3 lint type format docs extras lock clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -20,6 +20,9 @@ demo: $(READY) ## run examples/demo.py (QUICK=1: a shorter run)
 
 test: $(READY) ## run the tests, one thread for each of the two workers
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+coverage: $(READY) ## run the tests and report the lines that none of them runs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov=sb3_nbsp --cov-report=term-missing:skip-covered
 
 test-sb3: $(READY) ## run SB3's own tests with this package's agents in the place of its SAC and PPO
 	$(BIN)/python tools/sb3_suite.py

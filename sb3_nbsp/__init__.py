@@ -16,7 +16,7 @@ from sb3_nbsp.algorithms import (
 from sb3_nbsp.plasticity import Diagnostics, PlasticityCallback, diagnostics
 from sb3_nbsp.tasks.registration import register_environments
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = [
     "CBPPPO",
     "CBPSAC",
