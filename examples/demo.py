@@ -11,14 +11,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from sb3_nbsp.benchmark.comparison import Comparison
+from sb3_nbsp.benchmark.frames import Results, load_results
 from sb3_nbsp.benchmark.launchers import LocalLauncher
-from sb3_nbsp.benchmark.plan import Plan
-from sb3_nbsp.benchmark.plots import plot_runs
-from sb3_nbsp.benchmark.results import Run, load_results
-from sb3_nbsp.benchmark.runner import run_plan
+from sb3_nbsp.benchmark.run import run_comparison
+from sb3_nbsp.benchmark.style import save
+from sb3_nbsp.benchmark.training_figures import runs_figure
 
 SEQUENCE = "CoffeeButton-HandlePress"
-METHODS = {"nbsp_sac": "NBSP", "continual_sac": "vanilla SAC"}
+METHODS = ["nbsp_sac", "continual_sac"]
 # A few steps only: shows that it works, learns nothing
 QUICK = {
     "env_kwargs": {"steps_per_task": 1_400},
@@ -30,19 +31,20 @@ QUICK = {
 console = Console()
 
 
-def report(runs: list[Run], image: Path) -> None:
+def report(results: Results, image: Path) -> None:
     """Print the success matrices and the metrics, and draw the picture."""
-    for run in runs:
-        table = Table("after phase", *run.matrix.tasks, title=f"{METHODS[run.cell.method]}: success rate on each task")
-        for phase, (task, row) in enumerate(zip(run.matrix.phase_tasks, run.matrix.rows, strict=True)):
-            table.add_row(f"{phase + 1} ({task})", *(f"{rate:.2f}" for rate in row))
+    for method, success in results.success.groupby("method", observed=True):
+        matrix = success.pivot(index=["phase", "trained"], columns="task", values="success")[success.task.unique()]
+        table = Table("after phase", *matrix.columns, title=f"{method}: success rate on each task")
+        for (phase, task), row in matrix.iterrows():
+            table.add_row(f"{phase} ({task})", *(f"{rate:.2f}" for rate in row))
         console.print(table)
     table = Table("", "ASR ↑", "FM ↓", "FWT ↑", "steps", title="ASR: success, FM: forgetting, FWT: learning")
-    for run in runs:
-        values = [f"{run.metrics[name]:.2f}" for name in ("ASR", "FM", "FWT")]
-        table.add_row(METHODS[run.cell.method], *values, f"{run.result['steps']:,}")
+    for run in results.runs.itertuples():
+        table.add_row(run.method, *(f"{value:.2f}" for value in (run.ASR, run.FM, run.FWT)), f"{run.steps:,}")
     console.print(table)
-    plot_runs({METHODS[run.cell.method]: run.cell.folder for run in runs}, image, title=SEQUENCE)
+    runs = results.comparison.runs(results.folder)
+    save(runs_figure({method: run.path for method, run in zip(results.runs.method, runs, strict=True)}, SEQUENCE), image)
     console.print(f"Picture: {image}", soft_wrap=True)
 
 
@@ -54,17 +56,17 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results")
     args = parser.parse_args()
     out = args.out / f"demo{'-quick' if args.quick else ''}-seed{args.seed}"
-    plan = Plan(SEQUENCE, "laptop", list(METHODS), [args.seed], **(QUICK if args.quick else {}))  # type: ignore[arg-type]
+    comparison = Comparison([SEQUENCE], METHODS, [args.seed], **(QUICK if args.quick else {}))  # type: ignore[arg-type]
     warning = "Quick run: at this size NOTHING HAS BEEN LEARNED; the numbers show only that it works."
     if args.quick:
         console.print(warning)
     try:
-        if run_plan(plan, out, LocalLauncher(jobs=2), console):
+        if run_comparison(comparison, out, LocalLauncher(jobs=2), console):
             return 1
     except KeyboardInterrupt:
         console.print("Interrupted. Start the demo again to continue from the last checkpoints.")
         return 130
-    report(load_results(out).runs, out / "demo.png")
+    report(load_results(out), out / "demo.png")
     if args.quick:
         console.print(warning)
     return 0

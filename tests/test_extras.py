@@ -11,8 +11,7 @@ import pytest
     "module, missing, extra",
     [
         ("sb3_nbsp.benchmark", "filelock", "benchmark"),
-        ("sb3_nbsp.benchmark.figures", "matplotlib", "plots"),
-        ("sb3_nbsp.benchmark.plots", "matplotlib.axes", "plots"),
+        ("sb3_nbsp.benchmark.style", "seaborn", "benchmark"),
         ("sb3_nbsp.plasticity.figure", "matplotlib", "plots"),
         ("sb3_nbsp.zoo.algos", "yaml", "zoo"),
         ("sb3_nbsp.zoo.registration", "optuna", "zoo"),

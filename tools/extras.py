@@ -27,7 +27,7 @@ env.step(env.action_space.sample())
 """
 _BENCHMARK = """
 import subprocess, sys
-run = [sys.executable, "-m", "sb3_nbsp.benchmark", "run", "--sequence", "CoffeeButton-HandlePress", "--methods",
+run = [sys.executable, "-m", "sb3_nbsp.benchmark", "run", "--envs", "CoffeeButton-HandlePress", "--methods",
        "continual_sac", "--seeds", "1", "--jobs", "1", "--env-kwargs", "steps_per_task:50", "horizon:25", "cycles:1",
        "--n-eval-episodes", "1", "--hyperparams", "learning_starts:20", "batch_size:16", "policy_kwargs:{'net_arch':[8]}",
        "--out", "out", *sys.argv[1:]]
@@ -43,7 +43,7 @@ P3O("MlpPolicy", "CartPole-v1", n_steps=16, batch_size=8, n_epochs=1, policy_kwa
 make = "import gymnasium, sb3_nbsp; gymnasium.make({!r})".format
 for extra, command in (
     ("benchmark", ["-m", "sb3_nbsp.benchmark", "--help"]),
-    ("benchmark", ["-c", "import sb3_nbsp.benchmark.plan"]),
+    ("benchmark", ["-c", "import sb3_nbsp.benchmark.comparison"]),
     ("plots", ["-c", "import sb3_nbsp.plasticity.figure"]),
     ("zoo", ["-m", "sb3_nbsp.zoo.cli", "train", "--help"]),
     ("metaworld", ["-c", make("MW-WindowOpen-WindowClose-v0")]),

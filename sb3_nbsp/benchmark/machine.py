@@ -12,9 +12,7 @@ PACKAGES = ("stable_baselines3", "torch", "gymnasium", "numpy", "metaworld", "mu
 
 
 def versions() -> dict[str, str]:
-    """
-    :return: version of Python and of every package that matters and is installed
-    """
+    """Version of Python and of every package that matters and is installed."""
     from sb3_nbsp import __version__
 
     found = {"python": platform.python_version(), "sb3_nbsp": __version__}
@@ -27,9 +25,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """
-    :return: processor, number of cores, memory in GiB, system and, if there is one, the CUDA device
-    """
+    """Processor, number of cores, memory in GiB, system and, if there is one, the CUDA device."""
     import torch as th
 
     found: dict[str, Any] = {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()}

@@ -7,59 +7,78 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sb3_nbsp.messages import did_you_mean
+from sb3_nbsp.zoo.algos import ALGOS, PLAIN
 
 
 @dataclass(frozen=True)
 class Method:
     """
-    One row of a table.
+    One row of a comparison.
 
-    :param name: what it is called on the command line and in tables
-    :param algo: the zoo's name of the algorithm; its YAML file gives the hyper-parameters
-    :param options: hyper-parameters that differ from the YAML file's
+    :param name: its name on the command line and in the names of folders
+    :param algo: the zoo's name of the algorithm, whose YAML file gives the hyper-parameters
+    :param title: its name in tables and figures
     :param description: what it is, in a few words
+    :param options: hyper-parameters that differ from those of the YAML file
     """
 
     name: str
     algo: str
+    title: str
+    description: str
     options: dict[str, Any] = field(default_factory=dict)
-    description: str = ""
 
 
-def _nbsp(name: str, description: str, **options: Any) -> Method:
-    return Method(name, "nbsp_sac", options, description)
-
-
+# Titles and descriptions of the zoo's algorithms
+_ALGOS = {
+    "nbsp_sac": ("NBSP", "masks and replay on SAC"),
+    "continual_sac": ("vanilla SAC", "plain SAC, whose replay buffer is emptied when a phase starts"),
+    "sac": ("SB3's SAC", "SAC whose replay buffer is never emptied"),
+    "sbp_sac": ("SBP on SAC", "cycle reset and inner distillation on SAC"),
+    "cycle_sac": ("cycle reset on SAC", "neurons are renewed in turns, without distillation"),
+    "redo_sac": ("ReDo on SAC", "dormant neurons are renewed"),
+    "cbp_sac": ("CBP on SAC", "continual backpropagation"),
+    "p3o": ("P3O", "cycle reset and inner distillation on PPO"),
+    "cycle_ppo": ("cycle reset", "neurons are renewed in turns on PPO, without distillation"),
+    "redo_ppo": ("ReDo", "dormant neurons are renewed on PPO"),
+    "cbp_ppo": ("CBP", "continual backpropagation on PPO"),
+    "continual_ppo": ("ContinualPPO", "PPO that follows the phases of a task sequence"),
+    "ppo": ("PPO", "SB3's PPO"),
+}
 PROPORTIONS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
 
+
+def _nbsp(name: str, title: str, description: str, **options: Any) -> Method:
+    return Method(f"nbsp_{name}", "nbsp_sac", title, description, options)
+
+
 _ALL = [
-    Method("sac", "sac", description="SB3's SAC, whose replay buffer is never emptied"),
-    Method("continual_sac", "continual_sac", description="plain (vanilla) SAC: D is emptied when a phase starts"),
-    Method("nbsp_sac", "nbsp_sac", description="NBSP"),
+    *(Method(algo, algo, *_ALGOS.get(algo, (algo.replace("_", " "), algo))) for algo in (*ALGOS, *PLAIN)),
     # Tables 2, 9, 10
-    _nbsp("nbsp_replay_only", "only experience replay", masking=False),
-    _nbsp("nbsp_masks_only", "only gradient masking", replay=False),
-    _nbsp("nbsp_hard_masks", "NBSP with hard gradient masking", mask_type="hard"),
+    _nbsp("replay_only", "replay only", "only experience replay", masking=False),
+    _nbsp("masks_only", "masks only", "only gradient masking", replay=False),
+    _nbsp("hard_masks", "NBSP, hard masks", "NBSP with hard gradient masking", mask_type="hard"),
     # Table 3
-    _nbsp("nbsp_activation", "skill neurons by activation magnitude", identification="activation"),
-    _nbsp("nbsp_weight", "skill neurons by weight magnitude", identification="weight"),
-    _nbsp("nbsp_random", "random skill neurons", identification="random"),
-    _nbsp("nbsp_goal", "skill neurons by the printed score", identification="goal"),
-    _nbsp("nbsp_balanced", "skill neurons by the score corrected for chance", identification="balanced"),
+    _nbsp("activation", "by activation", "skill neurons by activation magnitude", identification="activation"),
+    _nbsp("weight", "by weight", "skill neurons by weight magnitude", identification="weight"),
+    _nbsp("random", "random neurons", "random skill neurons", identification="random"),
+    _nbsp("goal", "by printed score", "skill neurons by the printed score", identification="goal"),
+    _nbsp("balanced", "by balanced score", "skill neurons by the score corrected for chance", identification="balanced"),
     # Table 4
-    _nbsp("nbsp_actor", "masks on the actor only", mask_networks="actor"),
-    _nbsp("nbsp_critic", "masks on the critics only", mask_networks="critic"),
+    _nbsp("actor", "actor only", "masks on the actor only", mask_networks="actor"),
+    _nbsp("critic", "critics only", "masks on the critics only", mask_networks="critic"),
     # Figure 4
-    *(_nbsp(f"nbsp_proportion_{m}", f"a share of {m} skill neurons", skill_proportion=m) for m in PROPORTIONS),
+    *(_nbsp(f"proportion_{m}", f"NBSP, m = {m}", f"a share of {m} skill neurons", skill_proportion=m) for m in PROPORTIONS),
     # Readings of what the paper leaves open
-    _nbsp("nbsp_gradient_mask", "the mask scales the gradient instead of the step", mask_target="gradient"),
-    _nbsp("nbsp_outgoing", "masks on the weights that read skill neurons", mask_side="outgoing"),
-    _nbsp("nbsp_both_sides", "masks on incoming and outgoing weights", mask_side="both"),
-    _nbsp("nbsp_current_ent_coef", "replayed batches have the current entropy coefficient", replay_ent_coef="current"),
-    _nbsp("nbsp_own_ent_coef", "replayed batches have their task's entropy coefficient", replay_ent_coef="own"),
+    _nbsp("gradient_mask", "NBSP, gradient masks", "the mask scales the gradient, not the step", mask_target="gradient"),
+    _nbsp("outgoing", "NBSP, outgoing masks", "masks on the weights that read skill neurons", mask_side="outgoing"),
+    _nbsp("both_sides", "NBSP, both sides", "masks on incoming and outgoing weights", mask_side="both"),
+    _nbsp("current_ent_coef", "NBSP, current α", "replay with the current entropy coefficient", replay_ent_coef="current"),
+    _nbsp("own_ent_coef", "NBSP, own α", "replay with the entropy coefficient of the task", replay_ent_coef="own"),
     *(
         _nbsp(
-            f"nbsp_{metric}_{data}",
+            f"{metric}_{data}",
+            f"NBSP, {metric}, {data}",
             f"goal metric of the {metric}, on {data} steps",
             goal_metric=f"{metric}_success",
             identification_data=data,
@@ -69,11 +88,11 @@ _ALL = [
     ),
     # What a phase starts with
     *(
-        Method(f"{algo}_{name}", algo, {"known_task_threshold": threshold}, description)
+        Method(f"{algo}_{name}", algo, f"{_ALGOS[algo][0]}, {title}", description, {"known_task_threshold": threshold})
         for algo in ("continual_sac", "nbsp_sac")
-        for name, threshold, description in (
-            ("look", 0.5, "every phase starts with a look at whether its task is known"),
-            ("anew", None, "every phase starts with random actions, known task or not"),
+        for name, title, threshold, description in (
+            ("look", "probe", 0.5, "every phase starts with a probe of whether its task is known"),
+            ("anew", "from scratch", None, "every phase starts with random actions, known task or not"),
         )
     ),
 ]
@@ -95,8 +114,8 @@ ABLATIONS: dict[str, list[str]] = {
 
 def find_methods(names: Sequence[str]) -> list[Method]:
     """
-    :param names: names of methods and of ablations, which stand for all of their methods
-    :return: the methods, each once, in the order in which they are named
+    :param names: names of methods and of groups, each of which stands for all of its methods
+    :return: the methods, each once, in the order of the names
     :raises ValueError: if a name is unknown
     """
     expanded = [method for name in names for method in ABLATIONS.get(name, [name])]

@@ -2,101 +2,124 @@
 
 from __future__ import annotations
 
-import base64
+import json
 import os
-from html import escape
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from string import Template
+from typing import Any
 
-from sb3_nbsp.benchmark.damaged import damaged_files
-from sb3_nbsp.benchmark.figures.drawing import Drawn, draw_figures, svg_of
-from sb3_nbsp.benchmark.html_parts import items, scroll, section
-from sb3_nbsp.benchmark.report_configuration import configuration_html, environment_html
-from sb3_nbsp.benchmark.results import Results
+from jinja2 import Environment, StrictUndefined
+
+from sb3_nbsp.benchmark.comparison import Run, short_name
+from sb3_nbsp.benchmark.drawing import draw_figures
+from sb3_nbsp.benchmark.frames import Results
+from sb3_nbsp.benchmark.methods import METHODS
+from sb3_nbsp.benchmark.style import data_uri
 from sb3_nbsp.benchmark.table import build_tables
-from sb3_nbsp.files import atomic_path
+from sb3_nbsp.files import atomic_write
+
+_PIXELS = 96  # of an inch
 
 
 def write_report(results: Results, path: str | os.PathLike[str] | None = None) -> Path:
     """
-    Write the report.
-
-    :param results: a comparison's results
-    :param path: the HTML file; ``report.html`` in the comparison's folder if it is None
+    :param results: a comparison
+    :param path: the HTML file; None for ``report.html`` in the folder of the comparison
     :return: the HTML file
     """
     path = results.folder / "report.html" if path is None else Path(path)
-    with atomic_path(path) as temporary:
-        temporary.write_text(report_html(results), encoding="utf-8")
+    atomic_write(path, report_html(results))
     return path
 
 
 def report_html(results: Results) -> str:
     """
-    :param results: a comparison's results
+    :param results: a comparison
     :return: the page
     """
-    drawn = draw_figures(results)
-    sections = {
-        ("tables", "Tables"): _tables_html(results),
-        ("figures", "Figures"): _figures_html(drawn),
-        ("left-out", "What was left out"): _left_out_html(results, drawn),
-        ("configuration", "Configuration"): configuration_html(results),
-        ("environment", "Versions, machine and command"): environment_html(results),
-    }
-    plan = results.plan
-    n_planned = len(results.runs) + len(results.left_out)
-    seeds = ", ".join(map(str, plan.seeds))
-    subtitle = (
-        f"Methods: {', '.join(plan.methods)}. Seed{'s' * (len(plan.seeds) > 1)}: {seeds}. "
-        f"{len(results.runs)} of {n_planned} runs are done."
+    comparison = results.comparison
+    drawn, skipped = draw_figures(results)
+    names = ", ".join(short_name(env_id) for env_id in comparison.env_ids.values())
+    n_runs = len(results.runs) + len(results.left_out)
+    configs = _configs(results)
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment.filters["text"] = _text
+    template = environment.from_string(files("sb3_nbsp.benchmark").joinpath("report.html").read_text(encoding="utf-8"))
+    return template.render(
+        zip=zip,
+        title=f"{names}, preset {comparison.preset}",
+        subtitle=(
+            f"Methods: {', '.join(METHODS[name].title for name in comparison.methods)}. "
+            f"Seed{'s' * (len(comparison.seeds) > 1)}: {', '.join(map(str, comparison.seeds))}. "
+            f"{len(results.runs)} of {n_runs} runs are done."
+        ),
+        tables=build_tables([results]) if len(results.runs) else [],
+        figures=[
+            (each, data_uri(each.figure), [round(_PIXELS * inches) for inches in each.figure.get_size_inches()])
+            for each in drawn
+        ],
+        left_out=[f"{run.name}: {reason}" for run, reason in results.left_out],
+        damaged=results.damaged,
+        skipped=skipped,
+        comparison={**asdict(comparison), "folder": str(results.folder)},
+        methods=[METHODS[name] for name in comparison.methods],
+        hyperparams=_hyperparams(configs),
+        machines=_machines(configs),
+        command=comparison.command(),
     )
-    template = Template(_resource("report.html"))
-    return template.substitute(
-        title=escape(f"{plan.sequence}, preset {plan.preset}"),
-        subtitle=escape(subtitle),
-        css=_resource("report.css"),
-        contents="\n".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title in sections),
-        sections="\n".join(section(*names, content) for names, content in sections.items()),
-    )
 
 
-def _resource(name: str) -> str:
-    return files("sb3_nbsp.benchmark").joinpath(name).read_text(encoding="utf-8")
+def _configs(results: Results) -> dict[Run, dict[str, Any]]:
+    """What ``config.json`` says of each run that is done; damaged ones are named elsewhere."""
+    configs = {}
+    left_out = {run for run, _ in results.left_out}
+    for run in results.comparison.runs(results.folder):
+        try:
+            config = {} if run in left_out else run.folder.config()
+        except (ValueError, OSError):
+            continue
+        if config:
+            configs[run] = config
+    return configs
 
 
-def _tables_html(results: Results) -> str:
-    if not results.runs:
-        return "<p>No run is done yet.</p>"
-    return "\n".join(scroll(table.html()) for table in build_tables([results]))
+def _hyperparams(configs: dict[Run, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By environment: a column for each method, as its first run has them, and the runs that have others."""
+    tables: dict[str, dict[str, Any]] = {}
+    for env_id in dict.fromkeys(run.env_id for run in configs):
+        first: dict[str, tuple[Run, dict[str, Any]]] = {}
+        notes = []
+        for run, config in configs.items():
+            if run.env_id == env_id:
+                told, usual = first.setdefault(METHODS[run.method].title, (run, config["hyperparams"]))
+                if config["hyperparams"] != usual:
+                    other = _differences(usual, config["hyperparams"])
+                    notes.append(f"{run.name} ran with other hyper-parameters than {told.name}: {other}")
+        options = dict.fromkeys(name for _, each in first.values() for name in each)
+        rows = {name: [_text(each[name]) if name in each else None for _, each in first.values()] for name in options}
+        tables[env_id] = {"columns": list(first), "rows": rows, "notes": notes}
+    return tables
 
 
-def _figures_html(drawn: Drawn) -> str:
-    parts = []
-    for kind, figure in drawn.figures:
-        data = base64.b64encode(svg_of(figure).encode()).decode()
-        width, height = (round(72 * inches) for inches in figure.get_size_inches())
-        image = (
-            f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(f"{kind.title}. {kind.caption}")}" '
-            f'width="{width * 4 // 3}" height="{height * 4 // 3}">'
-        )
-        parts.append(
-            f'<h3 id="figure-{escape(kind.name)}">{escape(kind.title)}</h3>\n<figure>\n{image}\n'
-            f"<figcaption>{escape(kind.caption)}</figcaption>\n</figure>"
-        )
-    return "\n".join(parts) or "<p>There is nothing to draw yet.</p>"
+def _differences(usual: dict[str, Any], other: dict[str, Any]) -> str:
+    names = [name for name in {**usual, **other} if (name in usual, usual.get(name)) != (name in other, other.get(name))]
+    return ", ".join(f"{name} {_text(other[name])}" if name in other else f"no {name}" for name in names)
 
 
-def _left_out_html(results: Results, drawn: Drawn) -> str:
-    parts = []
-    if results.left_out:
-        parts.append("<h3>Runs</h3>\n<p>They count in no table and no figure.</p>")
-        parts.append(items(f"{cell.name}: {reason}" for cell, reason in results.left_out))
-    if damaged := damaged_files(results):
-        parts.append("<h3>Files</h3>\n<p>The runs count; what these files hold is missing where it would be shown.</p>")
-        parts.append(items(damaged))
-    if drawn.skipped:
-        parts.append("<h3>Figures</h3>")
-        parts.append(items(drawn.skipped))
-    return "\n".join(parts) or "<p>Nothing: every run of the plan is done and every file could be read.</p>"
+def _machines(configs: dict[Run, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Versions and machines, each once, with the names of the runs that were made with them."""
+    groups: dict[str, tuple[list[str], dict[str, Any]]] = {}
+    for run, config in configs.items():
+        told = {**config["machine"], **config["versions"]}
+        groups.setdefault(json.dumps(told, sort_keys=True, default=str), ([], told))[0].append(run.name)
+    return [("; ".join(names), told) for names, told in groups.values()]
+
+
+def _text(value: object) -> str:
+    """Short: names of options without quotes, everything else as Python would write it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(part)}" for name, part in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_text, value)) or "none"
+    return value if isinstance(value, str) else repr(value)

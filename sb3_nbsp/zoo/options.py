@@ -40,7 +40,8 @@ def agent_options(cls: type[BaseAlgorithm]) -> set[str]:
     :return: names of its arguments, with those of the classes that it derives from
     """
     makers = [vars(each)["__init__"] for each in cls.__mro__ if "__init__" in vars(each)]
-    return {name for maker in makers for name in arguments_of(maker)[0]}
+    # The signature of a class can say more than its constructor does
+    return arguments_of(cls)[0].union(*(arguments_of(maker)[0] for maker in makers))
 
 
 def environment_options(env_id: str) -> set[str] | None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from small_comparison import run, small_plan
+from small_comparison import run, small_comparison
 
 
 @pytest.fixture(scope="session")
@@ -14,5 +14,5 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
     folder = shared / "uninterrupted"
     with FileLock(shared / "uninterrupted.lock"):
         if not (shared / "uninterrupted.txt").exists():
-            (shared / "uninterrupted.txt").write_text(run(small_plan(), folder))
+            (shared / "uninterrupted.txt").write_text(run(small_comparison(), folder))
     return folder

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sb3_nbsp.benchmark.comparison import Comparison
 from sb3_nbsp.benchmark.methods import METHODS
-from sb3_nbsp.benchmark.plan import Plan
 from sb3_nbsp.tasks import SuccessMatrix
 
 NETWORKS = {
@@ -16,21 +16,21 @@ NETWORKS = {
 }
 
 
-def write_comparison(folder: Path, plan: Plan, tasks: list[str], cycles: int = 2, episodes: int = 60) -> None:
-    """All runs of a plan; methods called nbsp forget less, and have neurons.json."""
-    plan.save(folder)
-    for cell in plan.cells(folder):
-        random = np.random.default_rng([cell.seed, plan.methods.index(cell.method)])
-        write_run(cell.folder, cell.method, tasks * cycles, random, episodes)
+def write_comparison(folder: Path, comparison: Comparison, tasks: list[str], cycles: int = 2, episodes: int = 60) -> None:
+    """All runs of a comparison; methods called nbsp forget less, and have neurons.json."""
+    comparison.save(folder)
+    for run in comparison.runs(folder):
+        random = np.random.default_rng([run.seed, comparison.methods.index(run.method)])
+        write_run(run.path, run.method, tasks * cycles, random, episodes)
         config = {
-            "algo": METHODS[cell.method].algo,
-            "env_id": plan.env_id,
-            "seed": cell.seed,
-            "hyperparams": {"policy": "MlpPolicy", "batch_size": 256, **METHODS[cell.method].options},
+            "algo": METHODS[run.method].algo,
+            "env_id": run.env_id,
+            "seed": run.seed,
+            "hyperparams": {"policy": "MlpPolicy", "batch_size": 256, **METHODS[run.method].options},
             "versions": {"sb3_nbsp": "0.1.0", "torch": "2.13.0"},
             "machine": {"processor": "a processor", "cores": 2, "memory_gib": 24, "system": "Linux", "device": "cpu"},
         }
-        (cell.folder / "config.json").write_text(json.dumps(config))
+        (run.path / "config.json").write_text(json.dumps(config))
 
 
 def write_run(folder: Path, method: str, phases: list[str], random: np.random.Generator, episodes: int) -> None:

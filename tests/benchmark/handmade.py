@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from sb3_nbsp.benchmark.plan import Plan
+from sb3_nbsp.benchmark.comparison import Comparison
 from sb3_nbsp.tasks import SuccessMatrix
 
 TASKS = ["coffee-button", "handle-press"]
@@ -41,7 +41,7 @@ def write_comparison(
 ) -> Path:
     """For each method what its seeds 1, 2, ... keep; None is a run that is not started."""
     seeds = list(range(1, 1 + max(map(len, runs.values()))))
-    Plan(sequence, preset, list(runs), seeds, **kwargs).save(folder)  # type: ignore[arg-type]
+    Comparison([sequence], list(runs), seeds, preset, **kwargs).save(folder)  # type: ignore[arg-type]
     for method, shares in runs.items():
         for seed, share in enumerate(shares, start=1):
             if share is not None:

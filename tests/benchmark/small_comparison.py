@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sb3_nbsp.benchmark.plan import Plan
+from sb3_nbsp.benchmark.comparison import Comparison
 from sb3_nbsp.tasks import latest_checkpoint
 
 ROOT = Path(__file__).parents[2]
 METHODS = ["nbsp_sac", "nbsp_replay_only"]
+TITLES = {"nbsp_sac": "NBSP", "nbsp_replay_only": "replay only"}
 SMALL = {
     "env_kwargs": {"steps_per_task": 200, "horizon": 50},
     "hyperparams": {
@@ -30,14 +31,14 @@ SMALL = {
 EPISODE_ENDS = list(range(50, 801, 50))
 
 
-def small_plan(methods: list[str] | None = None, **changes) -> Plan:
-    return Plan("CoffeeButton-HandlePress", "laptop", methods or METHODS, [1], **{**SMALL, **changes})
+def small_comparison(methods: list[str] | None = None, **changes) -> Comparison:
+    return Comparison(["CoffeeButton-HandlePress"], methods or METHODS, [1], **{**SMALL, **changes})
 
 
-def command(plan: Plan, folder: Path, *options: str) -> list[str]:
+def command(comparison: Comparison, folder: Path, *options: str) -> list[str]:
     import shlex
 
-    return [sys.executable, *shlex.split(plan.command(folder))[1:], *options]
+    return [sys.executable, *shlex.split(comparison.command(folder))[1:], *options]
 
 
 def environment() -> dict[str, str]:
@@ -45,14 +46,14 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 
 
-def start(plan: Plan, folder: Path, *options: str) -> subprocess.Popen:
+def start(comparison: Comparison, folder: Path, *options: str) -> subprocess.Popen:
     return subprocess.Popen(
-        command(plan, folder, *options), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(comparison, folder, *options), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
-def run(plan: Plan, folder: Path, *options: str, expected: int = 0) -> str:
-    process = start(plan, folder, *options)
+def run(comparison: Comparison, folder: Path, *options: str, expected: int = 0) -> str:
+    process = start(comparison, folder, *options)
     try:
         output, _ = process.communicate(timeout=250)
     finally:
@@ -82,7 +83,7 @@ def processes_of(folder: Path) -> list[int]:
             line = path.read_bytes().decode(errors="replace")
         except OSError:
             continue
-        if "sb3_nbsp.benchmark.cell" in line and str(folder) in line:
+        if "sb3_nbsp.benchmark.train" in line and str(folder) in line:
             found.append(int(path.parent.name))
     return found
 

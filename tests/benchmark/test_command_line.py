@@ -6,7 +6,7 @@ import os
 import pytest
 
 from sb3_nbsp.benchmark.__main__ import COMMANDS, main
-from sb3_nbsp.benchmark.key_value import key_value
+from sb3_nbsp.benchmark.comparison import key_value
 from sb3_nbsp.benchmark.machine import machine, versions
 from sb3_nbsp.benchmark.methods import ABLATIONS, METHODS
 
@@ -60,10 +60,19 @@ def test_an_interrupted_command_says_how_to_go_on(monkeypatch, tmp_path, capsys)
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sb3_nbsp.benchmark.run_command.run_plan", interrupted)
-    arguments = ["--sequence", "CoffeeButton-HandlePress", "--methods", "nbsp_sac", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sb3_nbsp.benchmark.run.run_comparison", interrupted)
+    arguments = ["--envs", "CoffeeButton-HandlePress", "--methods", "nbsp_sac", "--out", str(tmp_path / "out")]
     assert main(["run", *arguments]) == 130
     assert "The same command resumes" in capsys.readouterr().err
+
+
+def test_a_command_says_which_extra_it_needs(monkeypatch, capsys):
+    def missing(_):
+        raise ModuleNotFoundError("A figure needs seaborn: pip install 'sb3_nbsp[benchmark]'")
+
+    monkeypatch.setattr("sb3_nbsp.benchmark.frames.load_results", missing)
+    assert main(["plot", "out"]) == 2
+    assert "benchmark plot: A figure needs seaborn" in capsys.readouterr().err
 
 
 def test_machine_and_versions():

@@ -1,21 +1,21 @@
-import argparse
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from sb3_nbsp.benchmark.launcher_options import add_launcher_arguments
+from sb3_nbsp.benchmark.__main__ import main
 from sb3_nbsp.benchmark.machine import usable_cores
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to cores here")
-def test_jobs_are_as_many_as_the_cores_that_the_process_is_bound_to():
+def test_jobs_are_as_many_as_the_cores_that_the_process_is_bound_to(capsys):
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
-        parser = argparse.ArgumentParser()
-        add_launcher_arguments(parser)
-        assert parser.parse_args([]).jobs == 1
+        with pytest.raises(SystemExit):
+            main(["run", "--help"])
+        assert re.search(r"--jobs JOBS\s+local: runs at a time \(default: 1\)", capsys.readouterr().out)
     finally:
         os.sched_setaffinity(0, before)
 

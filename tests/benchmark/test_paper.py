@@ -3,18 +3,20 @@
 import pytest
 
 from sb3_nbsp.benchmark.methods import ABLATIONS, METHODS
-from sb3_nbsp.benchmark.paper import NEAREST, PAPER, ROWS, paper_row
+from sb3_nbsp.benchmark.paper import NEAREST, ROWS, paper, paper_row, stand_in
 from sb3_nbsp.tasks.registration import PAPER_CYCLES
 
 BASELINES = {"EWC", "NPC", "ANCL", "CoTASP", "CReLU", "CBP", "PI"}
+METRICS = ["ASR", "FM", "FWT"]
 
 
 def test_every_sequence_of_table_1_and_every_row() -> None:
-    assert list(PAPER) == list(PAPER_CYCLES)
-    for sequence, rows in PAPER.items():
+    assert list(dict.fromkeys(sequence for sequence, _ in paper().index)) == list(PAPER_CYCLES)
+    for sequence, tasks in PAPER_CYCLES.items():
         # The ablations are on two tasks only
-        ablations = set(ROWS.values()) if len(PAPER_CYCLES[sequence]) == 2 else {"NBSP"}
-        assert set(rows) == BASELINES | ablations
+        ablations = set(ROWS.values()) if len(tasks) == 2 else {"NBSP"}
+        rows = list(paper().loc[sequence].index)
+        assert set(rows) == BASELINES | ablations and len(set(rows)) == len(rows)
 
 
 def test_methods_of_the_ablations_have_rows() -> None:
@@ -24,33 +26,33 @@ def test_methods_of_the_ablations_have_rows() -> None:
 
 
 def test_numbers_are_rates_and_nbsp_is_best_as_the_paper_has_it() -> None:
-    for rows in PAPER.values():
-        for numbers in rows.values():
-            assert list(numbers) == ["ASR", "FM", "FWT"]
-            assert all(0 <= mean <= 1 and 0 <= error < 0.5 for mean, error in numbers.values())
-        # Bold in all of the paper's tables
-        assert max(rows, key=lambda name: rows[name]["ASR"]) == "NBSP"
+    assert list(paper()) == ["table", *(f"{metric}{part}" for metric in METRICS for part in ("", "_error"))]
+    assert paper()[METRICS].stack().between(0, 1).all()
+    assert paper()[[f"{metric}_error" for metric in METRICS]].stack().between(0, 0.5).all()
+    # Bold in all of the paper's tables
+    assert all(paper().loc[sequence].ASR.idxmax() == "NBSP" for sequence in PAPER_CYCLES)
 
 
-def test_some_numbers() -> None:
-    # Table 2, vanilla SAC; table 3, weight; table 4, critic; table 9, only experience replay; table 10, hard masks
-    pair = PAPER["ButtonPressTopdown-WindowOpen"]
-    assert pair["vanilla SAC"] == {"ASR": (0.62, 0.01), "FM": (0.99, 0.02), "FWT": (0.98, 0.02)}
-    assert pair["weight"] == {"ASR": (0.93, 0.06), "FM": (0.15, 0.12), "FWT": (0.98, 0.02)}
-    assert pair["critic"] == {"ASR": (0.85, 0.16), "FM": (0.35, 0.38), "FWT": (0.95, 0.03)}
-    assert PAPER["WindowOpen-WindowClose"]["only experience replay"]["ASR"] == (0.81, 0.08)
-    assert PAPER["DrawerOpen-DrawerClose"]["NBSP with hard gradient masking"]["FM"] == (0.52, 0.35)
-    # Table 1, the last sequence
-    assert PAPER["ButtonPressTopdown-WindowClose-DoorOpen-DrawerClose"]["NBSP"]["ASR"] == (0.74, 0.07)
+@pytest.mark.parametrize(
+    "sequence, row, numbers",
+    [
+        (NEAREST, "vanilla SAC", [2, 0.62, 0.01, 0.99, 0.02, 0.98, 0.02]),
+        (NEAREST, "weight", [3, 0.93, 0.06, 0.15, 0.12, 0.98, 0.02]),
+        (NEAREST, "critic", [4, 0.85, 0.16, 0.35, 0.38, 0.95, 0.03]),
+        ("WindowOpen-WindowClose", "only experience replay", [9, 0.81, 0.08, 0.41, 0.13, 0.96, 0.01]),
+        ("DrawerOpen-DrawerClose", "NBSP with hard gradient masking", [10, 0.59, 0.16, 0.52, 0.35, 0.82, 0.21]),
+        ("ButtonPressTopdown-WindowClose-DoorOpen-DrawerClose", "NBSP", [1, 0.74, 0.07, 0.34, 0.15, 0.95, 0.06]),
+    ],
+)
+def test_some_numbers(sequence: str, row: str, numbers: list[float]) -> None:
+    assert list(paper().loc[(sequence, row)]) == numbers
 
 
 def test_a_row_is_of_the_sequence_or_of_the_nearest() -> None:
-    own = paper_row("nbsp_sac", "WindowOpen-WindowClose")
-    assert own is not None and own.numbers["ASR"] == (0.90, 0.04)
-    assert own.label == "paper: NBSP (window-open → window-close, 3×768, 1e6 steps)"
-    nearest = paper_row("continual_sac", "CoffeeButton-HandlePress")
-    assert nearest is not None and nearest.sequence == NEAREST
-    assert nearest.label == "paper: vanilla SAC (button-press-topdown → window-open, 3×768, 1e6 steps)"
+    own, nearest = paper_row("nbsp_sac", "WindowOpen-WindowClose"), paper_row("continual_sac", "CoffeeButton-HandlePress")
+    assert own is not None and own.ASR == 0.90
+    assert nearest is not None and nearest.FM == 0.99
+    assert (stand_in("WindowOpen-WindowClose"), stand_in("CoffeeButton-HandlePress")) == ("WindowOpen-WindowClose", NEAREST)
 
 
 @pytest.mark.parametrize("method", ["sac", "nbsp_proportion_0.5", "nbsp_gradient_mask", "no method"])

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from small_comparison import METHODS, outcome, run, small_plan, start, steps, wait_for
+from small_comparison import METHODS, outcome, run, small_comparison, start, steps, wait_for
 
 ray = pytest.importorskip("ray")
 
@@ -24,7 +24,7 @@ def workers_of(folder: Path) -> list[int]:
 
 
 def test_ray_finds_the_same_although_a_worker_is_killed(uninterrupted, tmp_path):
-    process = start(small_plan(), tmp_path, "--launcher", "ray")
+    process = start(small_comparison(), tmp_path, "--launcher", "ray")
     killed: list[int] = []
     victim = tmp_path / METHODS[0] / "seed_1"
     try:
@@ -42,6 +42,6 @@ def test_ray_finds_the_same_although_a_worker_is_killed(uninterrupted, tmp_path)
 
 def test_a_run_that_fails_is_not_tried_again_and_says_why(tmp_path):
     (tmp_path / "nbsp_sac" / "seed_1" / "checkpoint_100_steps").mkdir(parents=True)  # of a run that has lost its settings
-    output = run(small_plan(["nbsp_sac"]), tmp_path, "--launcher", "ray", expected=1)
-    assert "nbsp_sac, seed 1: failed:" in output and "ValueError" in output
+    output = run(small_comparison(["nbsp_sac"]), tmp_path, "--launcher", "ray", expected=1)
+    assert "NBSP, seed 1: failed:" in output and "ValueError" in output
     assert (tmp_path / "nbsp_sac" / "seed_1" / "error.txt").exists()

@@ -1,21 +1,19 @@
 """The report: one page that holds everything, asks for nothing and says what is missing."""
 
-import argparse
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from fake_comparison import write_comparison
 
-from sb3_nbsp.benchmark import plot_command
-from sb3_nbsp.benchmark.figures import drawing
-from sb3_nbsp.benchmark.plan import Plan
-from sb3_nbsp.benchmark.results import load_results
+from sb3_nbsp.benchmark import drawing
+from sb3_nbsp.benchmark.__main__ import main
+from sb3_nbsp.benchmark.comparison import Comparison
+from sb3_nbsp.benchmark.frames import load_results
+from sb3_nbsp.benchmark.report import report_html, write_report
 
 TASKS = ["coffee-button", "handle-press"]
 METHODS = ["continual_sac", "nbsp_hard_masks", "nbsp_sac"]
@@ -23,40 +21,18 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 VOID = {"meta", "link", "img", "br"}
 
 
-class FakeTable:
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def html(self) -> str:
-        return f"<table><caption>{self.text}</caption><tbody><tr><td>0.5</td></tr></tbody></table>"
-
-
-@pytest.fixture
-def report(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module, with tables that name what they were built from."""
-    tables = ModuleType("sb3_nbsp.benchmark.table")
-    vars(tables)["build_tables"] = lambda results_list, paper=False: [
-        FakeTable(f"table of {results.plan.sequence}: {len(results.runs)} runs") for results in results_list
-    ]
-    monkeypatch.setitem(sys.modules, tables.__name__, tables)
-    monkeypatch.delitem(sys.modules, "sb3_nbsp.benchmark.report", raising=False)
-    import sb3_nbsp.benchmark.report as module
-
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    return module
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    plan = Plan("CoffeeButton-HandlePress", "laptop", METHODS, [1, 2], hyperparams={"learning_starts": 100})
-    write_comparison(tmp_path / "one & two", plan, TASKS, episodes=20)
+    comparison = Comparison(["CoffeeButton-HandlePress"], METHODS, [1, 2], hyperparams={"learning_starts": 100})
+    write_comparison(tmp_path / "one & two", comparison, TASKS, episodes=20)
     return tmp_path / "one & two"
 
 
 @pytest.fixture
 def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only one that every comparison has, and one of those that need neurons.json."""
-    monkeypatch.setattr(drawing, "FIGURES", [kind for kind in drawing.FIGURES if kind.name in ("metrics", "histograms")])
+    few = [each for each in drawing.OF_SEQUENCES if each[0] in ("metrics", "histograms")]
+    monkeypatch.setattr(drawing, "OF_SEQUENCES", few)
 
 
 class Page(HTMLParser):
@@ -91,16 +67,16 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def test_report_is_one_page_with_everything(report, folder):
-    path = report.write_report(load_results(folder))
+def test_report_is_one_page_with_everything(folder):
+    path = write_report(load_results(folder))
     assert path == folder / "report.html"
     html = path.read_text(encoding="utf-8")
     page = Page(html)
     assert html.startswith("<!DOCTYPE html>")
     assert "CoffeeButton-HandlePress, preset laptop" in page.texts
-    assert "Methods: continual_sac, nbsp_hard_masks, nbsp_sac. Seeds: 1, 2. 6 of 6 runs are done." in page.texts
-    assert "table of CoffeeButton-HandlePress: 6 runs" in page.texts
-    assert "Nothing: every run of the plan is done and every file could be read." in page.texts
+    assert "Methods: vanilla SAC, NBSP, hard masks, NBSP. Seeds: 1, 2. 6 of 6 runs are done." in page.texts
+    assert {"CoffeeButton-HandlePress (laptop)", "ASR ↑: IQM [95 %]", "NBSP, hard masks"} <= {*page.texts}
+    assert "Nothing: every run of the comparison is done and every file could be read." in page.texts
     images = page.all("img")
     assert len(images) == 7 and all(image["src"].startswith("data:image/svg+xml;base64,") for image in images)
     assert all(len(image["alt"]) > 40 for image in images)
@@ -108,57 +84,53 @@ def test_report_is_one_page_with_everything(report, folder):
     assert len(set(ids)) == len(ids)
     assert {link["href"] for link in page.all("a")} <= {f"#{name}" for name in ids}
     assert page.all("script") == [] and all(link["href"] == "data:," for link in page.all("link"))
-    assert load_results(folder).plan.command() in page.texts
+    assert load_results(folder).comparison.command() in page.texts
     assert {"torch", "2.13.0", "processor", "a processor"} <= {*page.texts}
 
 
-def test_the_same_results_are_the_same_page(report, folder, few_figures):
-    assert report.report_html(load_results(folder)) == report.report_html(load_results(folder))
-
-
-def test_report_marks_hyperparams_that_differ_from_the_first_method(report, folder, few_figures):
+def test_report_marks_hyperparams_that_differ_from_the_first_method(folder, few_figures):
     path = folder / "nbsp_sac" / "seed_2" / "config.json"
     config = json.loads(path.read_text())
     config["hyperparams"]["batch_size"] = 128
     path.write_text(json.dumps(config))
-    page = Page(report.report_html(load_results(folder)))
+    page = Page(report_html(load_results(folder)))
     row = page.cells[-9:]
     # policy, batch_size, mask_type of the three methods
     assert row == [("", "MlpPolicy")] * 3 + [("", "256")] * 3 + [("none", "–"), ("differs", "hard"), ("none", "–")]
     assert "learning_starts 100" in page.texts
-    assert "nbsp_sac, seed 2 ran with other hyper-parameters than nbsp_sac, seed 1: batch_size 128" in page.texts
+    assert "NBSP, seed 2 ran with other hyper-parameters than NBSP, seed 1: batch_size 128" in page.texts
 
 
-def test_report_tells_machines_apart(report, folder, few_figures):
+def test_report_tells_machines_apart(folder, few_figures):
     path = folder / "nbsp_sac" / "seed_2" / "config.json"
     config = json.loads(path.read_text())
     config["versions"]["torch"] = "2.14.0"
     path.write_text(json.dumps(config))
-    texts = Page(report.report_html(load_results(folder))).texts
-    assert texts.index("nbsp_sac, seed 2") < texts.index("2.14.0")
-    assert any(text.startswith("python -m sb3_nbsp.benchmark run --sequence CoffeeButton-HandlePress") for text in texts)
+    texts = Page(report_html(load_results(folder))).texts
+    assert texts.index("NBSP, seed 2") < texts.index("2.14.0")
+    assert any(text.startswith("python -m sb3_nbsp.benchmark run --envs CoffeeButton-HandlePress") for text in texts)
 
 
-def test_report_says_what_was_left_out(report, folder, few_figures):
+def test_report_says_what_was_left_out(folder, few_figures):
     shutil.rmtree(folder / "nbsp_sac" / "seed_2")
     (folder / "continual_sac" / "seed_1" / "error.txt").write_text("Traceback\nValueError: too <hot>\n")
     (folder / "nbsp_sac" / "seed_1" / "neurons.json").write_text("{")
     (folder / "nbsp_hard_masks" / "seed_1" / "neurons.json").unlink()
     (folder / "nbsp_hard_masks" / "seed_2" / "neurons.json").unlink()
     (folder / "nbsp_hard_masks" / "seed_2" / "config.json").write_text('{"versions": 3}')
-    texts = Page(report.report_html(load_results(folder))).texts
-    assert "Methods: continual_sac, nbsp_hard_masks, nbsp_sac. Seeds: 1, 2. 4 of 6 runs are done." in texts
-    assert "nbsp_sac, seed 2: not started" in texts
-    assert "continual_sac, seed 1: failed: ValueError: too <hot>" in texts
-    assert any(text.startswith("nbsp_sac, seed 1: ") and "neurons.json is damaged" in text for text in texts)
+    texts = Page(report_html(load_results(folder))).texts
+    assert "Methods: vanilla SAC, NBSP, hard masks, NBSP. Seeds: 1, 2. 4 of 6 runs are done." in texts
+    assert "NBSP, seed 2: not started" in texts
+    assert "vanilla SAC, seed 1: failed: ValueError: too <hot>" in texts
+    assert any(text.startswith("NBSP, seed 1: ") and "neurons.json is damaged" in text for text in texts)
     assert any(text.endswith("config.json is damaged: its versions are 3") for text in texts)
-    assert sum("was not drawn: no run has identified skill neurons" in text for text in texts) == 1
+    assert sum("was not drawn: no run has histograms" in text for text in texts) == 1
 
 
-def test_report_of_a_comparison_without_a_finished_run(report, tmp_path):
-    Plan("CoffeeButton-HandlePress", "laptop", METHODS, [1]).save(tmp_path)
-    texts = Page(report.report_html(load_results(tmp_path))).texts
-    assert {"No run is done yet.", "There is nothing to draw yet.", "nbsp_sac, seed 1: not started"} <= {*texts}
+def test_report_of_a_comparison_without_a_finished_run(tmp_path):
+    Comparison(["CoffeeButton-HandlePress"], METHODS, [1]).save(tmp_path)
+    texts = Page(report_html(load_results(tmp_path))).texts
+    assert {"No run is done yet.", "There is nothing to draw yet.", "NBSP, seed 1: not started"} <= {*texts}
 
 
 def write_script_into_all_files(folder: Path) -> None:
@@ -172,15 +144,15 @@ def write_script_into_all_files(folder: Path) -> None:
             config[part][script] = {script: '"&' + script}
         path.write_text(json.dumps(config))
     (folder / "nbsp_sac" / "seed_2" / "error.txt").write_text(script)
-    plan = json.loads((folder / "benchmark.json").read_text())
+    comparison = json.loads((folder / "benchmark.json").read_text())
     (folder / "benchmark.json").write_text(
-        json.dumps({**plan, "hyperparams": {script: script}, "env_kwargs": {script: script}})
+        json.dumps({**comparison, "hyperparams": {"learning_starts": script}, "env_kwargs": {script: script}})
     )
 
 
-def test_report_escapes_what_comes_from_files(report, folder):
+def test_report_escapes_what_comes_from_files(folder):
     write_script_into_all_files(folder)
-    html = report.report_html(load_results(folder))
+    html = report_html(load_results(folder))
     page = Page(html)
     assert "<script" not in html and page.all("script") == []
     # In the plan twice, in options and machine and versions, and as the reason of a failure
@@ -188,39 +160,18 @@ def test_report_escapes_what_comes_from_files(report, folder):
     assert len(page.all("img")) == 7
 
 
-def test_commands(report, folder, few_figures, capsys):
-    from sb3_nbsp.benchmark import report_command
-
+def test_commands(folder, few_figures, capsys):
     (folder / "nbsp_sac" / "seed_1" / "neurons.json").write_text("{")
     for command, out, options in (
-        (plot_command, folder / "plots" / "metrics.png", []),
-        (plot_command, folder / "elsewhere" / "metrics.svg", ["--out", str(folder / "elsewhere")]),
-        (report_command, folder / "report.html", []),
-        (report_command, folder / "new" / "a.html", ["--out", str(folder / "new" / "a.html")]),
+        ("plot", folder / "plots" / "metrics.png", []),
+        ("plot", folder / "elsewhere" / "metrics.svg", ["--out", str(folder / "elsewhere")]),
+        ("report", folder / "report.html", []),
+        ("report", folder / "new" / "a.html", ["--out", str(folder / "new" / "a.html")]),
     ):
-        parser = argparse.ArgumentParser()
-        command.add_arguments(parser)
-        command.main(parser.parse_args([str(folder), *options]))
+        assert main([command, str(folder), *options]) == 0
         printed = capsys.readouterr().out
         assert str(out) in printed.splitlines() and out.stat().st_size > 1000
-        assert ("Left out: nbsp_sac, seed 1: " in printed) == (command is plot_command)
-
-
-@pytest.mark.parametrize("name", ["plot", "report"])
-def test_commands_say_that_there_is_no_comparison(report, tmp_path, name):
-    from sb3_nbsp.benchmark import report_command
-
-    command = {"plot": plot_command, "report": report_command}[name]
-    with pytest.raises(ValueError, match="holds no comparison"):
-        command.main(argparse.Namespace(folder=tmp_path, out=None))
-
-
-def test_commands_say_that_matplotlib_is_missing(folder, monkeypatch):
-    for module in [name for name in sys.modules if name.startswith(("sb3_nbsp.benchmark.figures", "matplotlib"))]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ValueError, match=r"plot needs matplotlib: pip install 'sb3_nbsp\[plots\]'"):
-        plot_command.main(argparse.Namespace(folder=folder, out=None))
+        assert ("Left out: NBSP, seed 1: " in printed) == (command == "plot")
 
 
 @pytest.fixture
@@ -236,9 +187,9 @@ def browser() -> Iterator:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_report_in_a_browser_needs_nothing_but_its_file(report, folder, browser, scheme):
+def test_report_in_a_browser_needs_nothing_but_its_file(folder, browser, scheme):
     write_script_into_all_files(folder)
-    path = report.write_report(load_results(folder))
+    path = write_report(load_results(folder))
     page = browser.new_page(color_scheme=scheme, viewport={"width": 900, "height": 700})
     requests: list[str] = []
     problems: list[str] = []

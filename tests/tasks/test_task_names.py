@@ -102,15 +102,15 @@ def test_tasks_may_be_given_as_numbers() -> None:
 WITHOUT_UTF8 = """
 import warnings
 from pathlib import Path
-from sb3_nbsp.benchmark.cell import _steps
-from sb3_nbsp.benchmark.training_log import read_training
+from sb3_nbsp.benchmark.folder import RunFolder
+from sb3_nbsp.benchmark.frames import episodes_frame
 from sb3_nbsp.files import atomic_write
 from sb3_nbsp.tasks.episode_log import EpisodeLog, read_rows
 name = "T\\u00fcr"
 log = EpisodeLog("training.csv")
 log.add([2, 0, name, True, 1.0, 2])
 assert [row[2] for row in read_rows("training.csv")] == [name]
-assert EpisodeLog("training.csv", 1) and read_training("training.csv")[0]["task"] == name and _steps(Path()) == 2
+assert EpisodeLog("training.csv", 1) and episodes_frame(RunFolder(".")).task[0] == name
 assert name in Path("training.csv").read_text(encoding="utf-8")
 """
 

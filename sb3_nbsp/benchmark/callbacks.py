@@ -1,0 +1,178 @@
+"""What a run does beside its training: it says how far it is, writes down its skill neurons and can be resumed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3 import SAC
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_nbsp.algorithms import ContinualSAC
+from sb3_nbsp.benchmark.folder import RunFolder
+from sb3_nbsp.interventions import GradientMasking
+from sb3_nbsp.neurons.layers import split_by_layer
+from sb3_nbsp.tasks import SequenceCheckpoint
+
+
+class Progress(BaseCallback):
+    """
+    Writes how far a run is, for those who watch it from outside: ``completed`` of ``total`` (phases or steps), a ``state``
+    that changes all the time and a ``milestone`` that seldom changes.
+
+    :param folder: of the run
+    :param n_timesteps: steps of the whole run; None on a task sequence
+    :param every: seconds between two writes
+    """
+
+    def __init__(self, folder: RunFolder, n_timesteps: int | None = None, every: float = 1.0) -> None:
+        super().__init__()
+        self.folder, self.n_timesteps, self.every = folder, n_timesteps, every
+        self._written = 0.0
+
+    def _on_step(self) -> bool:
+        if time.monotonic() - self._written > self.every:
+            self._write()
+        return True
+
+    def _on_training_end(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        told = self._steps(self.n_timesteps) if self.n_timesteps else self._phases()
+        self.folder.write_progress({**told, "step": self.num_timesteps})
+
+    def _phases(self) -> dict[str, Any]:
+        progress = self.training_env.env_method("get_progress", indices=0)[0]
+        tasks, recent = progress["tasks"], progress["successes"]
+        total, completed = len(tasks) * progress["cycles"], progress["phase"] + int(progress["sequence_over"])
+        task = tasks[progress["phase"] % len(tasks)]
+        reports = task in self.training_env.get_attr("report_success", indices=0)[0]
+        success = f", success {sum(recent) / len(recent):.1f}" if recent and reports else ""
+        state = "evaluation" if completed == total else f"{task}, step {self.num_timesteps:,}{success}"
+        milestone = f"phase {min(completed + 1, total)} of {total} ({task})"
+        return {"completed": completed, "total": total, "state": state, "milestone": milestone}
+
+    def _steps(self, total: int) -> dict[str, Any]:
+        returns = [episode["r"] for episode in self.model.ep_info_buffer or []]
+        completed = min(self.num_timesteps, total)
+        return {
+            "completed": completed,
+            "total": total,
+            "state": f"return {sum(returns) / len(returns):,.0f}" if returns else "",
+            "milestone": f"{100 * completed // total // 10 * 10} %",
+        }
+
+
+class SkillNeurons(BaseCallback):
+    """
+    At the end of every phase, writes down which neurons are skill neurons.
+
+    :param folder: of the run
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__()
+        self.folder = folder
+        self._written = -1
+
+    def _on_training_start(self) -> None:
+        self._written = self.model.phase.index - 1 if isinstance(self.model, ContinualSAC) else -1
+
+    def _on_rollout_start(self) -> None:
+        if isinstance(self.model, ContinualSAC) and self.model.phase.index - 1 > self._written:
+            self._write(self.model, self.model.phase.index - 1)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        if isinstance(self.model, ContinualSAC) and self.training_env.get_attr("sequence_over")[0]:
+            self._write(self.model, self.model.phase.index)
+
+    def _write(self, model: ContinualSAC, phase: int) -> None:
+        self._written = phase
+        masking = next((each for each in model.hooks if isinstance(each, GradientMasking)), None)
+        if masking is None:
+            return
+        found = [task for task, identified in masking.identified_in.items() if identified == phase]
+        entries = [{"phase": phase, "task": task, "networks": _skill_neurons(masking, task)} for task in found]
+        sizes = {each.name: [(layer.name, layer.n_neurons) for layer in each.layers] for each in masking.networks}
+        self.folder.write_neurons(sizes, phase, entries)
+
+
+def _skill_neurons(masking: GradientMasking, task: str) -> dict[str, dict[str, Any]]:
+    """By network: its skill neurons by layer, how many neurons are held back by now, and the best ones' histograms."""
+    networks = {}
+    for network in masking.networks:
+        parts = split_by_layer(masking.skill_neurons[task][network.name], network.layers)
+        places = [(layer.name, neuron) for layer in network.layers for neuron in range(layer.n_neurons)]
+        histograms = []
+        for histogram in masking.histograms[task][network.name]:
+            layer_name, neuron = places[histogram["neuron"]]
+            histograms.append({**histogram, "layer": layer_name, "neuron": neuron})
+        networks[network.name] = {
+            "skill_neurons": {name: th.nonzero(part).flatten().tolist() for name, part in parts.items()},
+            "masked": {layer.name: int((masking.masks[layer.name] < 1).sum()) for layer in network.layers},
+            "histograms": histograms,
+        }
+    return networks
+
+
+class Resumable(SequenceCheckpoint):
+    """
+    Saves checkpoints, and lets a run that was killed end as one that was not: after every checkpoint, training continues with
+    a new episode and with random numbers that follow from the seed and the step, whether it was killed there or not.
+
+    :param seed: the run's seed
+    :param save_freq: environment steps between two checkpoints
+    :param folder: of the run
+    :param waits: checkpoints wait for the end of an episode; otherwise they break it off
+    """
+
+    def __init__(self, seed: int, save_freq: int, folder: RunFolder, waits: bool = True) -> None:
+        super().__init__(save_freq, folder.path)
+        self.run_folder = folder
+        self.seed, self.waits = seed, waits
+        self._episode_over = False
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._is_resumed = self.num_timesteps > 0
+
+    def _on_rollout_start(self) -> None:
+        last = self._last
+        if (self._episode_over or not self.waits) and not self._is_resumed:
+            super()._on_rollout_start()
+        # Here in both cases, because with gSDE SB3 has just drawn random numbers
+        if self._is_resumed or self._last != last:
+            self._start_afresh()
+            self._is_resumed = False
+
+    def _on_step(self) -> bool:
+        self._episode_over = bool(self.locals["dones"][0])
+        return True
+
+    def _start_afresh(self) -> None:
+        assert self.model.env is not None
+        if self._is_resumed:
+            self._restore_statistics()
+        self.model.set_random_seed(int(np.random.SeedSequence([self.seed, self.num_timesteps]).generate_state(1)[0]))
+        self.model._last_obs = self.model.env.reset()  # type: ignore[assignment]
+        normalizer = self.model.get_vec_normalize_env()
+        if normalizer is not None:  # replay buffers store what is not normalized
+            self.model._last_original_obs = normalizer.get_original_obs()
+        self.model._last_episode_starts = np.ones(self.model.n_envs, dtype=bool)
+        if isinstance(self.model, SAC) and self.model.use_sde:
+            self.model.actor.reset_noise()
+
+    def _restore_statistics(self) -> None:
+        """Those of the checkpoint: since then, SB3 has reset the environment once more."""
+        normalizer, checkpoint = self.model.get_vec_normalize_env(), self.run_folder.checkpoint
+        if normalizer is not None and checkpoint is not None:
+            saved = VecNormalize.load(str(checkpoint / self.run_folder.statistics.name), normalizer.venv)
+            normalizer.obs_rms, normalizer.ret_rms = saved.obs_rms, saved.ret_rms

@@ -1,0 +1,310 @@
+"""What a comparison consists of: one dataclass is the command line of ``benchmark run`` and its ``benchmark.json``."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from filelock import FileLock
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_nbsp.benchmark.folder import RunFolder
+from sb3_nbsp.benchmark.methods import METHODS, find_methods
+from sb3_nbsp.benchmark.settings import Settings, plain, run_options
+from sb3_nbsp.files import atomic_write, read_json_object
+from sb3_nbsp.messages import did_you_mean
+from sb3_nbsp.tasks.registration import is_sequence, sequences
+from sb3_nbsp.zoo.algos import algorithm
+
+FILE = "benchmark.json"
+# A preset is a size: of the network, the episodes and the phases. Its sequences have ids of their own.
+PRESETS = {"laptop": "MW-{}-laptop-v0", "paper": "MW-{}-v0"}
+# What may be added to a comparison whose runs have begun
+GROWS = ("methods", "seeds")
+
+
+def sequence_names(preset: str) -> list[str]:
+    """
+    :param preset: "laptop" or "paper"
+    :return: names of the sequences of this size, such as "WindowOpen-WindowClose"
+    :raises ValueError: if there is no such preset
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"There is no preset {preset!r}; presets: {', '.join(PRESETS)}")
+    return [name for name in dict.fromkeys(map(short_name, sequences())) if PRESETS[preset].format(name) in sequences()]
+
+
+def short_name(env_id: str) -> str:
+    """
+    :param env_id: id of an environment
+    :return: for a sequence of this package its name without size and version, for any other environment its id
+    """
+    return env_id.removeprefix("MW-").removesuffix("-v0").removesuffix("-laptop") if env_id in sequences() else env_id
+
+
+def find_env(name: str, preset: str) -> str:
+    """
+    :param name: id of an environment, or name of a sequence such as "WindowOpen-WindowClose"
+    :param preset: size of the sequence
+    :return: the id of the environment
+    :raises ValueError: if there is no such environment, or no such sequence in this size
+    """
+    names = sequence_names(preset)
+    if name in names:
+        return PRESETS[preset].format(name)
+    try:
+        gym.spec(name)
+    except gym.error.Error as error:
+        hint = did_you_mean(name, [*names, *gym.registry])
+        raise ValueError(
+            f"There is no environment {name!r}, and no sequence of this name for the preset {preset!r}{hint}\n"
+            f"Sequences: {', '.join(names)}"
+        ) from error
+    return name
+
+
+def key_value(text: str) -> tuple[str, Any]:
+    """
+    :param text: "key:value", the value a Python literal or a bare word
+    :return: the two
+    :raises argparse.ArgumentTypeError: if there is no key
+    """
+    key, colon, value = text.partition(":")
+    if not key or not colon:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form key:value")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    One run of one method with one seed on one environment.
+
+    :param env_id: id of the environment
+    :param method: name of the method
+    :param seed: seed of the agent and its environment
+    :param path: the run's own folder
+    :param name: what people read
+    """
+
+    env_id: str
+    method: str
+    seed: int
+    path: Path
+    name: str
+
+    @property
+    def folder(self) -> RunFolder:
+        """The files of the run."""
+        return RunFolder(self.path)
+
+
+@dataclass
+class Comparison:
+    """
+    Methods × environments × seeds.
+
+    :param envs: ids of environments, or names of task sequences
+    :param methods: names of methods, or of groups of them
+    :param seeds: of every method
+    :param preset: size of the sequences
+    :param n_timesteps: steps of a run where the environment is no sequence; None for those of the YAML file
+    :param env_kwargs: arguments of the environments
+    :param hyperparams: in place of those of the YAML files, for the methods that have them; a method's own options go first
+    :param n_eval_episodes: episodes of each evaluation: of every task after each phase, or at the end of a run
+    :param save_freq: steps between two checkpoints of a run; None for 5000, and for 50000 where the environment is no sequence
+    :raises ValueError: if a name is unknown, a number out of its range, an option not plain or known to none of the methods
+    """
+
+    envs: list[str]
+    methods: list[str]
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    preset: str = "laptop"
+    n_timesteps: int | None = None
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    hyperparams: dict[str, Any] = field(default_factory=dict)
+    n_eval_episodes: int = 20
+    save_freq: int | None = None
+
+    def __post_init__(self) -> None:
+        self.envs, self.seeds = list(dict.fromkeys(self.envs)), list(dict.fromkeys(self.seeds))
+        self.env_ids = dict(zip(self.envs, [find_env(name, self.preset) for name in self.envs], strict=True))
+        self.methods = [method.name for method in find_methods(self.methods)]
+        self.env_kwargs, self.hyperparams = plain(self.env_kwargs), plain(self.hyperparams)
+        if any(seed < 0 for seed in self.seeds):
+            raise ValueError(f"seeds must not be negative: {self.seeds}")
+        for name in ("n_eval_episodes", "save_freq", "n_timesteps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if "n_timesteps" in self.hyperparams or (self.n_timesteps and all(map(is_sequence, self.env_ids.values()))):
+            raise ValueError(
+                "n_timesteps: the steps of a sequence follow from steps_per_task and cycles of the environment; those of any "
+                "other environment are the option n_timesteps"
+            )
+        for name in self.methods if any(map(is_sequence, self.env_ids.values())) else ():
+            if not issubclass(algorithm(METHODS[name].algo), OffPolicyAlgorithm):
+                raise ValueError(f"{name} is on-policy: its runs cannot be resumed in the midst of a task sequence")
+        self._check_hyperparams()
+
+    def _check_hyperparams(self) -> None:
+        algos = [METHODS[method].algo for method in self.methods]
+        known = {name for algo in algos for env_id in self.env_ids.values() for name in run_options(algo, env_id)}
+        for name in self.hyperparams:
+            if name not in known:
+                of = self.methods[0] if len(self.methods) == 1 else f"None of the methods {', '.join(self.methods)}"
+                raise ValueError(
+                    f"{of} has {'no' if len(self.methods) == 1 else 'a'} hyper-parameter {name!r}{did_you_mean(name, known)}"
+                )
+
+    def runs(self, folder: str | os.PathLike[str]) -> list[Run]:
+        """
+        All runs, seed by seed, so that all methods have results early. Their folders are ``<method>/seed_<n>``; with several
+        environments, inside a folder for each of them.
+
+        :param folder: the folder of the comparison
+        :return: the runs
+        """
+        found = []
+        for seed in self.seeds:
+            for env_id in self.env_ids.values():
+                inside = Path(folder) / env_id.replace("/", "-")
+                # Version 0.1 had some folders of a single environment, too
+                inside = inside if len(self.envs) > 1 or inside.is_dir() else Path(folder)
+                for method in self.methods:
+                    name = f"{METHODS[method].title}, seed {seed}"
+                    name = f"{short_name(env_id)}, {name}" if len(self.envs) > 1 else name
+                    found.append(Run(env_id, method, seed, inside / method / f"seed_{seed}", name))
+        return found
+
+    def settings(self, run: Run) -> Settings:
+        """
+        :param run: one of the runs
+        :return: its settings, with the hyper-parameters of the YAML file; a method's own options go before those of all
+        """
+        method = METHODS[run.method]
+        known = run_options(method.algo, run.env_id)
+        own = {name: value for name, value in self.hyperparams.items() if name in known}
+        if self.n_timesteps is not None and not is_sequence(run.env_id):
+            own["n_timesteps"] = self.n_timesteps
+        save_freq = self.save_freq or (5_000 if is_sequence(run.env_id) else 50_000)
+        others = {"n_eval_episodes": self.n_eval_episodes, "save_freq": save_freq}
+        return Settings.resolve(method.algo, run.env_id, run.seed, self.env_kwargs, {**own, **method.options}, **others)
+
+    def sequence(self, env_id: str) -> dict[str, Any]:
+        """
+        :param env_id: id of a task sequence of the comparison
+        :return: the arguments that make it: ``tasks``, ``cycles`` and those that differ from their defaults
+        """
+        arguments = {"cycles": 2, **gym.spec(env_id).kwargs, **self.env_kwargs}
+        return {"tasks": arguments.pop("env_ids", []), **arguments}
+
+    def n_phases(self, env_id: str) -> int:
+        """
+        :param env_id: id of a task sequence of the comparison
+        :return: number of phases of a run that is done
+        """
+        arguments = self.sequence(env_id)
+        return len(arguments["tasks"]) * int(arguments["cycles"])
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """
+        Write the comparison into its folder. Methods and seeds that an earlier one has there stay in it.
+
+        :param folder: the folder of the comparison
+        :raises ValueError: if the folder holds a comparison with other settings
+        """
+        path = Path(folder) / FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / ".lock"):
+            written = asdict(self)
+            # As long as no run has got anywhere, everything may change
+            if path.exists() and any(list(path.parent.rglob(name)) for name in ("checkpoint_*", "result.json")):
+                earlier = asdict(self.load(folder))
+                written |= {name: list(dict.fromkeys([*earlier[name], *written[name]])) for name in GROWS}
+                changed = [name for name in written if name not in GROWS and written[name] != earlier[name]]
+                if changed:
+                    was, now = ({name: each[name] for name in changed} for each in (earlier, written))
+                    raise ValueError(f"{path} is of a comparison with other settings: {was}, not {now}. Choose another folder")
+            atomic_write(path, json.dumps(written, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Comparison:
+        """
+        Read what :meth:`save` wrote, also before version 0.2.
+
+        :param folder: the folder of the comparison
+        :return: the comparison
+        :raises ValueError: if there is none
+        """
+        path = Path(folder) / FILE
+        if not path.exists():
+            raise ValueError(f"{folder} holds no comparison: {FILE} is missing. Make one with: benchmark run --out {folder}")
+        content = read_json_object(path)
+        content.pop("made_by", None)
+        if not content.keys().isdisjoint(("env_ids", "sequence")):  # of version 0.1
+            content["envs"] = content.pop("env_ids", None) or [content.pop("sequence")]
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """
+        :param parser: gets an option for each field, with the text of its ``:param:`` above
+        """
+        texts = dict(re.findall(r":param (\w+): (.*)", cls.__doc__ or ""))
+        for each in fields(cls):
+            default = _default(each)
+            kind: dict[str, Any] = {"nargs": "+"} if str(each.type).startswith(("list", "dict")) else {}
+            if str(each.type).startswith("dict"):
+                kind |= {"type": key_value, "metavar": "KEY:VALUE"}
+            elif "int" in str(each.type):
+                kind["type"] = int
+            parser.add_argument(_flag(each.name), required=default is MISSING, default=default, help=texts[each.name], **kind)
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace) -> Comparison:
+        """
+        :param args: the options of :meth:`add_arguments`
+        :return: the comparison
+        :raises ValueError: see :class:`Comparison`
+        """
+        given = {each.name: getattr(args, each.name) for each in fields(cls)}
+        return cls(**{**given, **{name: dict(given[name]) for name in ("env_kwargs", "hyperparams")}})
+
+    def command(self, folder: str | os.PathLike[str] = "DIR") -> str:
+        """
+        :param folder: the folder of the comparison
+        :return: the command line that makes this comparison
+        """
+        words: list[Any] = ["python -m sb3_nbsp.benchmark run"]
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value == _default(each):
+                continue
+            pairs = (f"{name}:{part!r}" for name, part in value.items()) if isinstance(value, dict) else value
+            texts: Iterable[Any] = pairs if isinstance(value, (dict, list)) else [value]
+            words += [_flag(each.name), *(shlex.quote(str(text)) for text in texts)]
+        return " ".join(map(str, [*words, "--out", folder]))
+
+
+def _default(each: Field[Any]) -> Any:
+    return each.default if each.default_factory is MISSING else each.default_factory()
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,223 @@
+"""The folder of one run: whatever is written there or read from there, this module names, writes and reads."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from sb3_nbsp.benchmark.machine import machine, versions
+from sb3_nbsp.files import atomic_write, read_json_object
+from sb3_nbsp.tasks import SuccessMatrix, latest_checkpoint
+from sb3_nbsp.tasks.episode_log import read_rows
+
+if TYPE_CHECKING:
+    from sb3_nbsp.benchmark.settings import Settings
+
+
+class RunFolder:
+    """
+    The files of one run.
+
+    :param path: the folder; it is made when something is written
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.model, self.log = self.path / "model.zip", self.path / "log.txt"
+        self.statistics = self.path / "vecnormalize.pkl"
+        self._config, self._result = self.path / "config.json", self.path / "result.json"
+        self._error, self._progress = self.path / "error.txt", self.path / "progress.json"
+        self._matrix, self._training = self.path / "success_matrix.csv", self.path / "training.csv"
+        self._neurons = self.path / "neurons.json"
+
+    def lock(self) -> FileLock:
+        """What only one process can hold; to enter it raises ``filelock.Timeout`` if another one does."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.path / ".lock", timeout=0)
+
+    def is_busy(self) -> bool:
+        """Whether another process is at this run."""
+        try:
+            with self.lock():
+                return False
+        except Timeout:
+            return True
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The last checkpoint; None if there is none."""
+        return latest_checkpoint(self.path)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has a result."""
+        return self._result.exists()
+
+    def begin(self, settings: Settings) -> None:
+        """
+        Prepare the folder for a start of the run: remove what an earlier start has left unfinished, check that a run which
+        continues has the settings of its first start, and write them with the versions and the machine.
+
+        :param settings: of the run
+        :raises ValueError: if the run was started with other settings, or has lost them
+        """
+        for path in [self._error, *self.path.glob(".[0-9]*-*")]:
+            path.unlink(missing_ok=True)
+        if self.checkpoint is None:  # what was logged before the first checkpoint is played again
+            for path in (self._matrix, self._training):
+                path.unlink(missing_ok=True)
+        elif not self._config.exists():
+            raise ValueError(f"{self.path} has lost its {self._config.name}: delete the folder to begin anew")
+        else:
+            self.check(settings)
+        content = {**asdict(settings), "versions": versions(), "machine": machine()}
+        atomic_write(self._config, json.dumps(content, indent=2) + "\n")
+
+    def check(self, settings: Settings) -> None:
+        """
+        :param settings: of a run
+        :raises ValueError: if the run in this folder was started with others
+        """
+        if changed := settings.differences(read_json_object(self._config)):
+            raise ValueError(
+                f"{self.path} holds a run with other settings ({', '.join(changed)}): delete it, or choose another folder"
+            )
+
+    def config(self) -> dict[str, Any]:
+        """
+        :return: what ``config.json`` says, with ``hyperparams``, ``versions`` and ``machine``; empty if there is none
+        :raises ValueError: if it is damaged
+        """
+        if not self._config.exists():
+            return {}
+        content = read_json_object(self._config)
+        for name in ("hyperparams", "versions", "machine"):
+            if not isinstance(content.setdefault(name, {}), dict):
+                raise ValueError(f"{self._config} is damaged: its {name} are {content[name]!r}")
+        return content
+
+    def write_result(self, result: dict[str, float]) -> None:
+        """
+        The run is done.
+
+        :param result: numbers by name
+        """
+        atomic_write(self._result, json.dumps(result, indent=2) + "\n")
+
+    def result(self) -> dict[str, Any]:
+        """
+        :return: numbers by name
+        :raises ValueError: if the file is damaged
+        """
+        return read_json_object(self._result)
+
+    def write_error(self, text: str) -> None:
+        """
+        The run has failed.
+
+        :param text: why
+        """
+        atomic_write(self._error, text)
+
+    def error(self) -> str | None:
+        """Why the run has failed; None if it has not, or has ended without a word."""
+        return self._error.read_text(encoding="utf-8") if self._error.exists() else None
+
+    def end_of_log(self, n_lines: int = 20) -> str:
+        """
+        :param n_lines: number of lines
+        :return: the last lines that the run has printed
+        """
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-n_lines:])
+
+    def why_unfinished(self) -> str | None:
+        """Why the run has no result; None if it has one."""
+        if not self.path.exists():
+            return "not started"
+        if (error := self.error()) is not None:
+            lines = error.strip().splitlines()
+            return f"failed: {lines[-1] if lines else 'for an unknown reason'}"
+        return None if self.is_done else "not finished"
+
+    def write_progress(self, progress: dict[str, Any]) -> None:
+        """
+        :param progress: how far the run is, for those who watch it from outside
+        """
+        atomic_write(self._progress, json.dumps(progress))
+
+    def progress(self, since: float) -> dict[str, Any] | None:
+        """
+        :param since: a time, in seconds since 1970
+        :return: what :meth:`write_progress` has written since then; None if nothing
+        """
+        try:
+            return read_json_object(self._progress) if self._progress.stat().st_mtime >= since else None
+        except (OSError, ValueError):  # not written yet, or being replaced at this moment on a network's disk
+            return None
+
+    def matrix(self) -> SuccessMatrix:
+        """
+        :return: the success on every task after each phase
+        :raises ValueError: if the file is damaged
+        """
+        return SuccessMatrix.load(self._matrix)
+
+    def episodes(self) -> list[list[str]]:
+        """
+        :return: the training episodes: step, phase, task, success, return, length of each
+        :raises ValueError: if the file is missing or damaged
+        """
+        if not self._training.exists():
+            raise ValueError(f"{self._training} is missing")
+        return read_rows(self._training)
+
+    def write_neurons(self, sizes: dict[str, Any], phase: int, entries: list[dict[str, Any]]) -> None:
+        """
+        Enter the skill neurons that are known after a phase, in place of what is there for it and for later phases.
+
+        :param sizes: for each network its layers, each with its number of neurons
+        :param phase: number of the phase, from 0
+        :param entries: what was identified after it
+        """
+        earlier = read_json_object(self._neurons)["phases"] if self._neurons.exists() else []
+        phases = [entry for entry in earlier if entry["phase"] < phase] + entries
+        atomic_write(self._neurons, json.dumps({"networks": sizes, "phases": phases}) + "\n")
+
+    def neurons(self) -> dict[str, Any] | None:
+        """
+        :return: ``networks`` (for each its layers and their numbers of neurons) and ``phases``, each with ``phase``, ``task``
+            and ``networks``, of which each has ``skill_neurons`` and ``masked`` by layer and ``histograms`` of the best;
+            None if there is no such file, as of methods without masks
+        :raises ValueError: if it is damaged
+        """
+        if not self._neurons.exists():
+            return None
+        content = read_json_object(self._neurons)
+        try:
+            for phase in content["phases"]:
+                for name, network in phase["networks"].items():
+                    _check_network(network, dict(content["networks"][name]))
+                int(phase["phase"]), str(phase["task"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"{self._neurons} is damaged: {reason}") from error
+        return content
+
+
+def _check_network(network: dict[str, Any], widths: dict[str, int]) -> None:
+    for layer, neurons in network["skill_neurons"].items():
+        if any(not 0 <= int(neuron) < widths[layer] for neuron in neurons):
+            raise ValueError(f"{layer} has {widths[layer]} neurons, not {max(neurons) + 1}")
+    for histogram in network.get("histograms", []):
+        edges, success, failure = (histogram[name] for name in ("edges", "success", "failure"))
+        if not len(edges) - 1 == len(success) == len(failure) >= 1:
+            raise ValueError(f"a histogram has {len(edges)} edges for {len(success)} and {len(failure)} bins")
+        if not all(math.isfinite(value) for value in (*edges, *success, *failure, histogram["score"])):
+            raise ValueError("a histogram has a value that is no finite number")
+        str(histogram["layer"]), int(histogram["neuron"])

@@ -1,0 +1,250 @@
+"""A comparison's folder as tidy pandas frames: the only way from the files of runs to tables and figures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sb3_nbsp.benchmark.baselines import read_baselines
+from sb3_nbsp.benchmark.comparison import Comparison, Run
+from sb3_nbsp.benchmark.folder import RunFolder
+from sb3_nbsp.benchmark.methods import METHODS
+from sb3_nbsp.plasticity.history import read_history
+from sb3_nbsp.tasks.metrics import SuccessMatrix
+from sb3_nbsp.tasks.registration import is_sequence
+
+CONTINUAL = ["ASR", "FM", "FWT"]
+# Shares of a phase at which the training success of runs is compared
+SHARES = np.linspace(0, 1, 101)
+WINDOW = 10  # episodes of the running mean of the training success
+
+
+@dataclass
+class Results:
+    """
+    What a comparison has produced so far. Every frame has the columns ``env`` (its id) and ``seed``, and ``method``: the title
+    of the method, in the order of the comparison.
+
+    :param comparison: what it is a comparison of
+    :param folder: where it is
+    :param runs: a row for each run that is done: ``name``, and what its ``result.json`` says; ASR, FM and FWT follow from the
+        success matrix
+    :param success: success on ``task`` after ``phase`` (from 1), which has ``trained`` another task or this one
+    :param training: running mean of the training success at :data:`SHARES` of each phase: ``phase``, ``task``, ``share``,
+        ``success``, and the environment ``steps`` of the phase
+    :param plasticity: ``measure`` and ``value`` at ``step``, from ``plasticity.csv``
+    :param neurons: skill neurons of ``task`` as identified after ``phase``: ``network``, ``layer`` (its number, from 1),
+        ``width``, ``neurons`` (a set of indices) and ``masked`` (the number of neurons with a mask below 1 by then)
+    :param histograms: activation of the best skill neurons: ``phase``, ``task``, ``network``, ``layer``, ``neuron``,
+        ``score``, ``edges``, ``success``, ``failure``
+    :param baselines: success of each ``agent`` that has learned nothing on each ``task``
+    :param left_out: every other run, and why
+    :param damaged: what could not be read of runs that are done
+    """
+
+    comparison: Comparison
+    folder: Path
+    runs: pd.DataFrame
+    success: pd.DataFrame
+    training: pd.DataFrame
+    plasticity: pd.DataFrame
+    neurons: pd.DataFrame
+    histograms: pd.DataFrame
+    baselines: pd.DataFrame
+    left_out: list[tuple[Run, str]] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+    def of(self, env_id: str) -> Results:
+        """
+        :param env_id: id of one of the environments
+        :return: the same, with the rows of this environment only
+        """
+        frames = {name: each[each.env == env_id] for name, each in vars(self).items() if isinstance(each, pd.DataFrame)}
+        left_out = [(run, reason) for run, reason in self.left_out if run.env_id == env_id]
+        return Results(**{**vars(self), **frames, "left_out": left_out})
+
+    def baseline_metrics(self) -> dict[str, dict[str, float]]:
+        """
+        :return: for each agent that has learned nothing ASR, FM and FWT on the only sequence: it has the same success after
+            every phase
+        """
+        phases = list(self.success.drop_duplicates("phase").sort_values("phase").trained)
+        tasks = list(self.success.task.unique())
+        found = {}
+        for agent, frame in self.baselines.groupby("agent", sort=False) if phases else ():
+            row = list(frame.set_index("task").success.reindex(tasks))
+            found[agent] = SuccessMatrix(tasks, phases, [row] * len(phases)).metrics()
+        return found
+
+
+def load_results(folder: str | os.PathLike[str]) -> Results:
+    """
+    Read the folder of a comparison. A run that is missing, unfinished or damaged is left out, never counted as zero.
+
+    :param folder: where ``benchmark run`` wrote
+    :return: what there is
+    :raises ValueError: if the folder holds no comparison, or runs of one method are of different sequences
+    """
+    comparison = Comparison.load(folder)
+    rows: dict[str, list[pd.DataFrame]] = {
+        name: [] for name in ("runs", "success", "training", "plasticity", "neurons", "histograms")
+    }
+    left_out: list[tuple[Run, str]] = []
+    damaged: list[str] = []
+    runs = sorted(comparison.runs(folder), key=lambda run: comparison.methods.index(run.method))
+    for run in runs:
+        try:
+            found = _required(comparison, run)
+        except (ValueError, OSError) as error:
+            left_out.append((run, str(error)))
+            continue
+        for read in _OPTIONAL:
+            try:
+                found |= read(run, found)
+            except (ValueError, OSError) as error:
+                damaged.append(f"{run.name}: {error}")
+        for name, frame in found.items():
+            rows[name].append(frame.assign(env=run.env_id, method=METHODS[run.method].title, seed=run.seed))
+    frames = {name: _joined(parts, comparison) for name, parts in rows.items()}
+    _check_phases(frames["success"])
+    baselines = pd.DataFrame(read_baselines(Path(folder)), columns=["env", "agent", "task", "success"])
+    return Results(comparison, Path(folder), **frames, baselines=baselines, left_out=left_out, damaged=damaged)
+
+
+def _joined(parts: list[pd.DataFrame], comparison: Comparison) -> pd.DataFrame:
+    records = [record for part in parts for record in part.to_dict("records")]
+    frame = pd.DataFrame(records, columns=None if records else ["env", "method", "seed", *_COLUMNS])
+    titles = [METHODS[method].title for method in comparison.methods]
+    return frame.assign(method=pd.Categorical(frame.method, titles, ordered=True))
+
+
+def _required(comparison: Comparison, run: Run) -> dict[str, pd.DataFrame]:
+    """What a run must have to count."""
+    if reason := run.folder.why_unfinished():
+        raise ValueError(reason)
+    result: dict[str, Any] = {"name": run.name, "steps": np.nan, **run.folder.result()}
+    if not is_sequence(run.env_id):
+        history = pd.DataFrame(read_history(run.path)).melt("step", var_name="measure").dropna()
+        last = history.groupby("measure").value.last()
+        return {"runs": pd.DataFrame([{**last, **result}]), "plasticity": history}
+    matrix, n_phases = run.folder.matrix(), comparison.n_phases(run.env_id)
+    if len(matrix.rows) != n_phases:
+        raise ValueError(f"{run.path / 'success_matrix.csv'} has {len(matrix.rows)} phases instead of {n_phases}")
+    success = success_frame(matrix)
+    if success.empty or success.success.isna().any():
+        raise ValueError(f"{run.path / 'success_matrix.csv'} has phases whose success is not known")
+    return {"runs": pd.DataFrame([{**result, **matrix.metrics()}]), "success": success}
+
+
+def success_frame(matrix: SuccessMatrix) -> pd.DataFrame:
+    """
+    :param matrix: success after each phase on every task
+    :return: a row for each: ``phase`` (from 1), ``trained``, ``task``, ``success``
+    """
+    frame = pd.DataFrame(matrix.rows, columns=matrix.tasks, dtype=float)
+    frame = frame.assign(phase=range(1, len(frame) + 1), trained=matrix.phase_tasks)
+    return frame.melt(["phase", "trained"], var_name="task", value_name="success")
+
+
+def _check_phases(success: pd.DataFrame) -> None:
+    for env_id, frame in success.groupby("env"):
+        phases = frame.groupby(["method", "seed"], observed=True).apply(
+            lambda run: tuple(zip(run.phase, run.trained, run.task, strict=True)), include_groups=False
+        )
+        if phases.nunique() > 1:
+            different = phases[phases != phases.iloc[0]].index[0]
+            raise ValueError(
+                f"{env_id}: {different[0]}, seed {different[1]} has other phases than {phases.index[0][0]}, "
+                f"seed {phases.index[0][1]}: they cannot be compared"
+            )
+
+
+def episodes_frame(folder: RunFolder) -> pd.DataFrame:
+    """
+    :param folder: of a run
+    :return: a row for each training episode: ``step``, ``phase`` (from 1), ``task``, ``success`` (the running mean of the last
+        :data:`WINDOW` episodes of the phase) and ``part``, which grows whenever another phase begins
+    :raises ValueError: if ``training.csv`` is missing or damaged
+    """
+    frame = pd.DataFrame(folder.episodes(), columns=["step", "phase", "task", "success", "return", "length"])
+    frame = frame.astype({"step": int, "phase": int}).assign(success=(frame.success == "True").astype(float))
+    frame["part"] = (frame.phase != frame.phase.shift()).cumsum()
+    means = frame.groupby("part").success.rolling(WINDOW, min_periods=1).mean()
+    return frame.assign(phase=frame.phase + 1, success=means.to_numpy())
+
+
+def _training(run: Run, found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    if "success" not in found:
+        return {}
+    episodes, path = episodes_frame(run.folder), run.path / "training.csv"
+    trained = found["success"].drop_duplicates("phase").set_index("phase").trained
+    parts, start = [], 0
+    for _, part in episodes.groupby("part"):
+        phase, task, ends = part.phase.iloc[0], part.task.iloc[0], part.step.to_numpy()
+        if trained.get(phase) != task:
+            raise ValueError(
+                f"{path} is damaged: its phase {phase} ({task}) is not in the success matrix of the run: {[*trained]}"
+            )
+        if (steps := ends[-1] - start) <= 0:
+            raise ValueError(f"{path} is damaged: its steps do not grow in phase {phase}")
+        success = np.interp(SHARES, (ends - start) / steps, part.success)
+        parts.append(pd.DataFrame({"phase": phase, "task": task, "share": SHARES, "success": success, "steps": steps}))
+        start = ends[-1]
+    return {"training": pd.concat(parts)} if parts else {}
+
+
+def _neurons(run: Run, _found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    content = run.folder.neurons()
+    if content is None:
+        return {}
+    rows, histograms = [], []
+    for entry in content["phases"]:
+        place = {"phase": entry["phase"] + 1, "task": entry["task"]}
+        for network, identified in entry["networks"].items():
+            layers = {name: number for number, (name, _) in enumerate(content["networks"][network], 1)}
+            for layer, width in content["networks"][network]:
+                neurons = frozenset(identified["skill_neurons"].get(layer, ()))
+                masked = identified.get("masked", {}).get(layer, np.nan)
+                row = {"network": network_title(network), "layer": layers[layer], "width": width}
+                rows.append({**place, **row, "neurons": neurons, "masked": masked})
+            for each in identified.get("histograms", []):
+                histograms.append({**place, **each, "network": network_title(network), "layer": layers[each["layer"]]})
+    return {"neurons": pd.DataFrame(rows), "histograms": pd.DataFrame(histograms)} if rows else {}
+
+
+def _config(run: Run, _found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    run.folder.config()  # which the report reads
+    return {}
+
+
+def network_title(name: str) -> str:
+    """
+    :param name: name of a network, such as "actor" or "qf0"
+    :return: what people read: "actor", "critic 1"
+    """
+    return f"critic {int(name.removeprefix('qf')) + 1}" if name.removeprefix("qf").isdecimal() else name
+
+
+# What is shown if it can be read; a damaged file is named
+_OPTIONAL: list[Callable[[Run, dict[str, pd.DataFrame]], dict[str, pd.DataFrame]]] = [_config, _training, _neurons]
+_COLUMNS = [
+    "name",
+    "steps",
+    "phase",
+    "trained",
+    "task",
+    "success",
+    "share",
+    "step",
+    "measure",
+    "value",
+    "network",
+    "layer",
+    "width",
+]

@@ -1,0 +1,214 @@
+"""Where the runs of a comparison are computed: processes of this machine, or a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import traceback
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import asdict, dataclass
+from typing import IO, Any, Literal
+
+from filelock import Timeout
+from typing_extensions import override
+
+from sb3_nbsp.benchmark.comparison import Run
+from sb3_nbsp.benchmark.folder import RunFolder
+from sb3_nbsp.benchmark.settings import Settings
+from sb3_nbsp.benchmark.train import BUSY
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    How a run ended.
+
+    :param run: the run
+    :param status: "done", "failed", or "busy" if another process is at it
+    :param error: of a failed run: its traceback, or what else is known
+    """
+
+    run: Run
+    status: Literal["done", "failed", "busy"]
+    error: str = ""
+
+
+class Launcher(ABC):
+    """Computes runs, as many at a time as there is room for."""
+
+    @abstractmethod
+    def submit(self, run: Run, settings: Settings) -> None:
+        """
+        Compute a run as soon as there is room.
+
+        :param run: the run
+        :param settings: of the run
+        """
+
+    @abstractmethod
+    def poll(self) -> list[Outcome]:
+        """
+        Look after the runs; to be called every now and then.
+
+        :return: those that ended since the last call
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the runs that are still being computed; their checkpoints stay."""
+
+    def __enter__(self) -> Launcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class LocalLauncher(Launcher):
+    """
+    One process per run, with one thread of PyTorch each. The processes end with the launcher's own, however that ends.
+
+    :param jobs: runs at a time
+    :raises ValueError: if it is not a positive number
+    """
+
+    def __init__(self, jobs: int) -> None:
+        if jobs < 1:
+            raise ValueError(f"jobs must be at least 1, not {jobs}")
+        self.jobs = jobs
+        self._queue: deque[tuple[Run, Settings]] = deque()
+        self._running: list[tuple[Run, subprocess.Popen[bytes], IO[bytes]]] = []
+
+    @override
+    def submit(self, run: Run, settings: Settings) -> None:
+        self._queue.append((run, settings))
+
+    @override
+    def poll(self) -> list[Outcome]:
+        outcomes, running = [], []
+        for run, process, log in self._running:
+            if process.poll() is None:
+                running.append((run, process, log))
+            else:
+                log.close()
+                outcomes.append(self._outcome(run, process.returncode))
+        self._running = running
+        while self._queue and len(self._running) < self.jobs:
+            self._start(*self._queue.popleft())
+        return outcomes
+
+    def _start(self, run: Run, settings: Settings) -> None:
+        run.path.mkdir(parents=True, exist_ok=True)
+        log = run.folder.log.open("ab")
+        command = [sys.executable, "-m", "sb3_nbsp.benchmark.train", "--folder", str(run.path)]
+        # The open pipe tells the process that this one lives
+        command += ["--settings", json.dumps(asdict(settings)), "--end-with-stdin"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
+        self._running.append((run, process, log))
+
+    @staticmethod
+    def _outcome(run: Run, returncode: int) -> Outcome:
+        if returncode in (0, BUSY):
+            return Outcome(run, "busy" if returncode else "done")
+        if error := run.folder.error():
+            return Outcome(run, "failed", error)
+        how = f"ended by signal {-returncode}" if returncode < 0 else f"ended with status {returncode}"
+        return Outcome(run, "failed", f"{run.folder.end_of_log()}\nThe process {how}")
+
+    @override
+    def close(self) -> None:
+        self._queue.clear()
+        for _, process, _ in self._running:
+            process.terminate()
+        for _, process, log in self._running:
+            process.wait()
+            log.close()
+        self._running.clear()
+
+
+class RayLauncher(Launcher):
+    """
+    One Ray task per run. All nodes must see the comparison's folder under the same path and have this package
+    installed. A run whose node or process dies is computed again elsewhere, from its last checkpoint.
+
+    :param address: of a running cluster ("auto", "ray://..."); None starts Ray on this machine
+    :param cpus: cores, and threads of PyTorch, of a run
+    :param gpus: share of a GPU that a run takes
+    :param max_retries: how often a run is computed again after its node or process died
+    :raises ImportError: if Ray is not installed
+    :raises ValueError: if the resources are no positive numbers
+    """
+
+    def __init__(self, address: str | None = None, cpus: int = 1, gpus: float = 0.0, max_retries: int = 5) -> None:
+        if cpus < 1 or gpus < 0:
+            raise ValueError(f"A run needs at least one core and no negative share of a GPU, not cpus={cpus}, gpus={gpus}")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # As Ray does it now: a task that asks for no GPU sees none
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+        try:
+            import ray
+        except ImportError as error:
+            raise ImportError(f"The Ray launcher needs ray: pip install 'sb3_nbsp[ray]' ({error})") from error
+        self._ray: Any = ray
+        self._is_own = not ray.is_initialized()
+        if self._is_own:
+            ray.init(address=address or "local", log_to_driver=False, include_dashboard=False if address is None else None)
+        resources = {"num_cpus": cpus, "num_gpus": gpus}
+        # A process of its own for every run: nothing of an earlier one can be left in it
+        environment = {"env_vars": {"OMP_NUM_THREADS": str(cpus)}}
+        options = {**resources, "max_retries": max_retries, "max_calls": 1, "runtime_env": environment}
+        self._task = self._ray.remote(**options)(_run)
+        self._cpus = cpus
+        self._running: dict[Any, Run] = {}
+
+    @override
+    def submit(self, run: Run, settings: Settings) -> None:
+        reference = self._task.options(name=run.name).remote(asdict(settings), str(run.path.resolve()), self._cpus)
+        self._running[reference] = run
+
+    @override
+    def poll(self) -> list[Outcome]:
+        if not self._running:
+            return []
+        ended, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        return [self._outcome(self._running.pop(reference), reference) for reference in ended]
+
+    def _outcome(self, run: Run, reference: Any) -> Outcome:
+        try:
+            return Outcome(run, *self._ray.get(reference))
+        except self._ray.exceptions.RayError as error:  # its process or node died more often than it may
+            return Outcome(run, "failed", str(error))
+
+    @override
+    def close(self) -> None:
+        for reference in self._running:
+            self._ray.cancel(reference, force=True)
+        self._running.clear()
+        if self._is_own:
+            self._ray.shutdown()
+
+
+def _run(settings: dict[str, Any], path: str, threads: int) -> tuple[str, str]:
+    """Compute a run inside a Ray task: its status and, if it failed, the traceback."""
+    import torch as th
+
+    from sb3_nbsp.benchmark.train import train
+
+    th.set_num_threads(threads)
+    folder = RunFolder(path)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    log = folder.log.open("a", buffering=1, encoding="utf-8")
+    with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        try:
+            train(Settings(**settings), folder)
+        except Timeout:
+            return "busy", ""
+        except Exception:
+            # A failure is a result: raised, Ray would wrap it and could try it again
+            return "failed", traceback.format_exc()
+    return "done", ""

@@ -1,0 +1,127 @@
+"""Compute all runs of a comparison, with their progress in one live display."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from sb3_nbsp.benchmark.baselines import measure_baselines
+from sb3_nbsp.benchmark.comparison import Comparison, Run
+from sb3_nbsp.benchmark.launchers import Launcher, Outcome
+from sb3_nbsp.tasks.registration import is_sequence
+
+POLL = 0.5  # seconds
+N_LINES, N_CHARACTERS = 12, 2_000  # of a traceback
+
+
+def run_comparison(comparison: Comparison, folder: Path, launcher: Launcher, console: Console | None = None) -> list[Outcome]:
+    """
+    Compute the runs of a comparison that are not done yet. Those that were cut off continue; if one fails it is
+    reported, and the others go on; one that another process computes meanwhile is waited for.
+
+    :param comparison: the comparison
+    :param folder: where its runs are kept
+    :param launcher: computes them
+    :param console: what to show the progress on
+    :return: the runs that failed
+    :raises ValueError: if the folder holds a comparison with other settings, or a run cannot have its settings
+    """
+    runs = comparison.runs(folder)
+    settings = {run: comparison.settings(run) for run in runs}
+    different = {json.dumps([each.algo, each.env_id, each.hyperparams]): each for each in settings.values()}
+    for each in different.values():  # a wrong name or value is found before anything is written
+        each.check()
+    comparison.save(folder)
+    for run in runs:
+        if (
+            run.folder.is_done
+        ):  # with other settings, as after a change of the YAML file, it must not get into a row of a table
+            run.folder.check(settings[run])
+    todo = [run for run in runs if not run.folder.is_done]
+    failed: list[Outcome] = []
+    with launcher, _Display(console or Console(), len(runs), len(runs) - len(todo)) as display:
+        for run in todo:
+            launcher.submit(run, settings[run])
+        unfinished, waiting = len(todo), set[Run]()
+        while unfinished:
+            for outcome in launcher.poll():
+                if outcome.status == "busy":
+                    waiting.add(outcome.run)
+                    display.say(outcome.run, "another process is at it: waiting")
+                    continue
+                unfinished -= 1
+                display.ended(outcome)
+                failed += [outcome] if outcome.status == "failed" else []
+            for run in [run for run in waiting if not run.folder.is_busy()]:
+                waiting.remove(run)
+                launcher.submit(run, settings[run])
+            display.update(todo)
+            time.sleep(POLL)
+    measure_baselines(comparison, folder, [run for run in runs if run.folder.is_done and is_sequence(run.env_id)])
+    return failed
+
+
+class _Display:
+    """A bar for the whole comparison and one for each run that is being computed; lines where there is no terminal."""
+
+    def __init__(self, console: Console, total: int, done: int) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._all = self._progress.add_task("all runs", total=total, completed=done, state="")
+        self._bars: dict[Run, TaskID] = {}
+        self._milestones: dict[Run, str] = {}
+        self._ended: set[Run] = set()
+        self._start = time.time()
+
+    def __enter__(self) -> _Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, runs: list[Run]) -> None:
+        """Show how far the runs are; where there is no terminal, a line for every milestone."""
+        for run in runs:
+            progress = None if run in self._ended else run.folder.progress(self._start)
+            if progress is None:
+                continue
+            if run not in self._bars:
+                self._bars[run] = self._progress.add_task(escape(run.name), total=1, state="")
+            state = {"completed": progress["completed"], "total": progress["total"], "state": escape(progress["state"])}
+            self._progress.update(self._bars[run], **state)
+            if not self._progress.console.is_terminal and self._milestones.get(run) != progress["milestone"]:
+                self.say(run, progress["milestone"])
+            self._milestones[run] = progress["milestone"]
+
+    def ended(self, outcome: Outcome) -> None:
+        """A run has ended."""
+        run = outcome.run
+        self._ended.add(run)
+        if run in self._bars:
+            self._progress.remove_task(self._bars.pop(run))
+        if outcome.status == "done":
+            self._progress.advance(self._all)
+            result = run.folder.result()
+            known = [
+                f"{name} {value:,.2f}" for name, value in result.items() if isinstance(value, float) and "minutes" not in name
+            ]
+            self.say(run, ", ".join([*known, f"{result['steps']:,} steps"]))
+        else:
+            end = "\n".join(outcome.error.strip().splitlines()[-N_LINES:])[-N_CHARACTERS:]
+            self.say(run, f"failed:\n{end}\nMore in {run.folder.log}", "red")
+
+    def say(self, run: Run, text: str, style: str = "default") -> None:
+        """A line about a run."""
+        self._progress.console.print(f"[{style}]{escape(run.name)}[/]: {escape(text)}", soft_wrap=True)

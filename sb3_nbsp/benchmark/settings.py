@@ -1,0 +1,180 @@
+"""What one run is made with, and how its environment and its agent are made of that."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, dataclass, fields
+from pydoc import locate
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from sb3_nbsp.tasks.registration import is_sequence
+from sb3_nbsp.zoo.algos import ALGOS, PLAIN, algorithm, read_hyperparams, with_schedules
+from sb3_nbsp.zoo.options import agent_options, arguments_of, check_env_kwargs, check_names
+
+# What a run takes beside the arguments of the agent
+BESIDE_THE_AGENT = {"n_timesteps", "normalize", "n_envs"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    Settings of one run, plain values only: what ``config.json`` holds and what a process is started with.
+
+    :param algo: the zoo's name of the algorithm
+    :param env_id: id of a task sequence or of any other environment
+    :param seed: seed of the agent and its environment
+    :param env_kwargs: arguments of the environment
+    :param hyperparams: of the agent: those of the YAML file and what takes their place
+    :param n_eval_episodes: episodes of each evaluation
+    :param save_freq: steps between two checkpoints
+    """
+
+    algo: str
+    env_id: str
+    seed: int
+    env_kwargs: dict[str, Any]
+    hyperparams: dict[str, Any]
+    n_eval_episodes: int = 20
+    save_freq: int = 5_000
+
+    @classmethod
+    def resolve(
+        cls,
+        algo: str,
+        env_id: str,
+        seed: int,
+        env_kwargs: dict[str, Any] | None = None,
+        hyperparams: dict[str, Any] | None = None,
+        **others: Any,
+    ) -> Settings:
+        """
+        Read the YAML file of the algorithm.
+
+        :param algo: the zoo's name of the algorithm
+        :param env_id: id of the environment
+        :param seed: seed of the agent and its environment
+        :param env_kwargs: arguments of the environment
+        :param hyperparams: take the place of those of the YAML file
+        :param others: the other fields
+        :return: the settings
+        :raises ValueError: if there is no such algorithm, it has no such hyper-parameter, or a value is not plain
+        """
+        given = hyperparams or {}
+        if algo in {**ALGOS, **PLAIN}:  # reading the YAML file names any other
+            check_names(algo, given, run_options(algo, env_id), "hyper-parameter")
+        options = plain({**read_hyperparams(algo, env_id), **given})
+        kwargs = options.get("policy_kwargs", {})
+        if not isinstance(kwargs, dict):
+            raise ValueError(f"policy_kwargs must be a dictionary such as {{'net_arch': [64]}}, not {kwargs!r}")
+        return cls(algo, env_id, seed, plain(env_kwargs or {}), options, **others)
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether the environment is a task sequence."""
+        return is_sequence(self.env_id)
+
+    def normalization(self) -> dict[str, Any] | None:
+        """
+        :return: arguments of ``VecNormalize``, with the agent's discount factor; None if nothing is normalized
+        :raises ValueError: if ``normalize`` is neither True nor False nor a dictionary
+        """
+        normalize = self.hyperparams.get("normalize", False)
+        if not isinstance(normalize, (bool, dict)):
+            raise ValueError(
+                f"normalize must be True, False or a dictionary such as {{'norm_reward': False}}, not {normalize!r}"
+            )
+        given = normalize if isinstance(normalize, dict) else {}
+        check_names("normalize", given, arguments_of(VecNormalize.__init__)[0] - {"venv"})
+        gamma = {"gamma": self.hyperparams["gamma"]} if "gamma" in self.hyperparams else {}
+        return None if normalize is False else {**gamma, **given}
+
+    def arguments(self) -> dict[str, Any]:
+        """
+        The hyper-parameters as an algorithm takes them.
+
+        :return: a copy that SB3 may change, with schedules, tuples and classes in place of their plain forms
+        """
+        given = {name: value for name, value in self.hyperparams.items() if name not in BESIDE_THE_AGENT}
+        found = with_schedules(copy.deepcopy(given))
+        if isinstance(found.get("train_freq"), list):  # SB3 wants a tuple, which JSON does not know
+            found["train_freq"] = tuple(found["train_freq"])
+        kwargs = found.get("policy_kwargs", {})
+        for name, value in kwargs.items():
+            if name.endswith(("_fn", "_class")) and isinstance(value, str):
+                kwargs[name] = locate(value)
+        return found
+
+    def make_env(self) -> VecEnv:
+        """The environment, normalized where the run asks for it."""
+        env = make_vec_env(self.env_id, int(self.hyperparams.get("n_envs", 1)), self.seed, env_kwargs=self.env_kwargs)
+        normalization = self.normalization()
+        return env if normalization is None else VecNormalize(env, **normalization)
+
+    def make_agent(self, env: VecEnv, **options: Any) -> BaseAlgorithm:
+        """
+        :param env: of :meth:`make_env`
+        :param options: of the agent, in place of those of the settings
+        :return: a new agent
+        """
+        return algorithm(self.algo)(env=env, **{**self.arguments(), "seed": self.seed, **options})
+
+    def check(self) -> None:
+        """
+        Make the environment and the agent, and drop them.
+
+        :raises ValueError: if one of the options does not exist or its value is out of its range
+        """
+        check_env_kwargs(self.env_id, self.env_kwargs)
+        try:
+            env = self.make_env()
+        except gym.error.Error as error:
+            raise ValueError(f"{self.env_id} cannot be made with {self.env_kwargs}: {error}") from error
+        try:
+            self.make_agent(env, device="cpu")
+        except (TypeError, AssertionError) as error:
+            raise ValueError(f"{self.algo} cannot be made with {self.hyperparams}: {error}") from error
+        finally:
+            env.close()
+
+    def differences(self, earlier: dict[str, Any]) -> list[str]:
+        """
+        :param earlier: what the ``config.json`` of a run says
+        :return: names of the settings in which that run differs
+        """
+        defaults = {each.name: each.default for each in fields(self)}
+        return [name for name, value in asdict(self).items() if earlier.get(name, defaults[name]) != value]
+
+
+def run_options(algo: str, env_id: str) -> set[str]:
+    """
+    :param algo: the zoo's name of an algorithm
+    :param env_id: a registered environment id
+    :return: names of the hyper-parameters that a run can have
+    """
+    alone = {"n_envs"} if is_sequence(env_id) else set()
+    return (agent_options(algorithm(algo)) | BESIDE_THE_AGENT) - alone
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """
+    :param values: options
+    :return: the same, as they come out of a JSON file: lists for tuples, and the full names of classes
+    :raises ValueError: if a value is not plain
+    """
+
+    def class_name(value: Any) -> str:
+        if not isinstance(value, type):
+            raise TypeError(f"{value!r} is a {type(value).__name__}")
+        return f"{value.__module__}.{value.__qualname__}"
+
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(values, default=class_name))
+    except TypeError as error:
+        raise ValueError(f"Options must be numbers, strings, lists or dictionaries: {error}") from error
+    return found

@@ -1,0 +1,160 @@
+"""One training run of a comparison, which continues where it was when it is started again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch as th
+from filelock import Timeout
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_nbsp.benchmark.callbacks import Progress, Resumable, SkillNeurons
+from sb3_nbsp.benchmark.folder import RunFolder
+from sb3_nbsp.benchmark.settings import Settings
+from sb3_nbsp.plasticity import PlasticityCallback
+from sb3_nbsp.tasks import SequenceEvaluation, load_checkpoint
+from sb3_nbsp.zoo.algos import algorithm
+
+BUSY = 75  # exit status: another process is at this run
+N_RECORDS = 30  # of the plasticity, in a run on an environment that is no sequence
+
+
+def train(settings: Settings, folder: RunFolder) -> dict[str, Any]:
+    """
+    Train one method with one seed. A run that was cut off continues from its last checkpoint, to the same end as if it had not
+    been; one that is done is not run again. If it fails, ``error.txt`` in its folder says why.
+
+    :param settings: of the run
+    :param folder: its own folder
+    :return: on a task sequence ASR, FM and FWT; on any other environment the mean ``return`` of the deterministic policy and
+        the ``training_return`` of the last 100 episodes; the number of steps and the minutes since the last start
+    :raises ValueError: if the folder holds a run with other settings, or parts of a run are missing
+    :raises filelock.Timeout: if another process is at this run
+    """
+    with folder.lock():
+        if folder.is_done:
+            return folder.result()
+        try:
+            folder.begin(settings)
+            start = time.monotonic()
+            model, find_result = (_train_on_sequence if settings.is_sequence else _train_on_one_task)(settings, folder)
+            normalizer = model.get_vec_normalize_env()
+            if normalizer is not None:
+                normalizer.save(str(folder.statistics))
+            model.save(folder.model)
+            result = {**find_result(), "minutes_since_last_start": (time.monotonic() - start) / 60}
+            folder.write_result(result)
+            return result
+        except Exception:
+            folder.write_error(traceback.format_exc())
+            raise
+
+
+_Trained = tuple[BaseAlgorithm, Callable[[], dict[str, Any]]]
+
+
+def continue_or_start(settings: Settings, folder: RunFolder) -> BaseAlgorithm:
+    """
+    :param settings: of the run
+    :param folder: its own folder
+    :return: the agent of the last checkpoint, in its place of the sequence; a new one if there is none
+    """
+    env = settings.make_env()
+    if folder.checkpoint is None:
+        return settings.make_agent(env)
+    return load_checkpoint(algorithm(settings.algo), folder.checkpoint, env)
+
+
+def _train_on_sequence(settings: Settings, folder: RunFolder) -> _Trained:
+    is_new = folder.checkpoint is None
+    model = continue_or_start(settings, folder)
+    env = model.env
+    assert env is not None
+    position = env.env_method("get_progress", indices=0)[0]
+    n_finished = 0 if is_new else position["phase"] + int(position["sequence_over"])
+    if n_finished and len(folder.matrix().rows) < n_finished:
+        raise ValueError(f"{folder.path} has lost a part of its success matrix: delete the folder to begin anew")
+    callbacks = [
+        SequenceEvaluation(folder.path, settings.n_eval_episodes, progress_bar=False, verbose=1),
+        SkillNeurons(folder),
+        Progress(folder),
+        Resumable(settings.seed, settings.save_freq, folder),
+    ]
+    # A run can be killed after its last phase, before its result is written
+    if not position["sequence_over"]:
+        # More steps than a sequence can have, which ends by itself: the last episode of a phase may exceed its steps
+        most_steps = int(env.get_attr("n_phases")[0] * 2 * env.get_attr("steps_per_task")[0])
+        model.learn(most_steps - model.num_timesteps, callback=callbacks, reset_num_timesteps=False)
+    return model, lambda: {**folder.matrix().metrics(), "steps": int(folder.episodes()[-1][0])}
+
+
+def _train_on_one_task(settings: Settings, folder: RunFolder) -> _Trained:
+    n_timesteps = int(settings.hyperparams["n_timesteps"])
+    model = continue_or_start(settings, folder)
+    callbacks = [
+        PlasticityCallback(max(1, n_timesteps // N_RECORDS), folder.path, plot=False),
+        Progress(folder, n_timesteps),
+        Resumable(settings.seed, settings.save_freq, folder, waits=False),
+    ]
+    if model.num_timesteps < n_timesteps:
+        model.learn(n_timesteps - model.num_timesteps, callback=callbacks, reset_num_timesteps=False)
+
+    def result() -> dict[str, Any]:
+        training_return = float(np.mean([episode["r"] for episode in model.ep_info_buffer or []]))
+        return {"return": _evaluate(model, settings), "training_return": training_return, "steps": model.num_timesteps}
+
+    return model, result
+
+
+def _evaluate(model: BaseAlgorithm, settings: Settings) -> float:
+    env = make_vec_env(settings.env_id, seed=settings.seed + 1_000_000, env_kwargs=settings.env_kwargs)
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is not None:
+        env = VecNormalize(env, training=False, norm_reward=False)
+        env.obs_rms = normalizer.obs_rms
+    mean, _ = evaluate_policy(model, env, settings.n_eval_episodes)
+    assert isinstance(mean, float)
+    return mean
+
+
+def _end_with_stdin() -> None:
+    """End this process when the one that started it ends, which closes the pipe between the two."""
+
+    def watch() -> None:
+        os.read(sys.stdin.fileno(), 1)  # not through the buffer, whose lock would block this process's own end
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    """Compute one run from the command line, with one thread; what a comparison starts for each of its runs."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--folder", required=True, help="the folder of the run")
+    parser.add_argument("--settings", type=json.loads, required=True, metavar="JSON", help="what its config.json says")
+    parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input is closed")
+    args = parser.parse_args()
+    if args.end_with_stdin:
+        _end_with_stdin()
+    th.set_num_threads(1)
+    try:
+        train(Settings(**args.settings), RunFolder(args.folder))
+    except Timeout as error:
+        print(f"Another process is at this run: {error}", file=sys.stderr)
+        raise SystemExit(BUSY) from None
+
+
+if __name__ == "__main__":
+    main()
