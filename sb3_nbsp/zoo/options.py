@@ -10,6 +10,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from sb3_nbsp.algorithms.options import constructor_parameters
 from sb3_nbsp.messages import did_you_mean
 from sb3_nbsp.tasks.registration import cycle_friction_ids, is_sequence
 from sb3_nbsp.tasks.sequence import TaskSequence
@@ -36,12 +37,10 @@ OF_THE_SEQUENCE = {"task_makers", "check_spaces"}
 
 def agent_options(cls: type[BaseAlgorithm]) -> set[str]:
     """
-    :param cls: an algorithm
-    :return: names of its arguments, with those of the classes that it derives from
+    :param cls: an algorithm, of this package or any other
+    :return: names of its options, with those that it hands on to the classes that it derives from
     """
-    makers = [vars(each)["__init__"] for each in cls.__mro__ if "__init__" in vars(each)]
-    # The signature of a class can say more than its constructor does
-    return arguments_of(cls)[0].union(*(arguments_of(maker)[0] for maker in makers))
+    return set(constructor_parameters(cls))
 
 
 def environment_options(env_id: str) -> set[str] | None:
