@@ -9,6 +9,8 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 
+from sb3_nbsp.tasks.reports import as_number
+
 GoalMetric = (
     Literal["auto", "step_success", "episode_success", "episode_return"] | Callable[[float, bool, dict[str, Any]], float]
 )
@@ -24,11 +26,18 @@ def step_success(info: dict[str, Any], of_sequence: bool = False) -> float | Non
     :param info: what the environment says of a step
     :param of_sequence: it is a task sequence, which repeats what its task says of the step as "success"; its own
         "is_success" is the episode's
-    :return: 1 if the step is a success, 0 if it is not, None if the environment does not say, as with NaN
+    :return: 1 if the step is a success, 0 if it is not, None if the environment does not say, or uses the words for something
+        else
     """
-    reports = (info.get(name) for name in (("success",) if of_sequence else ("success", "is_success")))
-    # NaN is no report; it is not equal to itself
-    return next((float(report) for report in reports if report is not None and bool(report == report)), None)
+    numbers = (_number(info.get(name)) for name in (("success",) if of_sequence else ("success", "is_success")))
+    return next((number for number in numbers if number is not None), None)
+
+
+def _number(report: Any) -> float | None:
+    try:
+        return as_number(report)
+    except TypeError:
+        return None
 
 
 class GoalWindow:

@@ -11,7 +11,7 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_nbsp.tasks.sequence import step_success
+from sb3_nbsp.tasks.reports import step_success
 
 SEED = 1_000  # of evaluations, unless another is given
 # Training gives its seed to its first environment, and those that follow it to parallel environments and further tasks

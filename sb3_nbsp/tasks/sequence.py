@@ -13,28 +13,13 @@ import numpy as np
 
 from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.tasks.names import check_task_names
+from sb3_nbsp.tasks.reports import as_number, step_success
 
 MakeEnv = Callable[..., gym.Env]
 
 # Methods that agents ask an environment for: policies with action masks, and hindsight experience replay
 _ACTION_MASKS = "action_masks"
 _OF_GOALS = ("compute_reward", "compute_terminated", "compute_truncated")
-
-
-def step_success(info: Mapping[str, Any]) -> bool | None:
-    """
-    :param info: what a task says of a step
-    :return: whether the step is a success (``info["success"]``, or else ``info["is_success"]``); None if the task does not
-        say, as with NaN
-    :raises ValueError: if the report is a text
-    """
-    for name in ("success", "is_success"):
-        report = info.get(name)
-        if isinstance(report, str):
-            raise ValueError(f"info[{name!r}] must be true or false, not {report!r}")
-        if report is not None and bool(report == report):  # NaN is not equal to itself
-            return bool(report)
-    return None
 
 
 class TaskSequence(gym.Env):
@@ -195,7 +180,7 @@ class TaskSequence(gym.Env):
         if success is not None:
             self._report_success.add(self.task)
             self._episode_success |= success
-            if info.get("success") is None:
+            if as_number(info.get("success")) is None:
                 info["success"] = own_info["is_success"]  # of the step, as is_success becomes the episode's
         info.pop("is_success", None)
         if self.task in self._report_success:

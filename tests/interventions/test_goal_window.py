@@ -130,6 +130,15 @@ def test_nan_is_no_report() -> None:
     assert recording.window.best_known(recording.buffer) == "episode_return"
 
 
+@pytest.mark.parametrize("report", [np.nan, th.tensor(np.nan), np.zeros(2), {"arm": True}, "yes"])
+def test_what_is_not_one_number_is_no_report(report: Any) -> None:
+    both = Recording(4, 1, 4)
+    for _ in range(4):
+        both.add([1.0], [True], [report])
+    assert both.selected("step_success") == both.selected("episode_success") == []
+    assert both.window.best_known(both.buffer) == "episode_return"
+
+
 def test_the_window_of_several_environments_holds_t_steps_in_all() -> None:
     for n_steps, n_envs, rows in ((10, 1, 10), (10, 2, 5), (10, 3, 4), (1, 4, 1)):
         both = Recording(n_steps, n_envs, 100)

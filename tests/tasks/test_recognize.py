@@ -104,7 +104,18 @@ SIMULATORS: dict[str, Callable[[str], Any]] = {
 }
 
 
-@pytest.mark.parametrize("words", [{"phase": 0.3}, {"boundary": True}, {"phase": 1, "boundary": False, "task": "x"}])
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"phase": 0.3},
+        {"boundary": True},
+        {"phase": 1, "boundary": False, "task": "x"},
+        {"success": np.zeros(2)},
+        {"success": {"left arm": True}},
+        {"success": "yes"},
+        {"success": None, "is_success": None},
+    ],
+)
 @pytest.mark.parametrize("cls", [NBSPSAC, P3O])
 def test_words_in_infos_make_no_sequence(cls: Any, words: dict[str, Any]) -> None:
     options = {"n_steps": 16, "batch_size": 16} if cls is P3O else {"learning_starts": 10, "batch_size": 8}

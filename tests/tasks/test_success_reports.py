@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
@@ -17,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_nbsp.tasks import SequenceEvaluation, SuccessMatrix, TaskSequence
 from sb3_nbsp.tasks.episode_log import read_rows
 from sb3_nbsp.tasks.policy_evaluation import evaluate_task
-from sb3_nbsp.tasks.sequence import step_success
+from sb3_nbsp.tasks.reports import step_success
 
 
 class Rare(gym.Env):
@@ -96,9 +97,19 @@ def test_numbers_and_arrays_of_one_are_reports(report: Any) -> None:
     assert step_success({"success": report}) is True and step_success({"success": report * 0}) is False
 
 
-def test_a_text_is_no_report_of_success() -> None:
-    with pytest.raises(ValueError, match=r"info\['is_success'\] must be true or false, not 'False'"):
-        step_success({"is_success": "False"})
+@pytest.mark.parametrize("report", ["False", "0", {"arm": False}, [True, False], np.zeros(2), th.zeros(2), object()])
+def test_what_is_not_one_number_is_no_report_of_success(report: Any) -> None:
+    with pytest.raises(ValueError, match=r"info\['is_success'\] must be true or false, not "):
+        step_success({"is_success": report})
+
+
+def test_a_sequence_says_what_its_task_says_of_a_step() -> None:
+    own = Rare("always", own=True, key="is_success")
+    env = TaskSequence({"a": lambda render_mode: own})
+    env.reset()
+    own.info["success"] = math.nan
+    _, _, _, _, info = env.step(np.zeros(1))
+    assert info["success"] is False and info["is_success"] is False
 
 
 def test_the_dictionary_of_a_task_is_left_alone() -> None:
