@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,10 +12,9 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_nbsp.checks import check_range, whole
+from sb3_nbsp.tasks.makers import MakeEnv, check_makers, make_task
 from sb3_nbsp.tasks.names import check_task_names
 from sb3_nbsp.tasks.reports import as_number, step_success
-
-MakeEnv = Callable[..., gym.Env]
 
 # Methods that agents ask an environment for: policies with action masks, and hindsight experience replay
 _ACTION_MASKS = "action_masks"
@@ -60,6 +59,7 @@ class TaskSequence(gym.Env):
     :param render_mode: as in Gymnasium
     :param check_spaces: make every task once, to find unequal spaces before training
     :raises ValueError: if an option is out of its range, a task is unknown or the tasks' spaces differ
+    :raises TypeError: if a task's environment cannot be made
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class TaskSequence(gym.Env):
         check_spaces: bool = True,
     ) -> None:
         self.metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "depth_array"]}
+        check_makers(task_makers)
         self.task_makers = {str(name): make_env for name, make_env in task_makers.items()}
         check_task_names(list(task_makers), tasks)
         self.tasks = [str(task) for task in (task_makers if tasks is None else tasks)]
@@ -115,7 +116,7 @@ class TaskSequence(gym.Env):
         """A task's environment (default: the current task's), made when it is first needed."""
         task = self.task if task is None else task
         if task not in self._envs:
-            env = self.task_makers[task](render_mode=self.render_mode)
+            env = make_task(self.task_makers, task, self.render_mode)
             if self._envs:
                 self._check_fits(task, env)
             if self._seed is not None:

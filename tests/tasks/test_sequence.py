@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -341,6 +342,34 @@ def test_options_out_of_range(make_sequence: MakeSequence, options: Options, mes
 def test_no_tasks() -> None:
     with pytest.raises(ValueError, match="at least one task"):
         TaskSequence({})
+
+
+class Sized(gym.Env):
+    def __init__(self, size: int, render_mode: str | None = None) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("makers", "message"),
+    [
+        ({"a": lambda: gym.make("Pendulum-v1")}, "what makes 'a' must be .* called with render_mode, and with nothing else: "),
+        ({"a": Sized}, "what makes 'a' must be .* and with nothing else: missing a required argument: 'size'"),
+        (
+            {7: "Pendulum-v1"},
+            "what makes '7' must be a function or a class that is called with render_mode, not 'Pendulum-v1'",
+        ),
+        ({"a": gym.make("Pendulum-v1")}, "what makes 'a' must be a function or a class .*, not <"),
+        ({"a": lambda render_mode: None}, "what makes 'a' must return a gymnasium.Env, not None"),
+        ([Sized], "task_makers must be a dictionary, by the tasks' names, not "),
+    ],
+)
+def test_what_makes_no_environment(makers: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        TaskSequence(makers)
+
+
+@pytest.mark.parametrize("make", [lambda **kwargs: gym.make("Pendulum-v1", **kwargs), gym.spec("Pendulum-v1").make])
+def test_what_makes_one(make: Any) -> None:
+    assert TaskSequence({"a": make}, render_mode="rgb_array")._env().render_mode == "rgb_array"
 
 
 @pytest.mark.filterwarnings("ignore:.*out of date")
