@@ -14,6 +14,7 @@ from torch import nn
 from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.interventions.base import Network
 from sb3_nbsp.interventions.neuron_reset import NeuronReset
+from sb3_nbsp.neurons.activations import never_called
 from sb3_nbsp.neurons.layers import NeuronLayer
 from sb3_nbsp.neurons.utility import contribution_utility, feature_means
 
@@ -100,6 +101,8 @@ class ContinualBackprop(NeuronReset):
         may_renew = [self._may_renew(layer) for layer in self._network.layers]
         for index, (layer, each) in enumerate(zip(self._network.layers, self._averages, strict=True)):
             if may_renew[index]:
+                if index not in self._batch:
+                    raise never_called(layer)
                 magnitudes, means = self._batch[index]
                 each.ages += 1
                 each.utility.lerp_(contribution_utility(layer, magnitudes), 1 - self.decay_rate)

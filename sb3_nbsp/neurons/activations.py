@@ -40,6 +40,17 @@ def check_outputs(layer: NeuronLayer, output: th.Tensor) -> None:
         )
 
 
+def never_called(layer: NeuronLayer) -> ValueError:
+    """
+    :param layer: a layer whose activation a forward pass of its network has not called
+    :return: the error to raise
+    """
+    return ValueError(
+        f"Layer {layer.name!r}: its activation function, a {type(layer.activation).__name__}, is not called when the network "
+        "runs, so nothing is known of its neurons. Is it a part that forward() does not use, or is the network compiled?"
+    )
+
+
 @contextmanager
 def observed(layers: Sequence[NeuronLayer], observe: Callable[[int, th.Tensor], None]) -> Iterator[None]:
     """
@@ -78,6 +89,7 @@ def record_activations(
     :param batch_size: steps per forward pass
     :param read: what to record of a layer and the output of its activation module, shape (batch, numbers)
     :return: tensor of shape (T, total number of neurons)
+    :raises ValueError: if the network does not use a layer's activation function
     """
     recorded: dict[int, th.Tensor] = {}
 
@@ -89,6 +101,9 @@ def record_activations(
     with th.no_grad(), observed(layers, record):
         for batch in zip(*(tensor.split(batch_size) for tensor in inputs), strict=True):
             forward(*batch)
+            for index, layer in enumerate(layers):
+                if index not in recorded:
+                    raise never_called(layer)
             parts = [recorded[i] for i in range(len(layers))]
             if result is None:
                 result = parts[0].new_empty(len(inputs[0]), sum(part.shape[1] for part in parts))

@@ -19,6 +19,7 @@ from reset_checks import (
     owned_features,
     record_batches,
 )
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from tagged_tasks import differing
 
 from sb3_nbsp import CBPPPO, CBPSAC, ContinualPPO
@@ -342,3 +343,21 @@ def test_number_of_replacements_in_a_long_run(rate: float, per_neuron: float) ->
         cbp._averages[0].ages[chosen] = 0
         replaced += len(chosen)
     assert replaced / 256 == pytest.approx(per_neuron, abs=0.4)
+
+
+class Extractor(BaseFeaturesExtractor):
+    """Its forward pass goes past the activation function that it has."""
+
+    def __init__(self, space: Any) -> None:
+        super().__init__(space, 4)
+        self.net = th.nn.Sequential(th.nn.Linear(space.shape[0], 4), th.nn.ReLU())
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return th.nn.functional.silu(self.net[0](observations))
+
+
+def test_a_layer_that_is_not_used_is_named() -> None:
+    options = {"features_extractor_class": Extractor, "share_features_extractor": False, "net_arch": [4]}
+    agent = CBPPPO("MlpPolicy", "Pendulum-v1", n_steps=20, batch_size=20, policy_kwargs=options, device="cpu")
+    with pytest.raises(ValueError, match="its activation function, a ReLU, is not called"):
+        agent.learn(20)

@@ -133,3 +133,22 @@ def test_activation_of_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'net\.0' has 4 neurons but CReLU returns 8"):
         record_activations(net, [th.randn(4, 3)], [layer])
     assert n_hooks(net) == 0
+
+
+class Unused(nn.Module):
+    """Its forward pass goes past the activation function that it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return nn.functional.silu(self.net[0](x))
+
+
+def test_a_layer_that_is_not_used_is_named() -> None:
+    network = Unused()
+    layers = find_neuron_layers([("net", network.net)])
+    with pytest.raises(ValueError, match=r"Layer 'net\.0': its activation function, a ReLU, is not called"):
+        record_activations(network, [th.randn(4, 3)], layers)
+    assert n_hooks(network) == 0
