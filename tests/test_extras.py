@@ -15,6 +15,7 @@ import pytest
         ("sb3_nbsp.plasticity.figure", "matplotlib", "plots"),
         ("sb3_nbsp.zoo.algos", "yaml", "zoo"),
         ("sb3_nbsp.zoo.registration", "optuna", "zoo"),
+        ("sb3_nbsp.zoo.manager", "rl_zoo3.exp_manager", "zoo"),
     ],
 )
 def test_a_module_names_the_extra_that_it_needs(module, missing, extra, monkeypatch):

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import optuna
-import yaml
-from rl_zoo3.exp_manager import ExperimentManager
-from rl_zoo3.utils import ALGOS as ZOO_ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback, EvalCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
+from sb3_nbsp.extras import needs
 from sb3_nbsp.messages import warn
 from sb3_nbsp.tasks import SequenceEvaluation
 from sb3_nbsp.tasks.checkpoint import restore_position
@@ -38,6 +35,12 @@ from sb3_nbsp.zoo.checkpoints import (
 )
 from sb3_nbsp.zoo.options import ZOO_OPTIONS, agent_options, check_env_kwargs, check_names
 from sb3_nbsp.zoo.registration import BUDGET
+
+with needs("zoo", "sb3_nbsp.zoo"):
+    import optuna
+    import yaml
+    from rl_zoo3.exp_manager import ExperimentManager
+    from rl_zoo3.utils import ALGOS as ZOO_ALGOS
 
 # Added to the seed of training for the environments of the periodic evaluation
 EVALUATION_SEED = 1_000_000
