@@ -18,6 +18,8 @@ from sb3_nbsp.tasks.checkpoint import get_position
 
 _CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps\.zip")
 BUFFER, STATISTICS, POSITION, RANDOM = "replay_buffer", "vecnormalize", "position", "random_states"
+# All that can be beside a model, with their extensions
+_KINDS = ((BUFFER, "pkl"), (STATISTICS, "pkl"), (POSITION, "json"), (RANDOM, "pt"))
 # By the names of SequenceCheckpoint's position.json
 Position = dict[str, list[Any]]
 
@@ -137,17 +139,21 @@ class WholeCheckpoint(CheckpointCallback):
 
     def _on_step(self) -> bool:
         if self.n_calls % self.save_freq == 0:
-            model = Path(self._checkpoint_path(extension="zip"))
-            write_beside(self.model, model, position_of(self.model), self.with_buffer)
-        return super()._on_step() and self._drop_older_buffers()
-
-    def _drop_older_buffers(self) -> bool:
-        if self.with_buffer and self.n_calls % self.save_freq == 0:
-            newest = beside(Path(self._checkpoint_path(extension="zip")), BUFFER)
-            for older in newest.parent.glob(f"{self.name_prefix}_{BUFFER}_*_steps.pkl"):
-                if older != newest:
-                    older.unlink()
+            self._save(Path(self._checkpoint_path(extension="zip")))
         return True
+
+    def _save(self, model: Path) -> None:
+        try:
+            write_beside(self.model, model, position_of(self.model), self.with_buffer)
+            super()._on_step()
+        except BaseException:  # a disk that is full: half a checkpoint is of no use, and takes room
+            for path in (model, *(beside(model, *kind) for kind in _KINDS)):
+                path.unlink(missing_ok=True)
+            raise
+        newest = beside(model, BUFFER)
+        for older in model.parent.glob(f"{self.name_prefix}_{BUFFER}_*_steps.pkl") if self.with_buffer else []:
+            if older != newest:
+                older.unlink()
 
 
 class WholeBestModel(BaseCallback):

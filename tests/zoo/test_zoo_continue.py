@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -252,6 +253,31 @@ def test_a_new_run_takes_nothing_from_a_folder_that_happens_to_be_there(normaliz
     run = ["--algo", "ppo", "--env", "Pendulum-v1", "-n", "20", "--eval-freq", "-1", "-params", "normalize:False"]
     command("train", *run, "n_envs:1", "n_steps:10", "batch_size:10")
     assert not list(Path("logs").rglob("vecnormalize.pkl"))
+
+
+@pytest.mark.parametrize("algo", ["sac", "sbp_sac"])
+@pytest.mark.parametrize(
+    "owner, write, last",
+    [(SAC, "save", 2), (pickle, "dump", 3)],  # the second model; the second buffer, after the first one and its statistics
+)
+def test_a_full_disk_leaves_the_last_checkpoint_and_no_half_of_the_next(algo, owner, write, last, command, monkeypatch):
+    written = []
+    function = getattr(owner, write)
+
+    def fail_in_the_end(*args, **kwargs):
+        written.append(write)
+        if len(written) == last:
+            raise OSError("no space left on device")
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(owner, write, fail_in_the_end)
+    arguments = ["--algo", algo, *SEQUENCE, "-n", "60", "--save-freq", "20", "--eval-freq", "-1", "--save-replay-buffer"]
+    with pytest.raises(OSError, match="no space"), pytest.warns(UserWarning):
+        command("train", *arguments, "-params", "normalize:True", *SMALL["sac"])
+    names = {path.name for path in run(algo, 1).iterdir() if path.name.startswith("rl_model")}
+    of_sb3s = {"rl_model_position_20_steps.json", "rl_model_random_states_20_steps.pt"} if algo == "sac" else set()
+    whole = {"rl_model_20_steps.zip", "rl_model_vecnormalize_20_steps.pkl", "rl_model_replay_buffer_20_steps.pkl"}
+    assert names == whole | of_sb3s
 
 
 def test_a_checkpoint_is_whole(normalized):
