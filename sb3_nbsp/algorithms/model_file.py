@@ -85,7 +85,8 @@ def _opened(path: File) -> Iterator[zipfile.ZipFile]:
 def substitutes(attributes: dict[str, Any], defaults: dict[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
     """
     Read what SB3 does not in files of its first versions: spaces of Gym, whose successor is Gymnasium, and learning rates
-    and clip ranges that are functions pickled by another version of Python, in whose place a warning names the default.
+    and clip ranges that are functions pickled by another version of Python, in whose place a warning names the default. (What
+    cannot be imported is left to be an error, as no default is meant then.)
 
     :param attributes: see :func:`read_attributes`
     :param defaults: defaults of the agent's options
@@ -97,13 +98,14 @@ def substitutes(attributes: dict[str, Any], defaults: dict[str, Any], given: Col
         if re.search(rb"\bgym\b", pickled):
             with _gymnasium_as_gym():
                 found[name] = _without_old_generators(cloudpickle.loads(pickled))
-    lost = {name: defaults.get(name) for name in _FUNCTIONS if not _can_read(attributes, name)}
+    problems = {name: problem for name in _FUNCTIONS if (problem := _problem(attributes, name)) is not None}
+    lost = {name: defaults.get(name) for name, problem in problems.items() if name in given or not _is_missing(problem)}
     if missed := [name for name in lost if name not in given]:
         warn(
             f"{', '.join(missed)}: pickled by another version of Python, unreadable here. Training would continue with "
             f"{', '.join(f'{name}={lost[name]}' for name in missed)}: give others in load(custom_objects=...)"
         )
-    if not _can_read(attributes, "lr_schedule"):
+    if not can_read(attributes, "lr_schedule"):
         lost["lr_schedule"] = None  # it is made anew from the learning rate
     return {**found, **lost}
 
@@ -132,7 +134,7 @@ def first_unreadable(attributes: dict[str, Any]) -> str | None:
     :param attributes: see :func:`read_attributes`
     :return: the first attribute that cannot be unpickled, because a module is missing for instance
     """
-    return next((name for name in attributes if not _can_read(attributes, name)), None)
+    return next((name for name in attributes if not can_read(attributes, name)), None)
 
 
 def _pickles(attributes: dict[str, Any]) -> dict[str, bytes]:
@@ -140,14 +142,29 @@ def _pickles(attributes: dict[str, Any]) -> dict[str, bytes]:
     return {name: base64.b64decode(item[key]) for name, item in attributes.items() if isinstance(item, dict) and key in item}
 
 
-def _can_read(attributes: dict[str, Any], name: str) -> bool:
+def can_read(attributes: dict[str, Any], name: str) -> bool:
+    """
+    :param attributes: see :func:`read_attributes`
+    :param name: of an attribute
+    :return: whether it can be unpickled here, as also one that is no pickle can
+    """
+    return _problem(attributes, name) is None
+
+
+def _problem(attributes: dict[str, Any], name: str) -> Exception | None:
+    """Why an attribute cannot be unpickled."""
     pickled = _pickles({name: attributes.get(name)})
     try:
         for each in pickled.values():
             cloudpickle.loads(each)
-    except Exception:  # whatever the pickle runs
-        return False
-    return True
+    except Exception as error:  # whatever the pickle runs
+        return error
+    return None
+
+
+def _is_missing(problem: Exception) -> bool:
+    """Whether a module, or a thing in it, is not here. (Older versions of cloudpickle wrote what it no longer has.)"""
+    return isinstance(problem, (ImportError, AttributeError)) and "cloudpickle" not in str(problem)
 
 
 @contextmanager

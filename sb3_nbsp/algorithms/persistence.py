@@ -21,6 +21,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_nbsp.algorithms.model_file import (
     File,
+    can_read,
     first_unreadable,
     read_attributes,
     read_member,
@@ -216,7 +217,8 @@ class PersistentAlgorithm(BaseAlgorithm):
         for name in ("observation_space", "action_space"):
             if name in replaced and env is not None and not isinstance(env, str):
                 replaced[name] = space_of(getattr(env, name), replaced[name])
-        custom_objects = {**replaced, **(custom_objects or {})}
+        given_anew = {name: value for name, value in kwargs.items() if not can_read(attributes, name)}
+        custom_objects = {**replaced, **given_anew, **(custom_objects or {})}
         try:
             model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs, _is_loading=True)
             model._end_loading(path, device, {*kwargs, *custom_objects})

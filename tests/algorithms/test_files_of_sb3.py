@@ -184,6 +184,36 @@ def test_own_interventions_that_cannot_be_imported_are_left_out_on_request(
     assert differing(parameters(agent), parameters(loaded)) == []
 
 
+@pytest.mark.parametrize("way", ["custom_objects", "option"])
+@pytest.mark.parametrize("name", ["goal_metric", "learning_rate", "policy_kwargs"])
+def test_options_that_cannot_be_imported_are_given_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, way: str
+) -> None:
+    (tmp_path / "my_options.py").write_text(
+        "from stable_baselines3.common.torch_layers import FlattenExtractor\n\nclass Extractor(FlattenExtractor): ...\n\n"
+        "def goal_metric(reward, done, info):\n    return reward\n\ndef learning_rate(left):\n    return 0.01\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import my_options
+
+    small = {"net_arch": [8]}
+    own = {
+        "goal_metric": my_options.goal_metric,
+        "learning_rate": my_options.learning_rate,
+        "policy_kwargs": {**small, "features_extractor_class": my_options.Extractor},
+    }
+    tiny(NBSPSAC, tagged_sequence(), **{name: own[name]}).save(tmp_path / "model")
+    monkeypatch.undo()
+    del sys.modules["my_options"]
+    with pytest.raises(ValueError, match=rf"{name} needs what cannot be imported here.*custom_objects={{'{name}': \.\.\.}}"):
+        NBSPSAC.load(tmp_path / "model")
+    other = {"goal_metric": "auto", "learning_rate": 1e-3, "policy_kwargs": small}[name]
+    loaded = NBSPSAC.load(
+        tmp_path / "model", **({"custom_objects": {name: other}} if way == "custom_objects" else {name: other})
+    )
+    assert getattr(loaded, name) == other
+
+
 @pytest.mark.parametrize(("option", "lost"), [("masking", "GradientMasking"), ("replay", "ExperienceReplay")])
 def test_a_method_is_switched_off_at_loading_with_a_word(tmp_path: Path, option: str, lost: str) -> None:
     agent = nbsp()
