@@ -96,7 +96,7 @@ def substitutes(attributes: dict[str, Any], defaults: dict[str, Any], given: Col
     found: dict[str, Any] = {}
     for name, pickled in _pickles(attributes).items():
         if re.search(rb"\bgym\b", pickled):
-            with _gymnasium_as_gym():
+            with gymnasium_as_gym():
                 found[name] = _without_old_generators(cloudpickle.loads(pickled))
     problems = {name: problem for name in _FUNCTIONS if (problem := _problem(attributes, name)) is not None}
     lost = {name: defaults.get(name) for name, problem in problems.items() if name in given or not _is_missing(problem)}
@@ -168,7 +168,7 @@ def _is_missing(problem: Exception) -> bool:
 
 
 @contextmanager
-def _gymnasium_as_gym() -> Iterator[None]:
+def gymnasium_as_gym() -> Iterator[None]:
     """Let ``gym`` and its modules be Gymnasium's, and afterwards what they were."""
     ours = {name.replace("gymnasium", "gym", 1): module for name, module in sys.modules.items() if _is_of(name, "gymnasium")}
     theirs = {name: module for name, module in sys.modules.items() if _is_of(name, "gym")}

@@ -10,7 +10,9 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_nbsp.algorithms.model_file import gymnasium_as_gym
 from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
 from sb3_nbsp.files import atomic_write
 from sb3_nbsp.random_states import load_random_states, restore_random_states, save_random_states
@@ -50,6 +52,16 @@ def statistics_of(model: Path) -> tuple[Path | None, bool]:
     if not of_the_end:
         return None, False
     return of_the_end[0], model.stem != of_the_end[0].parent.name
+
+
+def load_statistics(path: Path, env: VecEnv) -> VecNormalize:
+    """
+    :param path: statistics of ``VecNormalize``; those that RL Zoo published, whose spaces were pickled by Gym, load, too
+    :param env: the environments to normalize
+    :return: the environments, normalized
+    """
+    with gymnasium_as_gym():
+        return VecNormalize.load(str(path), env)
 
 
 def position_of(agent: BaseAlgorithm) -> Position:

@@ -28,6 +28,7 @@ from sb3_nbsp.zoo.checkpoints import (
     WholeBestModel,
     WholeCheckpoint,
     beside,
+    load_statistics,
     position_of,
     read_position,
     statistics_of,
@@ -230,7 +231,7 @@ class SequenceExperimentManager(ExperimentManager):
         if not eval_env:
             self._say_where_statistics_come_from(path, is_of_the_end)
         self.normalize = True  # so that this run saves them, too
-        normalized = VecNormalize(env, **self.normalize_kwargs) if path is None else VecNormalize.load(str(path), env)
+        normalized = VecNormalize(env, **self.normalize_kwargs) if path is None else load_statistics(path, env)
         if eval_env:
             normalized.training, normalized.norm_reward = False, False
         return normalized

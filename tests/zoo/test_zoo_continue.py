@@ -4,6 +4,7 @@ import csv
 import json
 import pickle
 import shutil
+import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -230,6 +231,21 @@ def test_statistics_of_another_moment_or_none_are_warned_about(normalized, comma
     (folder / "Pendulum-v1" / "vecnormalize.pkl").unlink()
     with pytest.warns(UserWarning, match="No statistics of VecNormalize are saved with rl_model_40_steps.zip"):
         continue_from(folder / "rl_model_40_steps.zip", command, "normalize:True")
+
+
+@pytest.mark.filterwarnings("ignore:No replay buffer")
+def test_statistics_that_the_zoo_published_load_as_they_are_stored(normalized, command, tmp_path):
+    folder = tmp_path / "older"
+    shutil.copytree(normalized, folder)
+    path = folder / "Pendulum-v1" / "vecnormalize.pkl"
+    saved = VecNormalize.load(str(path), DummyVecEnv([lambda: gym.make("Pendulum-v1")]))
+    content = pickle.dumps(saved, protocol=0)  # in which names are lines
+    assert b"gymnasium" in content
+    path.write_bytes(content.replace(b"gymnasium", b"gym"))
+    with pytest.raises(ModuleNotFoundError, match="No module named 'gym'"):
+        count(path)
+    assert continue_from(folder / "Pendulum-v1.zip", command).obs_rms.count == saved.obs_rms.count
+    assert "gym" not in sys.modules
 
 
 def test_enjoy_normalizes_as_its_model_did(normalized, command, monkeypatch):
