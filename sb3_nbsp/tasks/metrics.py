@@ -38,7 +38,7 @@ class SuccessMatrix:
         :raises ValueError: if an earlier phase is missing
         """
         if phase > len(self.rows):
-            raise ValueError(f"Phase {phase} cannot be entered: only {len(self.rows)} phases are there")
+            raise ValueError(f"Phase {phase + 1} cannot be entered: only {len(self.rows)} phases are there")
         self.rows[phase:] = [list(success_rates)]
         self.phase_tasks[phase:] = [task]
 
