@@ -130,7 +130,7 @@ def test_set_row_overwrites_later_phases() -> None:
     matrix.set_row(1, "a", [0.25, 0.5])
     assert matrix.rows == [[0.1, 1 / 3], [0.25, 0.5]]
     assert matrix.phase_tasks == ["b", "a"]
-    with pytest.raises(ValueError, match="Phase 3"):
+    with pytest.raises(ValueError, match="Phase 4 cannot be entered: only 2 phases"):
         matrix.set_row(3, "a", [0, 0])
 
 
