@@ -24,7 +24,7 @@ from sb3_nbsp.algorithms import NBSPSAC
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.files import atomic_write
 from sb3_nbsp.interventions import GradientMasking
-from sb3_nbsp.interventions.networks import ScoredNetwork, scored_networks
+from sb3_nbsp.interventions.networks import AgentNetwork, networks_of
 from sb3_nbsp.messages import did_you_mean, warn
 from sb3_nbsp.neurons import zeroed
 from sb3_nbsp.neurons.layers import NeuronLayer
@@ -122,7 +122,7 @@ def zero_neurons(
     if n_eval_episodes < 1:
         raise ValueError(f"n_eval_episodes must be at least 1, not {n_eval_episodes}")
     skill_neurons = _skill_neurons(model, networks)
-    scored = [network for network in scored_networks(model) if network.name in networks]
+    scored = [network for network in networks_of(model) if network.name in networks]
     with _task_envs(model, env, skill_neurons) as envs:
         sets = skill_sets(skill_neurons, networks)
         n_rows = 1 + len(sets) + sum(each.is_general for each in sets)
@@ -201,7 +201,7 @@ def _task_envs(model: NBSPSAC, env: gym.Env, tasks: Mapping[str, Any]) -> Iterat
 
 
 @contextmanager
-def _watched(networks: Sequence[ScoredNetwork]) -> Iterator[Neurons]:
+def _watched(networks: Sequence[AgentNetwork]) -> Iterator[Neurons]:
     """Which neurons are ever not zero inside the block: filled when it is left."""
     seen = {each.name: [th.zeros(layer.n_neurons, dtype=th.bool) for layer in each.layers] for each in networks}
 

@@ -18,7 +18,7 @@ from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase, o
 from sb3_nbsp.interventions.goal_window import GOAL_METRICS, GoalMetric
 from sb3_nbsp.interventions.identification_steps import IdentificationSteps
 from sb3_nbsp.interventions.masked_statistics import MaskedStatistics, check_maskable
-from sb3_nbsp.interventions.networks import ScoredNetwork, scored_networks
+from sb3_nbsp.interventions.networks import AgentNetwork, networks_of
 from sb3_nbsp.interventions.parameter_masks import MaskSide, parameter_masks
 from sb3_nbsp.interventions.scoring import ScoredNeurons, score_neurons
 from sb3_nbsp.messages import warn
@@ -175,7 +175,7 @@ class GradientMasking(OffPolicyIntervention):
         return {task: found.phase for task, found in self._identified.items()}
 
     @property
-    def networks(self) -> list[ScoredNetwork]:
+    def networks(self) -> list[AgentNetwork]:
         """The networks whose neurons are scored."""
         return self._networks
 
@@ -243,11 +243,11 @@ class GradientMasking(OffPolicyIntervention):
 
     def _modules(self) -> list[tuple[str, nn.Module]]:
         owners: dict[Network, nn.Module] = {"actor": self.agent.policy.actor, "critic": self.agent.policy.critic}  # type: ignore[dict-item]
-        masked = {network.optimized_by for network in self._networks}
+        masked = {network.role for network in self._networks}
         return [(f"{name}.{part}", module) for name in masked for part, module in owners[name].named_modules()]
 
-    def _find_networks(self) -> list[ScoredNetwork]:
-        networks = [each for each in scored_networks(self.agent) if self.mask_networks in ("both", each.optimized_by)]
+    def _find_networks(self) -> list[AgentNetwork]:
+        networks = [each for each in networks_of(self.agent) if self.mask_networks in ("both", each.role)]
         for network in networks:
             if not network.layers:
                 raise ValueError(f"policy_kwargs: net_arch gives the network {network.name!r} no hidden layer to mask")
@@ -300,7 +300,7 @@ class GradientMasking(OffPolicyIntervention):
                     masks[name] = th.minimum(masks[name], part) if name in masks else part
         return masks
 
-    def _record(self, network: ScoredNetwork, found: ScoredNeurons) -> None:
+    def _record(self, network: AgentNetwork, found: ScoredNeurons) -> None:
         record, name = self.agent.logger.record, network.name
         chosen = found.scores[found.skill_neurons]
         if len(chosen):

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.fast.fused_optimizers import take_step
 from sb3_nbsp.interventions.base import Intervention, own_seed
-from sb3_nbsp.interventions.networks import actor_network
+from sb3_nbsp.interventions.networks import actor_of
 from sb3_nbsp.interventions.observations import training_observations
 from sb3_nbsp.interventions.policy_divergence import alpha_dkl, at_states, joined
 from sb3_nbsp.interventions.students import make_student
@@ -72,13 +72,13 @@ class InnerDistillation(Intervention):
     def attach(self, agent: BaseAlgorithm) -> None:
         """See :meth:`Intervention.attach`."""
         super().attach(agent)
-        self._network = actor_network(agent)
+        self._network = actor_of(agent)
         self._epochs = 0
         self._distillations = 0
 
     def on_learn_start(self, reset: bool) -> None:
         """See :meth:`Intervention.on_learn_start`. Layers may have been exchanged since."""
-        self._network = actor_network(self.agent)
+        self._network = actor_of(self.agent)
 
     @property
     def epochs(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch as th
 from torch import nn
 
-from sb3_nbsp.interventions.networks import ScoredNetwork
+from sb3_nbsp.interventions.networks import AgentNetwork
 from sb3_nbsp.neurons.module_kinds import mixes_rows, tracks_statistics
 
 
@@ -19,7 +19,7 @@ class MaskedStatistics:
     :param masks: by name of a layer the masks of its neurons, shape (neurons,); layers without one are left alone
     """
 
-    def __init__(self, networks: Sequence[ScoredNetwork], masks: Mapping[str, th.Tensor]) -> None:
+    def __init__(self, networks: Sequence[AgentNetwork], masks: Mapping[str, th.Tensor]) -> None:
         self._masks: dict[th.Tensor, th.Tensor] = {}
         for layer in (layer for network in networks for layer in network.layers if layer.name in masks):
             for statistic in (each for norm in layer.norms if tracks_statistics(norm) for each in _statistics(norm)):
@@ -44,7 +44,7 @@ def _statistics(norm: nn.Module) -> list[th.Tensor]:
     return [buffer for name, buffer in norm.named_buffers() if name in ("running_mean", "running_var")]
 
 
-def check_maskable(networks: Sequence[ScoredNetwork], modules: Sequence[tuple[str, nn.Module]]) -> None:
+def check_maskable(networks: Sequence[AgentNetwork], modules: Sequence[tuple[str, nn.Module]]) -> None:
     """
     :param networks: the networks whose neurons are masked
     :param modules: all modules that these networks are made of, by name

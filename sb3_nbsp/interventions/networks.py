@@ -1,8 +1,8 @@
-"""The networks of an agent whose neurons a method looks at: the actor and each critic; or the actor alone, to renew it."""
+"""The networks of an agent: the actor and each critic, with their neurons."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
 
@@ -10,11 +10,10 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
-from stable_baselines3.sac.policies import Actor, SACPolicy
+from stable_baselines3.sac.policies import Actor, ContinuousCritic, SACPolicy
 from torch import nn
 from torch.distributions import Distribution
 
@@ -29,32 +28,81 @@ register_chain(NatureCNN)
 
 
 @dataclass
-class ScoredNetwork:
+class AgentNetwork:
     """
-    One network whose hidden neurons are ranked together.
+    One network of an agent.
 
-    :param name: "actor", "qf0", "qf1", ...
-    :param optimized_by: the network whose optimizer moves it
-    :param layers: its neuron layers; a features extractor that critics share is part of each of them
+    :param name: "actor"; "critic" of PPO; "qf0", "qf1", ... of SAC
+    :param role: the network whose optimizer moves it, as interventions know it
+    :param layers: its neuron layers, in order, with those that are frozen. A features extractor that critics share is part of
+        each of them
+    :param own: the parameters that belong to it alone, with those that are frozen
+    :param owner: the module whose optimizer moves the layers
+    :param initializer: how the layers were initialized
     :param forward: runs it on a batch of (observations, actions) as they come out of a replay buffer
     """
 
     name: str
-    optimized_by: Network
+    role: Network
     layers: list[NeuronLayer]
+    own: list[nn.Parameter]
+    owner: ActorCriticPolicy | Actor | ContinuousCritic
+    initializer: Initializer
     forward: Callable[[th.Tensor, th.Tensor], object]
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that belong to it alone and are not frozen at this moment."""
+        return [parameter for parameter in self.own if parameter.requires_grad]
 
-def scored_networks(agent: OffPolicyAlgorithm) -> list[ScoredNetwork]:
+    @property
+    def optimizer(self) -> th.optim.Optimizer:
+        """Moves the layers; asked for each time, as a policy can be given another one."""
+        return self.owner.optimizer
+
+
+@dataclass
+class ActorNetwork(AgentNetwork):
     """
-    :param agent: an agent with a SAC policy
-    :return: the actor and each critic
+    The network that acts.
+
+    :param distribution: distribution of the actions (before a squashing tanh) for a batch of observations as buffers hold
+        them: one distribution, or one for each part of the action; their entries are the states
+    """
+
+    distribution: Callable[[th.Tensor], list[Distribution]]
+
+
+def networks_of(agent: BaseAlgorithm, shared: bool = True) -> list[AgentNetwork]:
+    """
+    :param agent: an agent with a policy of PPO or SAC on one observation
+    :param shared: include the layers of a features extractor that actor and critic share
+    :return: the actor, then the critics
     :raises ValueError: if the policy is of another kind
     """
+    actor, policy = actor_of(agent, shared), plain_policy(agent)
+    if isinstance(policy, ActorCriticPolicy):
+        return [actor, _ppo_critic(policy, shared)]
+    assert isinstance(policy, SACPolicy)
+    return [actor, *_sac_critics(policy, shared)]
+
+
+def actor_of(agent: BaseAlgorithm, shared: bool = False) -> ActorNetwork:
+    """
+    :param agent: an agent with a policy of PPO or SAC on one observation
+    :param shared: include the layers of a features extractor that actor and critic share
+    :return: the actor; its critics may be of any kind
+    :raises ValueError: if the policy is of another kind
+    """
+    if isinstance(agent.observation_space, spaces.Dict):
+        raise ValueError("policy: neurons are known in policies on one observation (MlpPolicy, CnnPolicy) only")
     policy = plain_policy(agent)
-    if not isinstance(policy, SACPolicy):
-        raise ValueError(f"policy must be a SACPolicy to find its neurons, not {type(policy).__name__}")
-    return [_actor(policy), *_critics(policy)]
+    if isinstance(policy, ActorCriticPolicy):
+        _check_actor_critic(policy)
+        return _ppo_actor(policy, shared)
+    if isinstance(policy, SACPolicy):
+        return _sac_actor(policy, shared)
+    raise ValueError(f"policy must be an ActorCriticPolicy or a SACPolicy, not {type(policy).__name__}")
 
 
 def plain_policy(agent: BaseAlgorithm) -> BasePolicy:
@@ -64,83 +112,6 @@ def plain_policy(agent: BaseAlgorithm) -> BasePolicy:
     """
     policy: BasePolicy = getattr(agent.policy, "_orig_mod", agent.policy)
     return policy
-
-
-def _actor(policy: SACPolicy) -> ScoredNetwork:
-    actor = policy.actor
-    chain = [("actor.features_extractor", actor.features_extractor), ("actor.latent_pi", actor.latent_pi)]
-    layers = find_neuron_layers(chain, _heads(actor), trial_pass(policy, actor.get_action_dist_params))
-    return ScoredNetwork("actor", "actor", layers, lambda obs, _: actor.get_action_dist_params(obs))
-
-
-def _heads(actor: Actor) -> list[nn.Module]:
-    """The output layers; with gSDE, log_std is a parameter of its own."""
-    return [actor.mu] if isinstance(actor.log_std, nn.Parameter) else [actor.mu, actor.log_std]
-
-
-def _critics(policy: SACPolicy) -> list[ScoredNetwork]:
-    critic, n_actions = policy.critic, get_action_dim(policy.action_space)
-
-    def network(index: int) -> ScoredNetwork:
-        head = critic.q_networks[index]
-
-        def forward(observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
-            features = critic.extract_features(observations, critic.features_extractor)
-            return head(th.cat([features, actions], dim=1))
-
-        run = trial_pass(policy, lambda obs: forward(obs, th.zeros(len(obs), n_actions, device=obs.device)))
-        chain = [("critic.features_extractor", critic.features_extractor), (f"critic.qf{index}", head)]
-        return ScoredNetwork(f"qf{index}", "critic", find_neuron_layers(chain, run=run), forward)
-
-    return [network(index) for index in range(critic.n_critics)]
-
-
-@dataclass
-class ActorNetwork:
-    """
-    The policy of an agent, as something whose neurons can be renewed.
-
-    :param layers: its neuron layers, in order, with those that are frozen
-    :param own: the parameters that belong to the actor alone, with those that are frozen
-    :param owner: the module whose optimizer moves the layers
-    :param initializer: how the layers were initialized
-    :param distribution: distribution of the actions (before a squashing tanh) for a batch of observations as buffers hold
-        them: one distribution, or one for each part of the action; their entries are the states
-    """
-
-    layers: list[NeuronLayer]
-    own: list[nn.Parameter]
-    owner: ActorCriticPolicy | Actor
-    initializer: Initializer
-    distribution: Callable[[th.Tensor], list[Distribution]]
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """The parameters that belong to the actor alone and are not frozen at this moment."""
-        return [parameter for parameter in self.own if parameter.requires_grad]
-
-    @property
-    def optimizer(self) -> th.optim.Optimizer:
-        """Moves the layers; asked for each time, as a policy can be given another one."""
-        return self.owner.optimizer
-
-
-def actor_network(agent: BaseAlgorithm, renew_shared: bool = False) -> ActorNetwork:
-    """
-    :param agent: an agent with a policy of PPO or SAC on one observation
-    :param renew_shared: include the layers of a features extractor that actor and critic share
-    :return: the actor
-    :raises ValueError: if the policy is of another kind, or its shared layers cannot be renewed
-    """
-    if isinstance(agent.observation_space, spaces.Dict):
-        raise ValueError("policy: neurons are renewed in policies on one observation (MlpPolicy, CnnPolicy) only")
-    policy = plain_policy(agent)
-    if isinstance(policy, ActorCriticPolicy):
-        _check_actor_critic(policy)
-        return _ppo_actor(policy, renew_shared)
-    if isinstance(policy, SACPolicy):
-        return _sac_actor(policy, renew_shared)
-    raise ValueError(f"policy must be an ActorCriticPolicy or a SACPolicy, not {type(policy).__name__}")
 
 
 def _check_actor_critic(policy: ActorCriticPolicy) -> None:
@@ -160,50 +131,95 @@ def _check_actor_critic(policy: ActorCriticPolicy) -> None:
         )
 
 
-def _ppo_actor(policy: ActorCriticPolicy, renew_shared: bool) -> ActorNetwork:
-    extractor, body = policy.pi_features_extractor, policy.mlp_extractor.policy_net
-    is_shared = policy.share_features_extractor
-    front = [] if is_shared and not renew_shared else [("actor.features_extractor", extractor)]
-    run = trial_pass(policy, policy.get_distribution)
-    layers = find_neuron_layers([*front, ("actor.policy_net", body)], [policy.action_net], run)
-    if front and is_shared:
-        _add_critic_as_consumer(layers, policy)
-
+def _ppo_actor(policy: ActorCriticPolicy, shared: bool) -> ActorNetwork:
     def distribution(observations: th.Tensor) -> list[Distribution]:
         found = policy.get_distribution(observations).distribution
         return found if isinstance(found, list) else [found]
 
-    own = [body, policy.action_net] if is_shared else [extractor, body, policy.action_net]
-    parameters = [parameter for module in own for parameter in module.parameters()]
+    body, is_shared = policy.mlp_extractor.policy_net, policy.share_features_extractor
+    front = [] if is_shared and not shared else [("actor.features_extractor", policy.pi_features_extractor)]
+    layers = find_neuron_layers(
+        [*front, ("actor.policy_net", body)], [policy.action_net], trial_pass(policy, policy.get_distribution)
+    )
+    if front and is_shared:
+        critic = nn.Sequential(policy.mlp_extractor.value_net, policy.value_net)
+        _add_readers(layers, front, critic, trial_pass(policy, policy.predict_values))
+    own = _parameters(body, policy.action_net, *([] if is_shared else [policy.pi_features_extractor]))
     if hasattr(policy, "log_std"):
-        parameters.append(policy.log_std)
-    initializer = Initializer(float(np.sqrt(2)) if policy.ortho_init else None)
-    return ActorNetwork(layers, parameters, policy, initializer, distribution)
+        own.append(policy.log_std)
+    return ActorNetwork(
+        "actor", "actor", layers, own, policy, _initializer(policy), lambda obs, _: distribution(obs), distribution
+    )
 
 
-def _add_critic_as_consumer(layers: list[NeuronLayer], policy: ActorCriticPolicy) -> None:
-    """The last layer of a shared features extractor is also read by the first layer of the critic."""
-    critic = nn.Sequential(policy.mlp_extractor.value_net, policy.value_net)
-    front, run = [("actor.features_extractor", policy.pi_features_extractor)], trial_pass(policy, policy.predict_values)
-    shared = find_neuron_layers(front, [critic], run)
-    for layer, of_critic in zip(layers, shared, strict=False):
-        layer.unknown_readers = layer.unknown_readers or of_critic.unknown_readers
-    if shared:
-        layers[len(shared) - 1].consumers += shared[-1].consumers
+def _ppo_critic(policy: ActorCriticPolicy, shared: bool) -> AgentNetwork:
+    body, is_shared = policy.mlp_extractor.value_net, policy.share_features_extractor
+    front = [] if is_shared and not shared else [("critic.features_extractor", policy.vf_features_extractor)]
+    layers = find_neuron_layers(
+        [*front, ("critic.value_net", body)], [policy.value_net], trial_pass(policy, policy.predict_values)
+    )
+    if front and is_shared:
+        actor = nn.Sequential(policy.mlp_extractor.policy_net, policy.action_net)
+        _add_readers(layers, front, actor, trial_pass(policy, policy.get_distribution))
+    own = _parameters(body, policy.value_net, *([] if is_shared else [policy.vf_features_extractor]))
+    forward = policy.predict_values
+    return AgentNetwork("critic", "critic", layers, own, policy, _initializer(policy), lambda obs, _: forward(obs))
 
 
-def _sac_actor(policy: SACPolicy, renew_shared: bool) -> ActorNetwork:
+def _initializer(policy: ActorCriticPolicy) -> Initializer:
+    return Initializer(float(np.sqrt(2)) if policy.ortho_init else None)
+
+
+def _parameters(*modules: nn.Module) -> list[nn.Parameter]:
+    return [parameter for module in modules for parameter in module.parameters()]
+
+
+def _add_readers(
+    layers: list[NeuronLayer], front: Sequence[tuple[str, nn.Module]], other: nn.Module, run: Callable[[], object]
+) -> None:
+    """The last layer of a features extractor that is shared is also read by the first layer of the other network."""
+    of_other = find_neuron_layers(front, [other], run)
+    for layer, same in zip(layers, of_other, strict=False):
+        layer.unknown_readers = layer.unknown_readers or same.unknown_readers
+    if of_other:
+        layers[len(of_other) - 1].consumers += of_other[-1].consumers
+
+
+def _sac_actor(policy: SACPolicy, shared: bool) -> ActorNetwork:
     actor, is_shared = policy.actor, policy.share_features_extractor
-    run = trial_pass(policy, actor.get_action_dist_params)
-    if is_shared and renew_shared and find_neuron_layers([("actor.features_extractor", actor.features_extractor)], run=run):
-        raise ValueError("renew_shared: SAC's critics read a shared features extractor together with the action; use False")
-    front = [] if is_shared else [("actor.features_extractor", actor.features_extractor)]
-    layers = find_neuron_layers([*front, ("actor.latent_pi", actor.latent_pi)], _heads(actor), run)
 
     def distribution(observations: th.Tensor) -> list[Distribution]:
         mean_actions, log_std, kwargs = actor.get_action_dist_params(observations)
         return [actor.action_dist.proba_distribution(mean_actions, log_std, **kwargs).distribution]
 
-    shared = {id(parameter) for parameter in actor.features_extractor.parameters()} if is_shared else set()
-    parameters = [each for each in actor.parameters() if id(each) not in shared]
-    return ActorNetwork(layers, parameters, actor, Initializer(), distribution)
+    front = [] if is_shared and not shared else [("actor.features_extractor", actor.features_extractor)]
+    run = trial_pass(policy, actor.get_action_dist_params)
+    layers = find_neuron_layers([*front, ("actor.latent_pi", actor.latent_pi)], _heads(actor), run)
+    others = {id(parameter) for parameter in actor.features_extractor.parameters()} if is_shared else set()
+    own = [each for each in actor.parameters() if id(each) not in others]
+    forward = actor.get_action_dist_params
+    return ActorNetwork("actor", "actor", layers, own, actor, Initializer(), lambda obs, _: forward(obs), distribution)
+
+
+def _heads(actor: Actor) -> list[nn.Module]:
+    """The output layers; with gSDE, log_std is a parameter of its own."""
+    return [actor.mu] if isinstance(actor.log_std, nn.Parameter) else [actor.mu, actor.log_std]
+
+
+def _sac_critics(policy: SACPolicy, shared: bool) -> list[AgentNetwork]:
+    critic, n_actions = policy.critic, get_action_dim(policy.action_space)
+    is_left_out = policy.share_features_extractor and not shared
+    front = [] if is_left_out else [("critic.features_extractor", critic.features_extractor)]
+
+    def network(index: int) -> AgentNetwork:
+        head = critic.q_networks[index]
+
+        def forward(observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
+            features = critic.extract_features(observations, critic.features_extractor)
+            return head(th.cat([features, actions], dim=1))
+
+        run = trial_pass(policy, lambda obs: forward(obs, th.zeros(len(obs), n_actions, device=obs.device)))
+        layers = find_neuron_layers([*front, (f"critic.qf{index}", head)], run=run)
+        return AgentNetwork(f"qf{index}", "critic", layers, _parameters(head), critic, Initializer(), forward)
+
+    return [network(index) for index in range(critic.n_critics)]

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.sac.policies import SACPolicy
 from torch.nn.utils.parametrize import is_parametrized
 
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import Intervention, own_seed
-from sb3_nbsp.interventions.networks import ActorNetwork, actor_network
+from sb3_nbsp.interventions.networks import ActorNetwork, actor_of, plain_policy
 from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons
 from sb3_nbsp.neurons.new_state import check_renewable
 from sb3_nbsp.neurons.renewal import clear_incoming_moments, clear_outgoing_moments, cut_outgoing, renew_incoming
@@ -56,7 +57,13 @@ class NeuronReset(Intervention):
 
     def _find_layers(self) -> None:
         """Look at the actor; what is known of a layer of the same name and width stays."""
-        self._network = actor_network(self.agent, self.renew_shared)
+        self._network = actor_of(self.agent, shared=self.renew_shared)
+        policy = plain_policy(self.agent)
+        if self.renew_shared and isinstance(policy, SACPolicy) and policy.share_features_extractor:
+            if len(self._network.layers) > len(actor_of(self.agent).layers):
+                raise ValueError(
+                    "renew_shared: SAC's critics read a shared features extractor together with the action; use False"
+                )
         self._check_layers()  # complain now, not at the first reset
         fresh = {layer.name: th.zeros(layer.n_neurons, dtype=th.int64) for layer in self._network.layers}
         old = self._counts

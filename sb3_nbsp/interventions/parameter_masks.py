@@ -8,14 +8,14 @@ from typing import Literal
 import torch as th
 from torch import nn
 
-from sb3_nbsp.interventions.networks import ScoredNetwork
+from sb3_nbsp.interventions.networks import AgentNetwork
 from sb3_nbsp.neurons.layers import NeuronLayer
 
 MaskSide = Literal["incoming", "outgoing", "both"]
 
 
 def parameter_masks(
-    networks: Sequence[ScoredNetwork], masks: Mapping[str, th.Tensor], side: MaskSide
+    networks: Sequence[AgentNetwork], masks: Mapping[str, th.Tensor], side: MaskSide
 ) -> dict[nn.Parameter, th.Tensor]:
     """
     Which parameters a neuron's mask holds back. Its incoming ones: row j of its layer's weight, its bias, the gain and bias

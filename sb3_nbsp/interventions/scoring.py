@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch as th
 
-from sb3_nbsp.interventions.networks import ScoredNetwork
+from sb3_nbsp.interventions.networks import AgentNetwork
 from sb3_nbsp.neurons.activations import record_activations
 from sb3_nbsp.neurons.histograms import activation_histogram
 from sb3_nbsp.neurons.layers import count_neurons
@@ -61,7 +61,7 @@ def looks_at_steps(options: GradientMasking) -> bool:
 
 def score_neurons(
     options: GradientMasking,
-    network: ScoredNetwork,
+    network: AgentNetwork,
     steps: tuple[th.Tensor, th.Tensor, np.ndarray],
     seed: int,
 ) -> ScoredNeurons:
@@ -83,7 +83,7 @@ def score_neurons(
     return ScoredNeurons(scores, selected, eligible, n_dead, _best_histograms(scores, selected, activations, goal_metric))
 
 
-def _eligible(options: GradientMasking, network: ScoredNetwork, activations: th.Tensor | None) -> th.Tensor:
+def _eligible(options: GradientMasking, network: AgentNetwork, activations: th.Tensor | None) -> th.Tensor:
     """Which neurons may be selected: those that are on both sides of their mean often enough."""
     if activations is None or options.min_active_share == 0:
         return th.ones(count_neurons(network.layers), dtype=th.bool, device=options.agent.device)
@@ -92,7 +92,7 @@ def _eligible(options: GradientMasking, network: ScoredNetwork, activations: th.
 
 def _score(
     options: GradientMasking,
-    network: ScoredNetwork,
+    network: AgentNetwork,
     activations: th.Tensor | None,
     goal_metric: np.ndarray,
     eligible: th.Tensor,

@@ -15,7 +15,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import Intervention, own_seed
 from sb3_nbsp.interventions.inner_distillation import InnerDistillation
-from sb3_nbsp.interventions.networks import actor_network
+from sb3_nbsp.interventions.networks import actor_of
 from sb3_nbsp.interventions.neuron_reset import NeuronReset
 from sb3_nbsp.interventions.observations import has_observations, training_observations
 from sb3_nbsp.needs_plots import needs_plots
@@ -84,7 +84,7 @@ class PlasticityCallback(BaseCallback):
                 import_module("matplotlib")
 
     def _init_callback(self) -> None:
-        actor_network(self.model)  # complain of an unfit policy before training
+        actor_of(self.model)  # complain of an unfit policy before training
         self._recorded = self.model.num_timesteps
         self._is_open = False
         self._hears_of_rollouts = False  # not inside another callback, which hands on its events only

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import get_obs_shape
 from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
 from sb3_nbsp.checks import check_range, whole
-from sb3_nbsp.interventions.networks import ActorNetwork, actor_network, scored_networks
+from sb3_nbsp.interventions.networks import ActorNetwork, actor_of
 from sb3_nbsp.interventions.trial_pass import evaluating
 from sb3_nbsp.neurons.activations import record_activations
 from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons
@@ -122,7 +121,7 @@ def diagnostics(
     check_range("dormant_threshold", dormant_threshold, 0)
     n_gradient_states = whole("n_gradient_states", n_gradient_states, 1)
     seed = whole("seed", seed, 0)
-    actor, layers = actor_network(model), _hidden_layers(model)
+    actor, layers = actor_of(model), _hidden_layers(model)
     states = _as_states(model, observations)
     with evaluating(model.policy):
         # The gradients first: distribution objects that live in the policy then end up without a graph
@@ -158,10 +157,7 @@ def spread(states: th.Tensor, n_states: int) -> th.Tensor:
 
 def _hidden_layers(model: BaseAlgorithm) -> list[NeuronLayer]:
     """All hidden layers that the actor's input passes through, whether the critic shares them or not."""
-    if isinstance(model, OffPolicyAlgorithm):
-        layers = scored_networks(model)[0].layers
-    else:
-        layers = actor_network(model, renew_shared=True).layers
+    layers = actor_of(model, shared=True).layers
     if not layers:
         raise ValueError(f"policy_kwargs: {type(model.policy).__name__} has no hidden layer whose neurons could be measured")
     return layers

@@ -15,7 +15,7 @@ from torch import nn
 
 from sb3_nbsp import CBPPPO, NBSPSAC, P3O, ContinualPPO, ContinualSAC, ReDoPPO, ReDoSAC
 from sb3_nbsp.interventions import CycleReset, GradientMasking
-from sb3_nbsp.interventions.networks import scored_networks
+from sb3_nbsp.interventions.networks import networks_of
 
 
 class Recurrent(BaseFeaturesExtractor):
@@ -149,7 +149,7 @@ def test_to_look_at_a_network_leaves_no_trace() -> None:
     modes = [module.training for module in agent.policy.modules()]
     before = {name: value.clone() for name, value in agent.policy.state_dict().items()}
     state = th.get_rng_state()
-    assert len(scored_networks(agent)) == 3
+    assert len(networks_of(agent)) == 3
     assert th.equal(th.get_rng_state(), state)
     assert [module.training for module in agent.policy.modules()] == modes
     assert differing(agent.policy.state_dict(), before) == []

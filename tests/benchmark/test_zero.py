@@ -19,7 +19,7 @@ from sb3_nbsp.benchmark import zero as module
 from sb3_nbsp.benchmark.__main__ import main
 from sb3_nbsp.benchmark.zero import control_set, load_model, make_sequence, skill_sets, zero_neurons
 from sb3_nbsp.interventions import GradientMasking
-from sb3_nbsp.interventions.networks import scored_networks
+from sb3_nbsp.interventions.networks import networks_of
 from sb3_nbsp.neurons import zeroed
 from sb3_nbsp.neurons.crelu import CReLU
 
@@ -127,7 +127,7 @@ def test_what_is_zeroed_when_it_is_evaluated(trained: Path, monkeypatch: pytest.
     sets = [torch_false(first), first & second, first & second, first & ~second, second & ~first]
     evaluated = [neurons for index, neurons in enumerate(sets) if index == 0 or neurons.any()]
     assert len(taken) == 2 * len(evaluated) >= 6
-    layers = scored_networks(model)[0].layers
+    layers = networks_of(model)[0].layers
     for index, neurons in enumerate(evaluated):
         with zeroed(layers, neurons):
             expected, _ = model.predict(observations, deterministic=True)
@@ -160,7 +160,7 @@ def test_hooks_go_when_the_evaluation_fails(trained: Path, monkeypatch: pytest.M
 
 def test_dead_neurons_are_not_drawn_for_the_control(trained: Path) -> None:
     model = load_model(trained)[0]
-    networks = [network for network in scored_networks(model) if network.name in ("actor", "qf0")]
+    networks = [network for network in networks_of(model) if network.name in ("actor", "qf0")]
     with th.no_grad():
         layer = networks[0].layers[0].linear
         layer.weight[3], layer.bias[3] = 0, -1
@@ -174,7 +174,7 @@ def test_dead_neurons_are_not_drawn_for_the_control(trained: Path) -> None:
 def test_a_crelu_neuron_is_dead_if_both_its_features_are() -> None:
     env = make_sequence("MW-Cycle-v0", ENV_KWARGS)
     model = NBSPSAC("MlpPolicy", env, policy_kwargs={"net_arch": [4], "activation_fn": CReLU})
-    networks = [network for network in scored_networks(model) if network.name == "actor"]
+    networks = [network for network in networks_of(model) if network.name == "actor"]
     with th.no_grad():
         layer = networks[0].layers[0].linear
         layer.weight.zero_()

@@ -11,7 +11,7 @@ from identification_checks import on_training_steps
 from tagged_tasks import ImageTask, TaggedTask, differing, parameters, tagged_sequence, tiny
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
-from sb3_nbsp.interventions.networks import scored_networks
+from sb3_nbsp.interventions.networks import networks_of
 from sb3_nbsp.interventions.parameter_masks import parameter_masks
 from sb3_nbsp.neurons import CReLU, zeroed
 
@@ -48,7 +48,7 @@ def test_without_its_outgoing_weights_a_neuron_is_as_good_as_zero(name: str) -> 
     agent.observation_space.seed(0)
     observations = agent.policy.obs_to_tensor(np.stack([agent.observation_space.sample() for _ in range(8)]))[0]
     actions = th.rand(8, *agent.action_space.shape, generator=generator)
-    for network in scored_networks(agent):
+    for network in networks_of(agent):
         n_neurons = sum(layer.n_neurons for layer in network.layers)
         neurons = th.rand(n_neurons, generator=generator) < 0.5
         parts = neurons.split([layer.n_neurons for layer in network.layers])
@@ -72,7 +72,7 @@ def test_without_its_outgoing_weights_a_neuron_is_as_good_as_zero(name: str) -> 
 def test_sides_by_hand() -> None:
     """Two hidden layers of two neurons: which entries of the second layer's weight have which mask."""
     agent = tiny(ContinualSAC, TaggedTask(1.0), policy_kwargs={"net_arch": [2, 2]})
-    actor = scored_networks(agent)[0]
+    actor = networks_of(agent)[0]
     masks = {"actor.latent_pi.0": th.tensor([0.25, 1.0]), "actor.latent_pi.2": th.tensor([1.0, 0.5])}
     first, second, mu = agent.actor.latent_pi[0], agent.actor.latent_pi[2], agent.actor.mu
     found = {side: parameter_masks([actor], masks, side) for side in ("incoming", "outgoing", "both")}  # type: ignore[arg-type]

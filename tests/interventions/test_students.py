@@ -11,7 +11,7 @@ from torch import nn
 
 from sb3_nbsp import P3O, SBPSAC
 from sb3_nbsp.interventions import inner_distillation
-from sb3_nbsp.interventions.networks import actor_network
+from sb3_nbsp.interventions.networks import actor_of
 from sb3_nbsp.interventions.students import AutogradStudent, MlpStudent, make_student
 
 
@@ -29,7 +29,7 @@ def agent_for(actions: str, net_arch: Any, activation_fn: type[nn.Module] = nn.T
 @pytest.mark.parametrize("net_arch", [[7], [8, 7, 6], {"pi": [9], "vf": [6, 7]}])
 def test_gradients_are_those_of_autograd(net_arch: Any, activation_fn: type[nn.Module], actions: str, alpha: float) -> None:
     agent, states = agent_for(actions, net_arch, activation_fn), th.randn(20, 3)
-    network = actor_network(agent)
+    network = actor_of(agent)
     students = [make_student(agent, network), AutogradStudent(network)]
     assert isinstance(students[0], MlpStudent)
     with th.no_grad():
@@ -71,11 +71,11 @@ def test_whole_distillations_agree(actions: str, monkeypatch: pytest.MonkeyPatch
 def test_what_is_left_to_autograd() -> None:
     for actions in ("multi-discrete", "multi-binary"):
         agent = p3o(actions)
-        assert isinstance(make_student(agent, actor_network(agent)), AutogradStudent)
+        assert isinstance(make_student(agent, actor_of(agent)), AutogradStudent)
     agent = agent_for("continuous", [8])
     agent.policy.log_std.requires_grad_(False)
-    assert isinstance(make_student(agent, actor_network(agent)), AutogradStudent)
+    assert isinstance(make_student(agent, actor_of(agent)), AutogradStudent)
     noisy = P3O("MlpPolicy", DrawTask(ACTIONS["continuous"]), use_sde=True, **SMALL)
-    assert isinstance(make_student(noisy, actor_network(noisy)), AutogradStudent)
+    assert isinstance(make_student(noisy, actor_of(noisy)), AutogradStudent)
     sac = SBPSAC("MlpPolicy", "Pendulum-v1", buffer_size=10)
-    assert isinstance(make_student(sac, actor_network(sac)), AutogradStudent)
+    assert isinstance(make_student(sac, actor_of(sac)), AutogradStudent)

@@ -15,7 +15,7 @@ from stable_baselines3 import DQN, PPO, SAC
 from torch import nn
 
 from sb3_nbsp import P3O, SBPSAC, diagnostics
-from sb3_nbsp.interventions.networks import actor_network
+from sb3_nbsp.interventions.networks import actor_of
 from sb3_nbsp.neurons.crelu import CReLU
 from sb3_nbsp.plasticity.measure import MEASURES, spread
 
@@ -112,7 +112,7 @@ def test_gradients_are_those_of_the_log_probability_of_a_drawn_action(action):
     model = ppo(action=action)
     found = diagnostics(model, STATES, n_gradient_states=4, seed=3)
     generator = th.Generator().manual_seed(3)
-    parameters = actor_network(model).parameters
+    parameters = actor_of(model).parameters
     gradients = []
     for state in spread(th.as_tensor(STATES), 4):
         distribution = model.policy.get_distribution(state[None])
