@@ -1,4 +1,4 @@
-"""Runs of methods on task sequences, their tables and plots."""
+"""Comparisons of methods on environments over seeds: runs, tables, figures, report."""
 
 from sb3_nbsp.extras import needs
 

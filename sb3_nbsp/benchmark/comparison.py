@@ -33,21 +33,14 @@ GROWS = ("methods", "seeds")
 
 
 def sequence_names(preset: str) -> list[str]:
-    """
-    :param preset: "laptop" or "paper"
-    :return: names of the sequences of this size, such as "WindowOpen-WindowClose"
-    :raises ValueError: if there is no such preset
-    """
+    """Names of the sequences of a size, such as "WindowOpen-WindowClose"; ValueError if there is no such preset."""
     if preset not in PRESETS:
         raise ValueError(f"There is no preset {preset!r}; presets: {', '.join(PRESETS)}")
     return [name for name in dict.fromkeys(map(short_name, sequences())) if PRESETS[preset].format(name) in sequences()]
 
 
 def short_name(env_id: str) -> str:
-    """
-    :param env_id: id of an environment
-    :return: for a sequence of this package its name without size and version, for any other environment its id
-    """
+    """Of a sequence of this package the name without size and version, of any other environment its id."""
     return env_id.removeprefix("MW-").removesuffix("-v0").removesuffix("-laptop") if env_id in sequences() else env_id
 
 
@@ -157,9 +150,13 @@ class Comparison:
         for name in self.methods if any(map(is_sequence, self.env_ids.values())) else ():
             if not issubclass(algorithm(METHODS[name].algo), OffPolicyAlgorithm):
                 raise ValueError(f"{name} is on-policy: its runs cannot be resumed in the midst of a task sequence")
-        self._check_hyperparams()
 
-    def _check_hyperparams(self) -> None:
+    def check_hyperparams(self) -> None:
+        """
+        Not for what was run and is only read: names of options may have changed since.
+
+        :raises ValueError: if none of the methods has one of the hyper-parameters
+        """
         algos = [METHODS[method].algo for method in self.methods]
         known = {name for algo in algos for env_id in self.env_ids.values() for name in run_options(algo, env_id)}
         for name in self.hyperparams:
@@ -204,18 +201,12 @@ class Comparison:
         return Settings.resolve(method.algo, run.env_id, run.seed, self.env_kwargs, {**own, **method.options}, **others)
 
     def sequence(self, env_id: str) -> dict[str, Any]:
-        """
-        :param env_id: id of a task sequence of the comparison
-        :return: the arguments that make it: ``tasks``, ``cycles`` and those that differ from their defaults
-        """
+        """The arguments that make a task sequence: ``tasks``, ``cycles`` and those that differ from their defaults."""
         arguments = {"cycles": 2, **gym.spec(env_id).kwargs, **self.env_kwargs}
         return {"tasks": arguments.pop("env_ids", []), **arguments}
 
     def n_phases(self, env_id: str) -> int:
-        """
-        :param env_id: id of a task sequence of the comparison
-        :return: number of phases of a run that is done
-        """
+        """Number of phases of a run that is done on a task sequence."""
         arguments = self.sequence(env_id)
         return len(arguments["tasks"]) * int(arguments["cycles"])
 
@@ -255,7 +246,9 @@ class Comparison:
         content = read_json_object(path)
         content.pop("made_by", None)
         if not content.keys().isdisjoint(("env_ids", "sequence")):  # of version 0.1
+            usual = 5_000 if "sequence" in content else 50_000
             content["envs"] = content.pop("env_ids", None) or [content.pop("sequence")]
+            content["save_freq"] = None if content.get("save_freq") == usual else content.get("save_freq")
         try:
             return cls(**content)
         except TypeError as error:
@@ -263,9 +256,7 @@ class Comparison:
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """
-        :param parser: gets an option for each field, with the text of its ``:param:`` above
-        """
+        """An option for each field, with the text of its ``:param:`` above."""
         texts = dict(re.findall(r":param (\w+): (.*)", cls.__doc__ or ""))
         for each in fields(cls):
             default = _default(each)
@@ -278,19 +269,12 @@ class Comparison:
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> Comparison:
-        """
-        :param args: the options of :meth:`add_arguments`
-        :return: the comparison
-        :raises ValueError: see :class:`Comparison`
-        """
+        """The comparison that the options of :meth:`add_arguments` describe."""
         given = {each.name: getattr(args, each.name) for each in fields(cls)}
         return cls(**{**given, **{name: dict(given[name]) for name in ("env_kwargs", "hyperparams")}})
 
     def command(self, folder: str | os.PathLike[str] = "DIR") -> str:
-        """
-        :param folder: the folder of the comparison
-        :return: the command line that makes this comparison
-        """
+        """The command line that makes this comparison in a folder."""
         words: list[Any] = ["python -m sb3_nbsp.benchmark run"]
         for each in fields(self):
             value = getattr(self, each.name)

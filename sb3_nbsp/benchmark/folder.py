@@ -80,10 +80,7 @@ class RunFolder:
         atomic_write(self._config, json.dumps(content, indent=2) + "\n")
 
     def check(self, settings: Settings) -> None:
-        """
-        :param settings: of a run
-        :raises ValueError: if the run in this folder was started with others
-        """
+        """ValueError if the run in this folder was started with other settings."""
         if changed := settings.differences(read_json_object(self._config)):
             raise ValueError(
                 f"{self.path} holds a run with other settings ({', '.join(changed)}): delete it, or choose another folder"
@@ -103,26 +100,15 @@ class RunFolder:
         return content
 
     def write_result(self, result: dict[str, float]) -> None:
-        """
-        The run is done.
-
-        :param result: numbers by name
-        """
+        """The run is done, with these numbers by name."""
         atomic_write(self._result, json.dumps(result, indent=2) + "\n")
 
     def result(self) -> dict[str, Any]:
-        """
-        :return: numbers by name
-        :raises ValueError: if the file is damaged
-        """
+        """What :meth:`write_result` has written; ValueError if the file is damaged."""
         return read_json_object(self._result)
 
     def write_error(self, text: str) -> None:
-        """
-        The run has failed.
-
-        :param text: why
-        """
+        """The run has failed, and this is why."""
         atomic_write(self._error, text)
 
     def error(self) -> str | None:
@@ -130,10 +116,7 @@ class RunFolder:
         return self._error.read_text(encoding="utf-8") if self._error.exists() else None
 
     def end_of_log(self, n_lines: int = 20) -> str:
-        """
-        :param n_lines: number of lines
-        :return: the last lines that the run has printed
-        """
+        """The last lines that the run has printed."""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-n_lines:])
 
     def why_unfinished(self) -> str | None:
@@ -146,33 +129,22 @@ class RunFolder:
         return None if self.is_done else "not finished"
 
     def write_progress(self, progress: dict[str, Any]) -> None:
-        """
-        :param progress: how far the run is, for those who watch it from outside
-        """
+        """How far the run is, for those who watch it from outside."""
         atomic_write(self._progress, json.dumps(progress))
 
     def progress(self, since: float) -> dict[str, Any] | None:
-        """
-        :param since: a time, in seconds since 1970
-        :return: what :meth:`write_progress` has written since then; None if nothing
-        """
+        """What :meth:`write_progress` has written since a time in seconds since 1970; None if nothing."""
         try:
             return read_json_object(self._progress) if self._progress.stat().st_mtime >= since else None
         except (OSError, ValueError):  # not written yet, or being replaced at this moment on a network's disk
             return None
 
     def matrix(self) -> SuccessMatrix:
-        """
-        :return: the success on every task after each phase
-        :raises ValueError: if the file is damaged
-        """
+        """The success on every task after each phase; ValueError if the file is damaged."""
         return SuccessMatrix.load(self._matrix)
 
     def episodes(self) -> list[list[str]]:
-        """
-        :return: the training episodes: step, phase, task, success, return, length of each
-        :raises ValueError: if the file is missing or damaged
-        """
+        """Step, phase, task, success, return and length of each training episode; ValueError if it is missing or damaged."""
         if not self._training.exists():
             raise ValueError(f"{self._training} is missing")
         return read_rows(self._training)

@@ -42,20 +42,11 @@ class Launcher(ABC):
 
     @abstractmethod
     def submit(self, run: Run, settings: Settings) -> None:
-        """
-        Compute a run as soon as there is room.
-
-        :param run: the run
-        :param settings: of the run
-        """
+        """Compute a run as soon as there is room."""
 
     @abstractmethod
     def poll(self) -> list[Outcome]:
-        """
-        Look after the runs; to be called every now and then.
-
-        :return: those that ended since the last call
-        """
+        """Those runs that have ended since the last call; to be called every now and then."""
 
     @abstractmethod
     def close(self) -> None:

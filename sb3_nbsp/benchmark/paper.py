@@ -36,18 +36,11 @@ def paper() -> pd.DataFrame:
 
 
 def stand_in(sequence: str) -> str:
-    """
-    :param sequence: name of a sequence
-    :return: the same if the paper has it, otherwise :data:`NEAREST`
-    """
+    """The sequence itself if the paper has it, otherwise :data:`NEAREST`."""
     return sequence if sequence in paper().index else NEAREST
 
 
 def paper_row(method: str, sequence: str) -> pd.Series | None:
-    """
-    :param method: name of a method
-    :param sequence: name of a sequence, or of the one that stands in for it
-    :return: the paper's numbers; None if it has none of this method on this sequence
-    """
+    """The paper's numbers of a method on a sequence, or on the one that stands in for it; None if it has none."""
     place = (stand_in(sequence), ROWS.get(method))
     return paper().loc[place] if place in paper().index else None

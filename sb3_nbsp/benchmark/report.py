@@ -34,10 +34,7 @@ def write_report(results: Results, path: str | os.PathLike[str] | None = None) -
 
 
 def report_html(results: Results) -> str:
-    """
-    :param results: a comparison
-    :return: the page
-    """
+    """The page of a comparison."""
     comparison = results.comparison
     drawn, skipped = draw_figures(results)
     names = ", ".join(short_name(env_id) for env_id in comparison.env_ids.values())
@@ -48,7 +45,7 @@ def report_html(results: Results) -> str:
     template = environment.from_string(files("sb3_nbsp.benchmark").joinpath("report.html").read_text(encoding="utf-8"))
     return template.render(
         zip=zip,
-        title=f"{names}, preset {comparison.preset}",
+        title=f"{names}, preset {comparison.preset}" if len(results.success) else names,
         subtitle=(
             f"Methods: {', '.join(METHODS[name].title for name in comparison.methods)}. "
             f"Seed{'s' * (len(comparison.seeds) > 1)}: {', '.join(map(str, comparison.seeds))}. "

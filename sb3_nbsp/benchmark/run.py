@@ -31,6 +31,7 @@ def run_comparison(comparison: Comparison, folder: Path, launcher: Launcher, con
     :return: the runs that failed
     :raises ValueError: if the folder holds a comparison with other settings, or a run cannot have its settings
     """
+    comparison.check_hyperparams()
     runs = comparison.runs(folder)
     settings = {run: comparison.settings(run) for run in runs}
     different = {json.dumps([each.algo, each.env_id, each.hyperparams]): each for each in settings.values()}

@@ -117,11 +117,7 @@ class Settings:
         return env if normalization is None else VecNormalize(env, **normalization)
 
     def make_agent(self, env: VecEnv, **options: Any) -> BaseAlgorithm:
-        """
-        :param env: of :meth:`make_env`
-        :param options: of the agent, in place of those of the settings
-        :return: a new agent
-        """
+        """A new agent in an environment of :meth:`make_env`, with options in place of those of the settings."""
         return algorithm(self.algo)(env=env, **{**self.arguments(), "seed": self.seed, **options})
 
     def check(self) -> None:
@@ -143,20 +139,13 @@ class Settings:
             env.close()
 
     def differences(self, earlier: dict[str, Any]) -> list[str]:
-        """
-        :param earlier: what the ``config.json`` of a run says
-        :return: names of the settings in which that run differs
-        """
+        """Names of the settings in which a run differs, of which this is the ``config.json``."""
         defaults = {each.name: each.default for each in fields(self)}
         return [name for name, value in asdict(self).items() if earlier.get(name, defaults[name]) != value]
 
 
 def run_options(algo: str, env_id: str) -> set[str]:
-    """
-    :param algo: the zoo's name of an algorithm
-    :param env_id: a registered environment id
-    :return: names of the hyper-parameters that a run can have
-    """
+    """Names of the hyper-parameters that a run of an algorithm on an environment can have."""
     alone = {"n_envs"} if is_sequence(env_id) else set()
     return (agent_options(algorithm(algo)) | BESIDE_THE_AGENT) - alone
 

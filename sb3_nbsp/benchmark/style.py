@@ -57,20 +57,14 @@ def panels(n: int, columns: int, size: tuple[float, float], margin: float = 0.5,
 
 
 def colors(results: Results) -> dict[str, str]:
-    """
-    :param results: a comparison
-    :return: colour of each method, by its title; it does not depend on which runs are done
-    """
+    """Colour of each method, by its title; it does not depend on which runs are done."""
     titles = [METHODS[name].title for name in results.comparison.methods]
     others = iter([color for color in COLORS if color not in OF_INTEREST.values()] * len(titles))
     return {title: OF_INTEREST.get(title) or next(others) for title in titles}
 
 
 def task_colors(tasks: Sequence[str]) -> dict[str, str]:
-    """
-    :param tasks: the distinct tasks, in the order in which they are met
-    :return: colour of each
-    """
+    """Colour of each of the distinct tasks, in the order in which they are met."""
     return {task: TASK_COLORS[place % len(TASK_COLORS)] for place, task in enumerate(tasks)}
 
 
@@ -92,12 +86,7 @@ def seeds(number: int) -> str:
 
 
 def draw_baselines(draw_line: Callable[..., Any], values: Mapping[str, float]) -> None:
-    """
-    Lines for what agents that have learned nothing achieve.
-
-    :param draw_line: ``axhline`` or ``axvline`` of a panel
-    :param values: by agent
-    """
+    """By ``axhline`` or ``axvline`` of a panel, a line for what each agent that has learned nothing achieves."""
     for (agent, value), dashes in zip(values.items(), (":", "-."), strict=False):
         draw_line(value, color="0.45", lw=1.1, ls=dashes, label=agent, zorder=0.5)
 
@@ -133,21 +122,14 @@ def heatmap(axis: Axes, frame: pd.DataFrame, tasks: Sequence[str], phases: pd.Se
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """
-    :param figure: a figure
-    :param path: a PNG (150 dpi) or SVG
-    :return: the path
-    """
+    """Write a figure as PNG or SVG, by the path's suffix."""
     with matplotlib.rc_context(STYLE), atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=DPI, format=Path(path).suffix[1:])
     return Path(path)
 
 
 def data_uri(figure: Figure) -> str:
-    """
-    :param figure: a figure
-    :return: it as SVG in an address that needs no file
-    """
+    """A figure as SVG in an address that needs no file."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -66,11 +66,7 @@ _Trained = tuple[BaseAlgorithm, Callable[[], dict[str, Any]]]
 
 
 def continue_or_start(settings: Settings, folder: RunFolder) -> BaseAlgorithm:
-    """
-    :param settings: of the run
-    :param folder: its own folder
-    :return: the agent of the last checkpoint, in its place of the sequence; a new one if there is none
-    """
+    """The agent of the last checkpoint, in its place of the sequence; a new one if there is none."""
     env = settings.make_env()
     if folder.checkpoint is None:
         return settings.make_agent(env)

@@ -60,13 +60,7 @@ class SkillSet:
 
 
 def skill_sets(skill_neurons: Mapping[str, Mapping[str, th.Tensor]], networks: Sequence[str]) -> list[SkillSet]:
-    """
-    For every pair of tasks, its general skill neurons (those of both) and the specific ones of each task.
-
-    :param skill_neurons: by task and network
-    :param networks: names of the networks
-    :return: three sets per pair
-    """
+    """For every pair of tasks, the skill neurons that are general (of both tasks) and those that are specific to either."""
     sets = []
     for first, second in combinations(skill_neurons, 2):
         pairs = {network: (skill_neurons[first][network].cpu(), skill_neurons[second][network].cpu()) for network in networks}
@@ -242,12 +236,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[NBSPSAC, RunFolder, dict[s
 
 
 def make_sequence(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env:
-    """
-    :param env_id: id of a task sequence
-    :param env_kwargs: its arguments
-    :return: the environment
-    :raises ValueError: if there is no such environment, or it does not take the arguments
-    """
+    """Make a task sequence; ValueError if there is no such environment, or it does not take the arguments."""
     try:
         check_env_kwargs(env_id, env_kwargs)
         return gym.make(env_id, **env_kwargs)

@@ -96,7 +96,6 @@ def test_an_unknown_sequence_or_preset_is_an_error(name, preset, error):
         ({"n_timesteps": 0}, "n_timesteps must be at least 1, not 0"),
         ({"n_timesteps": 5}, "n_timesteps: the steps of a sequence follow from steps_per_task and cycles"),
         ({"hyperparams": {"n_timesteps": 5}}, "n_timesteps: the steps of a sequence follow from steps_per_task and cycles"),
-        ({"methods": ["sac", "continual_sac"], "hyperparams": {"mask_typ": 1}}, "None of the methods .* 'mask_typ'"),
         ({"methods": ["p3o"]}, "p3o is on-policy: .* of a task sequence"),
         ({"env_kwargs": {"tasks": {"a", "b"}}}, "Options must be numbers, strings, lists or dictionaries"),
     ],
@@ -131,6 +130,21 @@ def test_hyperparams_go_to_the_methods_that_have_them(tmp_path):
     both = made(methods=["continual_sac", "nbsp_sac"], hyperparams={"mask_alpha": 0.5})
     vanilla, nbsp = both.runs(tmp_path)
     assert "mask_alpha" not in both.settings(vanilla).hyperparams and both.settings(nbsp).hyperparams["mask_alpha"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "methods, error",
+    [
+        (["sac"], "sac has no hyper-parameter 'mask_typ'"),
+        (["sac", "nbsp_sac"], "None of the methods .* did you mean mask_type"),
+    ],
+)
+def test_a_hyperparam_that_no_method_has_is_an_error_but_can_be_read(methods, error, tmp_path):
+    comparison = made(methods=methods, hyperparams={"mask_typ": "hard"})
+    with pytest.raises(ValueError, match=error):
+        comparison.check_hyperparams()
+    comparison.save(tmp_path)
+    assert Comparison.load(tmp_path) == comparison, "an option of an earlier version"
 
 
 def test_a_methods_option_goes_before_that_of_all(tmp_path):
@@ -210,6 +224,7 @@ def test_comparisons_of_version_0_1_are_read(folder, n_runs):
     assert sum(run.folder.is_done for run in Comparison.load(path).runs(path)) == n_runs
     results = load_results(path)
     assert len(results.runs) == n_runs and results.damaged == []
+    assert results.comparison.save_freq is None, "the default of then is that of now"
 
 
 def test_a_single_environment_of_version_0_1_has_a_folder_of_its_own(tmp_path):
