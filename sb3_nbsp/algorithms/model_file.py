@@ -196,3 +196,13 @@ def _without_old_generators(thing: Any) -> Any:
         for part in parts.values() if isinstance(parts, dict) else parts:
             _without_old_generators(part)
     return thing
+
+
+def with_suffix(path: str | pathlib.Path, suffix: str) -> pathlib.Path:
+    """
+    :param path: a file's name
+    :param suffix: what to append if it has none
+    :return: the name with a suffix
+    """
+    path = pathlib.Path(path)
+    return path if path.suffix else path.with_name(f"{path.name}.{suffix}")

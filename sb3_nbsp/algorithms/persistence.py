@@ -11,13 +11,9 @@ from typing import Any, TypeVar
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, TensorDict
-from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_nbsp.algorithms.model_file import (
     File,
@@ -27,6 +23,7 @@ from sb3_nbsp.algorithms.model_file import (
     read_member,
     space_of,
     substitutes,
+    with_suffix,
     write_members,
 )
 from sb3_nbsp.algorithms.options import check_names
@@ -172,7 +169,7 @@ class PersistentAlgorithm(BaseAlgorithm):
         """
         members = {STATE: self.hooks.state_dict(), RANDOM: self._random_states or random_states(self)}
         if isinstance(path, (str, pathlib.Path)):
-            with atomic_path(_with_suffix(path, "zip")) as temporary:
+            with atomic_path(with_suffix(path, "zip")) as temporary:
                 super().save(temporary, exclude, include)
                 write_members(temporary, members)
         else:
@@ -301,89 +298,3 @@ class PersistentAlgorithm(BaseAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "hooks", "_keep_counting", "_is_loading", "_random_states"]
-
-
-class PersistentMemory(PersistentAlgorithm, OffPolicyAlgorithm):
-    """An off-policy algorithm whose interventions' memory travels inside the replay buffer's pickle."""
-
-    def save_replay_buffer(self, path: File) -> None:
-        """
-        Save the replay buffer and, with it, what the interventions remember of earlier tasks.
-
-        :param path: where to save; ".pkl" is appended if it has no suffix
-        """
-        assert self.replay_buffer is not None, "The replay buffer is not defined"
-        self.replay_buffer.intervention_memory = self.hooks.memory_state()  # type: ignore[attr-defined]
-        try:
-            if isinstance(path, (str, pathlib.Path)):
-                with atomic_path(_with_suffix(path, "pkl")) as temporary:
-                    super().save_replay_buffer(temporary)
-            else:
-                super().save_replay_buffer(path)
-        finally:
-            del self.replay_buffer.intervention_memory  # type: ignore[attr-defined]
-
-    def load_replay_buffer(self, path: File, truncate_last_traj: bool = True) -> None:
-        """
-        Load what :meth:`save_replay_buffer` saved, or a replay buffer of plain SB3. What the interventions remember also
-        loads into an agent with another number of environments; the replay buffer then starts empty, with a warning.
-
-        :param path: the pickle
-        :param truncate_last_traj: see SB3
-        :raises ValueError: if the file is corrupt, no replay buffer, or of another shape; the
-            agent's buffers then stay as they are
-        """
-        own: ReplayBuffer | None = vars(self).get("replay_buffer")
-        try:
-            super().load_replay_buffer(path, truncate_last_traj)
-            assert self.replay_buffer is not None
-            memory = vars(self.replay_buffer).pop("intervention_memory", None)
-            is_without_memory = memory is None and not self.hooks.memory_state()
-            memory = memory or {}
-            self._check_same_spaces(self.replay_buffer)
-            n_envs = self.replay_buffer.n_envs
-            if n_envs != self.n_envs:
-                if not memory:
-                    raise ValueError(f"its n_envs is {n_envs}, the agent's is {self.n_envs}")
-                self.replay_buffer = self._new_replay_buffer()
-            self.hooks.load_memory_state(memory)
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            self.replay_buffer = own
-            raise ValueError(f"{path} does not hold a replay buffer for this agent: {error}") from error
-        remembering = [type(each).__name__ for each in self.hooks if each.overrides("memory_state")]
-        if is_without_memory and remembering and getattr(self, "n_finished_phases", 0) > 0:
-            warn(f"{path} was saved by plain SB3 and holds no memory: {', '.join(remembering)} knows nothing of earlier tasks")
-        if n_envs != self.n_envs:
-            warn(
-                f"{path} was saved with {n_envs} environments, the agent has {self.n_envs}: the replay buffer starts empty, "
-                f"only what {', '.join(memory)} had kept of earlier tasks is loaded"
-            )
-
-    def _check_same_spaces(self, loaded: ReplayBuffer) -> None:
-        expected = {"obs_shape": get_obs_shape(self.observation_space), "action_dim": get_action_dim(self.action_space)}
-        for name, own in expected.items():
-            if getattr(loaded, name) != own:
-                raise ValueError(f"its {name} is {getattr(loaded, name)}, the agent's is {own}")
-
-    def _new_replay_buffer(self) -> ReplayBuffer:
-        """As SB3 makes it."""
-        assert self.replay_buffer_class is not None
-        kwargs = dict(self.replay_buffer_kwargs)
-        if issubclass(self.replay_buffer_class, HerReplayBuffer):
-            kwargs["env"] = self.env
-        return self.replay_buffer_class(
-            self.buffer_size,
-            self.observation_space,
-            self.action_space,
-            device=self.device,
-            n_envs=self.n_envs,
-            optimize_memory_usage=self.optimize_memory_usage,
-            **kwargs,
-        )
-
-
-def _with_suffix(path: str | pathlib.Path, suffix: str) -> pathlib.Path:
-    path = pathlib.Path(path)
-    return path if path.suffix else path.with_name(f"{path.name}.{suffix}")

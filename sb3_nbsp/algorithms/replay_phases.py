@@ -14,8 +14,8 @@ from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, Trai
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from sb3_nbsp.algorithms.persistence import PersistentMemory
 from sb3_nbsp.algorithms.phases import PhasedAlgorithm
+from sb3_nbsp.algorithms.replay_file import PersistentMemory
 from sb3_nbsp.interventions import Phase
 from sb3_nbsp.interventions.rollout import renew_noise
 from sb3_nbsp.tasks.callback_tree import announce_end
