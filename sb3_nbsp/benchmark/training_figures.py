@@ -100,7 +100,7 @@ def _draw_course(axis: Axes, frame: pd.DataFrame, method: str, color: str, name:
     # Runs that were interrupted may have been measured at other steps: between two of them the course is a line
     course = frame.pivot(index="step", columns="seed", values="value").interpolate("index", limit_area="inside")
     long = course.melt(ignore_index=False, value_name="value").dropna().reset_index()
-    style: dict[str, Any] = {"data": long, "x": "step", "y": "value", "color": color, "ax": axis}
+    style: dict[str, Any] = {"data": long, "x": "step", "y": "value", "color": color, "legend": False, "ax": axis}
     sns.lineplot(units="seed", estimator=None, lw=0.5, alpha=0.4, **style)
     sns.lineplot(errorbar="se", lw=1.8, **style)
     axis.lines[-1].set_label(method)

@@ -166,6 +166,7 @@ def test_the_figure_has_a_line_for_each_method_where_there_is_something_to_show(
     assert [panel.get_title(loc="left") for panel in figure.axes] == [
         *("Hopper-v5: training return", "weight norm", "dormant ratio", "epochs of distillation")
     ]
+    assert all(panel.get_legend() is None for panel in figure.axes), "one for all of them is enough"
     named = [[line.get_label() for line in panel.lines if not line.get_label().startswith("_")] for panel in figure.axes]
     assert named == [["P3O", "PPO", "SBP on SAC"]] * 3 + [["P3O", "SBP on SAC"]]
     frame = results.plasticity[(results.plasticity.measure == "weight_norm") & (results.plasticity.method == "PPO")]
