@@ -263,7 +263,7 @@ class OffPolicyIntervention(Intervention):
         """See :meth:`Intervention.attach`."""
         if not isinstance(agent, OffPolicyAlgorithm):
             raise ValueError(
-                f"interventions: {type(self).__name__} needs a replay buffer, which {type(agent).__name__} has not"
+                f"interventions: {type(self).__name__} needs a replay buffer, which {type(agent).__name__} does not have"
             )
         super().attach(agent)
 

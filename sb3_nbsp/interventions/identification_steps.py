@@ -99,9 +99,9 @@ class IdentificationSteps:
             self._warned.add("steps")
             warn(
                 f"Skill neurons are identified on {n_steps} steps instead of identification_steps="
-                f"{self._options.identification_steps}: of the others the goal metric ({self._metric_name}) is not known, or "
-                "the phase or the replay buffer is too short. Give another goal_metric, larger ones, or fewer "
-                "identification_steps. Later phases only record nbsp/identification_steps"
+                f"{self._options.identification_steps}: the phase had no more, or the replay buffer kept no more, or the "
+                f"goal metric ({self._metric_name}) of the others is not known. Train for longer phases, raise buffer_size, give "
+                "another goal_metric, or lower identification_steps. Later phases only record nbsp/identification_steps"
             )
 
     def _wants_fresh_steps(self, phase: Phase) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,22 @@ def test_agents_that_need_no_phases_or_have_them_say_nothing() -> None:
 def test_a_fixed_entropy_coefficient_cannot_be_reset() -> None:
     (message,) = warnings_of(tiny(ContinualSAC, tagged_sequence(), ent_coef=0.2, reset_ent_coef=True))
     assert message.startswith("reset_ent_coef has nothing to reset: ent_coef=0.2 is fixed")
+
+
+def test_a_model_without_the_file_of_its_memory_says_so_once(tmp_path: Path) -> None:
+    agent = tiny(NBSPSAC, tagged_sequence(steps_per_task=20), identification_steps=20)
+    assert warnings_of(agent, 25) == [] and agent.n_finished_phases == 1
+    agent.save(tmp_path / "model")
+    agent.save_replay_buffer(tmp_path / "buffer")
+    without = NBSPSAC.load(tmp_path / "model", env=tagged_sequence(steps_per_task=20))
+    (message,) = warnings_of(without, 1, reset_num_timesteps=False)
+    assert message.startswith("ExperienceReplay has no memory of the phases of this NBSPSAC that are over (1)")
+    assert "load_replay_buffer(path)" in message
+    assert warnings_of(without, 1, reset_num_timesteps=False) == []
+    complete = NBSPSAC.load(tmp_path / "model", env=tagged_sequence(steps_per_task=20))
+    complete.load_replay_buffer(tmp_path / "buffer")
+    assert warnings_of(complete, 1, reset_num_timesteps=False) == []
+    assert warnings_of(NBSPSAC.load(tmp_path / "model", env=tagged_sequence(steps_per_task=20), replay=False), 1) == []
 
 
 @pytest.mark.parametrize("kind", [InnerDistillation, RecoveryTraining])
