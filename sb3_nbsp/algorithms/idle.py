@@ -55,8 +55,8 @@ def _no_renewals(name: str) -> str:
 def _nothing_remembered(agent: Any, name: str) -> str:
     """A model's zip does not hold the memory, which can be large."""
     return (
-        f"{name} has no memory of the phases of this {type(agent).__name__} that are over ({agent.n_finished_phases}), and will "
-        "replay nothing of them. The memory is in the file of the replay buffer: call load_replay_buffer(path) before learn()"
+        f"{name} has no memory of the phases of this {type(agent).__name__} that are over ({agent.n_finished_phases}), and "
+        "will replay nothing of them. It is in the file of the replay buffer: call load_replay_buffer(path) before learn()"
     )
 
 

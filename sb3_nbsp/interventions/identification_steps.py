@@ -100,8 +100,8 @@ class IdentificationSteps:
             warn(
                 f"Skill neurons are identified on {n_steps} steps instead of identification_steps="
                 f"{self._options.identification_steps}: the phase had no more, or the replay buffer kept no more, or the "
-                f"goal metric ({self._metric_name}) of the others is not known. Train for longer phases, raise buffer_size, give "
-                "another goal_metric, or lower identification_steps. Later phases only record nbsp/identification_steps"
+                f"goal metric ({self._metric_name}) of the others is not known. Train for longer phases, raise buffer_size, "
+                "give another goal_metric, or lower identification_steps. Later phases only record nbsp/identification_steps"
             )
 
     def _wants_fresh_steps(self, phase: Phase) -> bool:
