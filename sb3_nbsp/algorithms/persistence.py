@@ -167,7 +167,7 @@ class PersistentAlgorithm(BaseAlgorithm):
         :param exclude: see SB3
         :param include: see SB3
         """
-        members = {STATE: self.hooks.state_dict(), RANDOM: self._random_states or random_states(self)}
+        members = {STATE: self.hooks.checked_state_dict(), RANDOM: self._random_states or random_states(self)}
         if isinstance(path, (str, pathlib.Path)):
             with atomic_path(with_suffix(path, "zip")) as temporary:
                 super().save(temporary, exclude, include)

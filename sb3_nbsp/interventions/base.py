@@ -146,7 +146,7 @@ class Intervention:
         A term to add to a loss.
 
         :param network: "actor" or "critic"
-        :return: a scalar, or None for no term
+        :return: a tensor without dimensions, or None for no term
         """
         return None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_nbsp.fast.masked_step import take_masked_step
 from sb3_nbsp.interventions.base import HOOKS, AnyIntervention, Intervention, Network, Phase, agent_seed
-from sb3_nbsp.messages import warn
+from sb3_nbsp.messages import did_you_mean, warn
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -65,6 +67,7 @@ class Interventions:
             try:
                 intervention.attach(agent)
                 _check_hooks(intervention, agent)
+                _warn_of_misspelt_hooks(intervention)
             except Exception:
                 if getattr(intervention, "agent", None) is agent:
                     del intervention.agent  # so that it can be given to an agent that fits
@@ -97,8 +100,7 @@ class Interventions:
 
     def penalty(self, network: Network) -> th.Tensor | float:
         """See :meth:`Intervention.penalty`; the sum over the interventions."""
-        asked = [each.penalty(network) for each in self._all if each.has_penalty()]
-        penalties = [penalty for penalty in asked if penalty is not None]
+        penalties = [penalty for each in self._all if each.has_penalty() and (penalty := _penalty(each, network)) is not None]
         return th.stack(penalties).sum() if penalties else 0.0
 
     def have_penalty(self) -> bool:
@@ -149,6 +151,20 @@ class Interventions:
     def state_dict(self) -> dict[str, Any]:
         """State of all interventions, by the names of their classes; a second one of a class has a number."""
         return {name: each.state_dict() for name, each in self._by_name().items()}
+
+    def checked_state_dict(self) -> dict[str, Any]:
+        """
+        :return: :meth:`state_dict`
+        :raises ValueError: if a file that held it could not be read again
+        """
+        states = self.state_dict()
+        for name, state in states.items():
+            if unreadable := _unreadable(state):
+                raise ValueError(
+                    f"interventions: state_dict() of {name} holds {unreadable}, which cannot be read from a model's file: "
+                    "use tensors, numbers of Python, strings, lists and dictionaries of these only"
+                )
+        return states
 
     def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
         """
@@ -232,6 +248,37 @@ def _check_hooks(intervention: Intervention, agent: BaseAlgorithm) -> None:
             f"interventions: {type(intervention).__name__} overrides {', '.join(f'{hook}()' for hook in never)}, which "
             f"{type(agent).__name__} never calls; use it with an {kind} agent"
         )
+
+
+def _warn_of_misspelt_hooks(intervention: Intervention) -> None:
+    """A method that is nearly a hook, which the intervention does not have, would never be called."""
+    hooks = {name for name in HOOKS | {"attach"} if not intervention.overrides(name)}
+    for name in set(dir(intervention)) - set(dir(Intervention)):
+        if not name.startswith("_") and callable(getattr(type(intervention), name, None)):
+            if hint := did_you_mean(name, hooks, similarity=0.8):
+                warn(f"{type(intervention).__name__}.{name}() is no hook, and no agent calls it{hint}")
+
+
+def _penalty(intervention: Intervention, network: Network) -> th.Tensor | None:
+    penalty = intervention.penalty(network)
+    if penalty is not None and (not isinstance(penalty, th.Tensor) or penalty.dim() > 0):
+        found = f"one of shape {tuple(penalty.shape)}" if isinstance(penalty, th.Tensor) else repr(penalty)
+        raise ValueError(
+            f"interventions: penalty() of {type(intervention).__name__} must return a tensor without dimensions, or None, "
+            f"not {found}"
+        )
+    return penalty
+
+
+def _unreadable(state: dict[str, Any]) -> str:
+    """What is in a state that ``torch.load(weights_only=True)`` refuses; empty if there is nothing."""
+    file = io.BytesIO()
+    try:
+        th.save(state, file)
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        return f"what cannot be pickled ({error})"
+    file.seek(0)
+    return ", ".join(sorted(th.serialization.get_unsafe_globals_in_checkpoint(file)))
 
 
 def check_interventions(interventions: Any) -> None:

@@ -157,6 +157,87 @@ class Source(Intervention):
         return self._buffer if gradient_step % self.every == 0 else None
 
 
+@pytest.mark.parametrize(("value", "error"), [(0.5, "not 0.5"), (th.ones(2), r"not one of shape \(2,\)")])
+@pytest.mark.parametrize("cls", [ContinualSAC, ContinualPPO])
+def test_a_penalty_that_is_no_scalar_is_refused(cls: Any, value: Any, error: str) -> None:
+    class Wrong(Intervention):
+        def penalty(self, network: Any) -> Any:
+            return value
+
+    agent = cls(
+        "MlpPolicy",
+        TaggedTask(1.0),
+        device="cpu",
+        interventions=[Wrong()],
+        **({"learning_starts": 5, "batch_size": 4} if cls is ContinualSAC else {"n_steps": 8, "batch_size": 8}),
+    )
+    with pytest.raises(ValueError, match=rf"penalty\(\) of Wrong must return a tensor without dimensions, or None, {error}"):
+        agent.learn(8)
+
+
+class Keeps(Intervention):
+    """Has any state."""
+
+    def attach(self, agent: Any) -> None:
+        super().attach(agent)
+        self._state: Any = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"state": self._state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._state = state["state"]
+
+
+@pytest.mark.parametrize("state", [np.float64(1), np.ones(2), {"a": [range(3)]}, lambda: 1, th.nn.Linear(2, 2)])
+def test_a_state_that_a_file_could_not_give_back_is_refused_before_anything_is_written(state: Any, tmp_path: Path) -> None:
+    agent = tiny(ContinualSAC, TaggedTask(1.0), interventions=[Keeps()])
+    agent.save(tmp_path / "model")
+    before = (tmp_path / "model.zip").read_bytes()
+    agent.hooks.find(Keeps)._state = state
+    with pytest.raises(
+        ValueError, match=r"interventions: state_dict\(\) of Keeps holds .* cannot be read from a model's file"
+    ):
+        agent.save(tmp_path / "model")
+    assert [each.name for each in tmp_path.iterdir()] == ["model.zip"] and (tmp_path / "model.zip").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "state", [None, (1, 2.0, "a", True), {3: [{"a", "b"}]}, th.nn.Linear(2, 2).state_dict(), th.Size([2])]
+)
+def test_a_state_that_is_written_comes_back(state: Any, tmp_path: Path) -> None:
+    agent = tiny(ContinualSAC, TaggedTask(1.0), interventions=[Keeps()])
+    agent.hooks.find(Keeps)._state = state
+    agent.save(tmp_path / "model")
+    found = ContinualSAC.load(tmp_path / "model").hooks.find(Keeps)._state
+    assert repr(found) == repr(state) or found == state
+
+
+def test_a_method_that_is_nearly_a_hook_is_pointed_out(recwarn: pytest.WarningsRecorder) -> None:
+    class Misspelt(Intervention):
+        def pennalty(self, network: Any) -> None: ...
+
+        def on_phase_begin(self, phase: Phase) -> None: ...
+
+    class Own(Intervention):
+        def penalty(self, network: Any) -> None: ...
+
+        def penalty_of(self, network: Any) -> None: ...
+
+        def measure(self) -> None: ...
+
+    tiny(
+        ContinualSAC,
+        TaggedTask(1.0),
+        interventions=[Misspelt(), Own(), *(each() for each in (GradientMasking, ExperienceReplay, CycleReset))],
+    )
+    messages = {str(each.message) for each in recwarn}
+    assert messages == {
+        "Misspelt.pennalty() is no hook, and no agent calls it; did you mean penalty?",
+        "Misspelt.on_phase_begin() is no hook, and no agent calls it; did you mean on_phase_end?",
+    }
+
+
 def test_the_first_intervention_that_names_a_buffer_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     tags: list[float] = []
     sample = ReplayBuffer.sample
