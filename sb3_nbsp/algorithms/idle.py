@@ -29,6 +29,8 @@ def idle_parts(agent: Any, has_phases: bool, phase_options: dict[str, Any]) -> d
     if phase_options and agent.reset_ent_coef and agent.ent_coef_optimizer is None:
         fixed = f"ent_coef={agent.ent_coef!r} is fixed"
         messages["reset_ent_coef"] = f"reset_ent_coef has nothing to reset: {fixed}. Use ent_coef='auto', or leave it out"
+    if isinstance(agent, OffPolicyAlgorithm) and _last_step(agent) <= agent.learning_starts:
+        messages["learning_starts"] = _no_updates(agent)
     for each in interventions:
         name = type(each).__name__
         if each.waits_for_renewals and not any(isinstance(other, NeuronReset) for other in interventions):
@@ -38,6 +40,13 @@ def idle_parts(agent: Any, has_phases: bool, phase_options: dict[str, Any]) -> d
         elif (message := _too_short(agent, each)) is not None:
             messages[name] = message
     return messages
+
+
+def _no_updates(agent: OffPolicyAlgorithm) -> str:
+    return (
+        f"{type(agent).__name__} learns nothing in this call of learn(), which ends at step {_last_step(agent)}: until step "
+        f"learning_starts={agent.learning_starts} it acts at random, without updates. Train longer or lower it"
+    )
 
 
 def _no_phases(agent: Any, waiting: list[str]) -> str:

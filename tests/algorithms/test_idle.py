@@ -77,7 +77,20 @@ def test_a_model_without_the_file_of_its_memory_says_so_once(tmp_path: Path) -> 
     complete = NBSPSAC.load(tmp_path / "model", env=tagged_sequence(steps_per_task=20))
     complete.load_replay_buffer(tmp_path / "buffer")
     assert warnings_of(complete, 1, reset_num_timesteps=False) == []
-    assert warnings_of(NBSPSAC.load(tmp_path / "model", env=tagged_sequence(steps_per_task=20), replay=False), 1) == []
+    masks_only = NBSPSAC.load(tmp_path / "model", env=tagged_sequence(steps_per_task=20), replay=False)
+    assert warnings_of(masks_only, 1, reset_num_timesteps=False) == []
+
+
+def test_a_call_of_learn_that_ends_with_the_warm_up_says_so_once() -> None:
+    agent = tiny(ContinualSAC, TaggedTask(1.0))
+    (message,) = warnings_of(agent, 20)
+    assert agent._n_updates == 0
+    assert message.startswith("ContinualSAC learns nothing in this call of learn(), which ends at step 20")
+    assert "learning_starts=20" in message
+    assert warnings_of(agent, 20) == []
+    assert warnings_of(agent, 1, reset_num_timesteps=False) == [] and agent._n_updates == 1
+    enough = tiny(ContinualSAC, TaggedTask(1.0))
+    assert warnings_of(enough, 21) == [] and enough._n_updates == 1
 
 
 @pytest.mark.parametrize("kind", [InnerDistillation, RecoveryTraining])
