@@ -24,7 +24,7 @@ class Method:
     parts: ClassVar[tuple[type[Intervention], ...]] = ()
     # Options that switch a part off, True by default, with what help() says of them
     switches: ClassVar[Mapping[str, tuple[type[Intervention], str]]] = {}
-    # Options whose default is another one than the intervention's
+    # Options whose default is another one than the intervention's, or than that of the class it derives from
     defaults: ClassVar[Mapping[str, Any]] = {}
     # All options with their defaults: made from the above
     options: ClassVar[Mapping[str, inspect.Parameter]] = {}
@@ -73,7 +73,10 @@ def _options(cls: type[Method]) -> dict[str, inspect.Parameter]:
             name: option.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             for name, option in inspect.signature(part, eval_str=False).parameters.items()
         }
-    unknown = cls.defaults.keys() - given.keys()
+    unknown = vars(cls).get("defaults", {}).keys() - given.keys()
     if unknown:
         raise TypeError(f"{cls.__name__}: defaults of {sorted(unknown)}, which none of its parts has as an option")
-    return {name: option.replace(default=cls.defaults.get(name, option.default)) for name, option in given.items()}
+    defaults: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        defaults |= vars(base).get("defaults", {})
+    return {name: option.replace(default=defaults.get(name, option.default)) for name, option in given.items()}

@@ -43,6 +43,25 @@ def test_defaults_of_a_class_are_its_own() -> None:
         type("Own", (Method, ContinualSAC), {"parts": (CycleReset,), "defaults": {"reset_frequenzy": 1}})
 
 
+def test_defaults_come_on_top_of_those_of_the_base() -> None:
+    class Faster(SBPSAC):
+        defaults = {"reset_rate": 0.05}  # noqa: RUF012
+
+    class Fastest(Faster):
+        defaults = {"reset_frequency": 100}  # noqa: RUF012
+
+    class ResetOnly(Fastest):
+        parts = (CycleReset,)
+
+    names = ("reset_rate", "reset_frequency", "distill_alpha")
+    assert [Faster.options[name].default for name in names] == [0.05, 10_000, 0.8]
+    assert [Fastest.options[name].default for name in names] == [0.05, 100, 0.8]
+    assert {name: option.default for name, option in ResetOnly.options.items() if name in names} == {
+        "reset_rate": 0.05,
+        "reset_frequency": 100,
+    }
+
+
 def test_a_method_of_ones_own() -> None:
     class Own(NBSPSAC):
         """NBSP that moves skill neurons not at all."""
