@@ -15,6 +15,7 @@ from stable_baselines3.sac.policies import SACPolicy
 
 from sb3_nbsp.algorithms.agent import ContinualAgent
 from sb3_nbsp.algorithms.autograd_sac import AutogradGradients
+from sb3_nbsp.algorithms.model_file import File
 from sb3_nbsp.algorithms.policies import SACCnnPolicy, SACMlpPolicy, SACMultiInputPolicy
 from sb3_nbsp.algorithms.replay_phases import PhasedReplay, reset_optimizer
 from sb3_nbsp.checks import check_option, check_range, whole
@@ -151,6 +152,12 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
                 f"ent_coef: the saved entropy coefficient is {kinds[was_learned]}, that of this agent is {kinds[is_learned]} "
                 f"(ent_coef={self.ent_coef!r}). Load the model without ent_coef"
             )
+
+    def _end_loading(self, path: File, device: th.device | str, replaced: set[str]) -> None:
+        if "ent_coef" in replaced and self.ent_coef_optimizer is None:
+            # A fixed coefficient is among the parameters of a file, which come after the options that load() was given
+            self.ent_coef_tensor = th.tensor(float(self.ent_coef), device=self.device)
+        super()._end_loading(path, device, replaced)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """

@@ -264,6 +264,15 @@ def test_normalization_statistics(tmp_path: Path) -> None:
 # Files of plain SB3
 
 
+@pytest.mark.parametrize("cls", [SAC, NBSPSAC])
+def test_a_fixed_entropy_coefficient_that_is_given_to_load_acts(tmp_path: Path, cls: type) -> None:
+    tiny(cls, tagged_sequence(), ent_coef=0.1).save(tmp_path / "model")
+    for given in ({"ent_coef": 0.5}, {"custom_objects": {"ent_coef": 0.5}}):
+        loaded = NBSPSAC.load(tmp_path / "model", **given)
+        assert (loaded.ent_coef, loaded.ent_coef_tensor.item()) == (0.5, 0.5)
+    assert NBSPSAC.load(tmp_path / "model").ent_coef_tensor.item() == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("cls", [ContinualSAC, NBSPSAC])
 @pytest.mark.parametrize("ent_coef", ["auto", 0.1])
 def test_a_zip_of_plain_sac(tmp_path: Path, cls: type, ent_coef: Any) -> None:
