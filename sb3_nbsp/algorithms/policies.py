@@ -41,29 +41,34 @@ class PPOMultiInputPolicy(_PPOLayers, MultiInputActorCriticPolicy):
     """See :class:`PPOMlpPolicy`, for dictionary observations."""
 
 
+class WideActor(sac.Actor):
+    """SB3's actor, whose layers after a CReLU read both of its halves: a class, so that its ``load()`` makes the same."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        factor = widen_behind(self.latent_pi)
+        if factor == 1:
+            return
+        if not self.use_sde:
+            assert isinstance(self.mu, nn.Linear) and isinstance(self.log_std, nn.Linear)
+            self.mu, self.log_std = widened(self.mu, factor), widened(self.log_std, factor)
+            return
+        width = factor * self.net_arch[-1]
+        options: dict[str, Any] = {"latent_dim": width, "latent_sde_dim": width, "log_std_init": self.log_std_init}
+        mu, self.log_std = self.action_dist.proba_distribution_net(**options)
+        if isinstance(self.mu, nn.Sequential):  # a clip follows it (clip_mean)
+            self.mu[0] = mu
+        else:
+            self.mu = mu
+
+
 class _SACLayers(sac.SACPolicy):
     """SB3 makes the optimizers and copies the critics into their targets after this."""
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> sac.Actor:
-        actor = super().make_actor(features_extractor)
-        factor = widen_behind(actor.latent_pi)
-        if factor > 1:
-            self._widen_heads(actor, factor)
-        return actor
-
-    def _widen_heads(self, actor: sac.Actor, factor: int) -> None:
-        if not actor.use_sde:
-            assert isinstance(actor.mu, nn.Linear) and isinstance(actor.log_std, nn.Linear)
-            actor.mu, actor.log_std = widened(actor.mu, factor), widened(actor.log_std, factor)
-            return
-        width = factor * actor.net_arch[-1]
-        options: dict[str, Any] = {"latent_dim": width, "latent_sde_dim": width, "log_std_init": actor.log_std_init}
-        mu, log_std = actor.action_dist.proba_distribution_net(**options)
-        if isinstance(actor.mu, nn.Sequential):  # a clip follows it (clip_mean)
-            actor.mu[0] = mu.to(self.device)
-        else:
-            actor.mu = mu.to(self.device)
-        actor.log_std = nn.Parameter(log_std.to(self.device))
+        if getattr(self.activation_fn, "features_per_neuron", 1) == 1:
+            return super().make_actor(features_extractor)
+        return WideActor(**self._update_features_extractor(self.actor_kwargs, features_extractor)).to(self.device)
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> ContinuousCritic:
         critic = super().make_critic(features_extractor)

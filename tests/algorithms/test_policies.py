@@ -108,6 +108,10 @@ def test_runs_saves_and_loads(cls: Any, kind: str, tmp_path: Any) -> None:
     agent.policy.save(tmp_path / "policy")
     alone = type(agent.policy).load(tmp_path / "policy")
     assert differing(dict(agent.policy.state_dict()), dict(alone.state_dict())) == []
+    if isinstance(agent, ContinualSAC):
+        agent.actor.save(tmp_path / "actor")
+        actor = type(agent.actor).load(tmp_path / "actor")
+        assert differing(dict(agent.actor.state_dict()), dict(actor.state_dict())) == []
 
 
 @pytest.mark.parametrize("activation_fn", [nn.ReLU, nn.Tanh, nn.ELU])
