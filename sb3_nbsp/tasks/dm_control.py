@@ -78,7 +78,10 @@ def make_dm_control(domain: str, task: str, **kwargs: Any) -> gym.Env:
     assert isinstance(space, spaces.Box)
     # A replay buffer takes half the memory, and the networks compute with float32 in any case
     smaller = spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
-    return TransformObservation(env, _to_float32, smaller)
+    whole = TransformObservation(env, _to_float32, smaller)
+    # shimmy 2.0.1 gives the milliseconds of a step instead, in one dictionary for the environments of all tasks
+    whole.metadata = {**env.metadata, "render_fps": round(1 / env.get_wrapper_attr("dt"))}
+    return whole
 
 
 def _to_float32(observation: np.ndarray) -> np.ndarray:

@@ -53,6 +53,15 @@ def test_all_of_the_suite_is_there():
 
 
 @pytest.mark.usefixtures("suite")
+def test_videos_have_the_speed_of_the_task():
+    """One step of the hopper takes 20 milliseconds, of the cheetah 10, of the walker 25."""
+    envs = [gym.make(f"DMC-{name}-v0", render_mode="rgb_array") for name in ("hopper-hop", "cheetah-run", "walker-run")]
+    assert [env.metadata["render_fps"] for env in envs] == [50, 100, 40]
+    sequence = gym.make("GymCycle-v0", env_ids=["DMC-hopper-hop-v0", "DMC-hopper-stand-v0"])
+    assert sequence.metadata["render_fps"] == 50
+
+
+@pytest.mark.usefixtures("suite")
 @pytest.mark.parametrize("name, sizes", SIZES.items())
 def test_spaces_are_flat_and_a_seed_repeats(name, sizes):
     env, raw = gym.make(f"DMC-{name}-v0"), gym.make(f"dm_control/{name}-v0")
