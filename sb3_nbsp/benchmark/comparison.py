@@ -265,7 +265,10 @@ class Comparison:
                 kind |= {"type": key_value, "metavar": "KEY:VALUE"}
             elif "int" in str(each.type):
                 kind["type"] = int
-            parser.add_argument(_flag(each.name), required=default is MISSING, default=default, help=texts[each.name], **kind)
+            flags = [_flag(each.name), *(["--sequence"] if each.name == "envs" else [])]
+            parser.add_argument(
+                *flags, dest=each.name, required=default is MISSING, default=default, help=texts[each.name], **kind
+            )
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> Comparison:

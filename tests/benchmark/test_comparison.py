@@ -208,6 +208,8 @@ def test_the_command_makes_the_same_comparison(changes, tmp_path):
     parser = argparse.ArgumentParser()
     Comparison.add_arguments(parser)
     assert Comparison.from_arguments(parser.parse_args(words[4:-2])) == comparison
+    other_name = ["--sequence" if word == "--envs" else word for word in words[4:-2]]
+    assert Comparison.from_arguments(parser.parse_args(other_name)) == comparison
 
 
 def test_the_command_says_what_differs_from_the_defaults():
