@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sb3_nbsp.messages import did_you_mean
-from sb3_nbsp.zoo.algos import ALGOS, PLAIN
+from sb3_nbsp.zoo.algos import TABLE
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,6 @@ class Method:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-# Titles and descriptions of the zoo's algorithms
-_ALGOS = {
-    "nbsp_sac": ("NBSP", "masks and replay on SAC"),
-    "continual_sac": ("vanilla SAC", "plain SAC, whose replay buffer is emptied when a phase starts"),
-    "sac": ("SB3's SAC", "SAC whose replay buffer is never emptied"),
-    "sbp_sac": ("SBP on SAC", "cycle reset and inner distillation on SAC"),
-    "cycle_sac": ("cycle reset on SAC", "neurons are renewed in turns, without distillation"),
-    "redo_sac": ("ReDo on SAC", "dormant neurons are renewed"),
-    "cbp_sac": ("CBP on SAC", "continual backpropagation"),
-    "p3o": ("P3O", "cycle reset and inner distillation on PPO"),
-    "cycle_ppo": ("cycle reset", "neurons are renewed in turns on PPO, without distillation"),
-    "redo_ppo": ("ReDo", "dormant neurons are renewed on PPO"),
-    "cbp_ppo": ("CBP", "continual backpropagation on PPO"),
-    "continual_ppo": ("ContinualPPO", "PPO that follows the phases of a task sequence"),
-    "ppo": ("PPO", "SB3's PPO"),
-}
 PROPORTIONS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
 
 
@@ -53,7 +37,7 @@ def _nbsp(name: str, title: str, description: str, **options: Any) -> Method:
 
 
 _ALL = [
-    *(Method(algo, algo, *_ALGOS.get(algo, (algo.replace("_", " "), algo))) for algo in (*ALGOS, *PLAIN)),
+    *(Method(algo, algo, entry.title, entry.description) for algo, entry in TABLE.items()),
     # Tables 2, 9, 10
     _nbsp("replay_only", "replay only", "only experience replay", masking=False),
     _nbsp("masks_only", "masks only", "only gradient masking", replay=False),
@@ -88,7 +72,7 @@ _ALL = [
     ),
     # What a phase starts with
     *(
-        Method(f"{algo}_{name}", algo, f"{_ALGOS[algo][0]}, {title}", description, {"known_task_threshold": threshold})
+        Method(f"{algo}_{name}", algo, f"{TABLE[algo].title}, {title}", description, {"known_task_threshold": threshold})
         for algo in ("continual_sac", "nbsp_sac")
         for name, title, threshold, description in (
             ("look", "probe", 0.5, "every phase starts with a probe of whether its task is known"),

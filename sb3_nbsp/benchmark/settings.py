@@ -14,7 +14,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_nbsp.tasks.registration import is_sequence
-from sb3_nbsp.zoo.algos import ALGOS, PLAIN, algorithm, read_hyperparams, with_schedules
+from sb3_nbsp.zoo.algos import TABLE, algorithm, read_hyperparams, with_schedules
 from sb3_nbsp.zoo.options import agent_options, arguments_of, check_env_kwargs, check_names
 
 # What a run takes beside the arguments of the agent
@@ -66,7 +66,7 @@ class Settings:
         :raises ValueError: if there is no such algorithm, it has no such hyper-parameter, or a value is not plain
         """
         given = hyperparams or {}
-        if algo in {**ALGOS, **PLAIN}:  # reading the YAML file names any other
+        if algo in TABLE:  # reading the YAML file names any other
             check_names(algo, given, run_options(algo, env_id), "hyper-parameter")
         options = plain({**read_hyperparams(algo, env_id), **given})
         kwargs = options.get("policy_kwargs", {})

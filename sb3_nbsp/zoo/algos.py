@@ -1,6 +1,7 @@
 """The names under which the zoo knows this package's algorithms, and their tuned hyperparameters."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +25,50 @@ from sb3_nbsp.algorithms import (
 )
 from sb3_nbsp.extras import needs
 from sb3_nbsp.messages import did_you_mean, warn
+from sb3_nbsp.zoo.samplers import sample_cbp, sample_nbsp, sample_reset, sample_sbp
 
 with needs("zoo", "sb3_nbsp.zoo"):
     import yaml
 
-ALGOS: dict[str, type[BaseAlgorithm]] = {
-    "nbsp_sac": NBSPSAC,
-    "continual_sac": ContinualSAC,
-    "sbp_sac": SBPSAC,
-    "cycle_sac": CycleSAC,
-    "redo_sac": ReDoSAC,
-    "cbp_sac": CBPSAC,
-    "p3o": P3O,
-    "cycle_ppo": CyclePPO,
-    "redo_ppo": ReDoPPO,
-    "cbp_ppo": CBPPPO,
-    "continual_ppo": ContinualPPO,
+
+@dataclass(frozen=True)
+class Entry:
+    """
+    What is known about an algorithm.
+
+    :param cls: its class
+    :param title: its name in tables and figures
+    :param description: what it is, in a few words
+    :param sample: suggests values of the method's own options to ``-optimize``, which samples those of PPO or SAC itself
+    """
+
+    cls: type[BaseAlgorithm]
+    title: str
+    description: str
+    sample: Callable[[Any], dict[str, Any]] | None = None
+
+
+# A new method is one line here, with a name that ends with its base, and a file of that name in hyperparams/
+TABLE = {
+    "nbsp_sac": Entry(NBSPSAC, "NBSP", "masks and replay on SAC", sample_nbsp),
+    "continual_sac": Entry(ContinualSAC, "vanilla SAC", "plain SAC, whose replay buffer is emptied when a phase starts"),
+    "sbp_sac": Entry(SBPSAC, "SBP on SAC", "cycle reset and inner distillation on SAC", sample_sbp),
+    "cycle_sac": Entry(CycleSAC, "cycle reset on SAC", "neurons are renewed in turns, without distillation", sample_reset),
+    "redo_sac": Entry(ReDoSAC, "ReDo on SAC", "dormant neurons are renewed", sample_reset),
+    "cbp_sac": Entry(CBPSAC, "CBP on SAC", "continual backpropagation", sample_cbp),
+    "p3o": Entry(P3O, "P3O", "cycle reset and inner distillation on PPO", sample_sbp),
+    "cycle_ppo": Entry(CyclePPO, "cycle reset", "neurons are renewed in turns on PPO, without distillation", sample_reset),
+    "redo_ppo": Entry(ReDoPPO, "ReDo", "dormant neurons are renewed on PPO", sample_reset),
+    "cbp_ppo": Entry(CBPPPO, "CBP", "continual backpropagation on PPO", sample_cbp),
+    "continual_ppo": Entry(ContinualPPO, "ContinualPPO", "PPO that follows the phases of a task sequence"),
+    # SB3's own, for which this package has hyperparameters on its environments
+    "sac": Entry(SAC, "SB3's SAC", "SAC whose replay buffer is never emptied"),
+    "ppo": Entry(PPO, "PPO", "SB3's PPO"),
 }
+PLAIN = {name: entry.cls for name, entry in TABLE.items() if entry.cls in (SAC, PPO)}
+ALGOS = {name: entry.cls for name, entry in TABLE.items() if name not in PLAIN}
 # Options that can fall to 0 during training: "lin_3e-4"
 SCHEDULED = {"learning_rate", "qf_learning_rate", "clip_range", "clip_range_vf"}
-# SB3's own, for which this package has hyperparameters on its environments
-PLAIN: dict[str, type[BaseAlgorithm]] = {"sac": SAC, "ppo": PPO}
 
 
 def hyperparams_file(algo: str) -> Path | None:
@@ -63,14 +87,14 @@ def read_hyperparams(algo: str, env_id: str) -> dict[str, Any]:
     """
     Hyperparameters of an algorithm on an environment.
 
-    :param algo: one of ``ALGOS`` or ``PLAIN``
+    :param algo: a name in ``TABLE``
     :param env_id: id of the environment; one without an entry gets the "default"
     :return: keyword arguments of the algorithm, with ``n_timesteps``
     :raises ValueError: if there is no such algorithm
     """
     file = hyperparams_file(algo)
     if file is None:
-        raise ValueError(f"algo must be one of {', '.join(map(repr, [*ALGOS, *PLAIN]))}, not {algo!r}")
+        raise ValueError(f"algo must be one of {', '.join(map(repr, TABLE))}, not {algo!r}")
     entries = yaml.safe_load(file.read_text(encoding="utf-8"))
     warn_of_missing_entry(entries, env_id, str(file))
     hyperparams = dict(entries.get(env_id, entries["default"]))
@@ -115,7 +139,7 @@ def with_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
 
 def algorithm(algo: str) -> type[BaseAlgorithm]:
     """
-    :param algo: one of ``ALGOS`` or ``PLAIN``
+    :param algo: a name in ``TABLE``
     :return: the class
     """
-    return {**ALGOS, **PLAIN}[algo]
+    return TABLE[algo].cls

@@ -35,7 +35,7 @@ from sb3_nbsp.zoo.checkpoints import (
     write_state_beside,
 )
 from sb3_nbsp.zoo.options import ZOO_OPTIONS, agent_options, check_env_kwargs, check_names
-from sb3_nbsp.zoo.registration import BUDGET
+from sb3_nbsp.zoo.samplers import BUDGET
 
 with needs("zoo", "sb3_nbsp.zoo"):
     import optuna

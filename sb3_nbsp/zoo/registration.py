@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_nbsp.extras import needs
-from sb3_nbsp.zoo.algos import ALGOS
+from sb3_nbsp.zoo.algos import ALGOS, TABLE
 
 with needs("zoo", "sb3_nbsp.zoo"):
     import optuna
@@ -23,79 +22,7 @@ with needs("zoo", "sb3_nbsp.zoo"):
         sample_sac_params,
     )
 
-# Attribute of a trial: its environment steps
-BUDGET = "n_timesteps"
-
-# What a method adds to SAC or PPO
-OwnSampler = Callable[[optuna.Trial], dict[str, Any]]
 Sampler = Callable[[optuna.Trial, int, int, dict[str, Any]], dict[str, Any]]
-
-
-def sample_nbsp(trial: optuna.Trial) -> dict[str, Any]:
-    """
-    :param trial: the Optuna trial
-    :return: keyword arguments of NBSPSAC
-    """
-    return {
-        "skill_proportion": trial.suggest_float("skill_proportion", 0.05, 0.5),
-        "mask_alpha": trial.suggest_float("mask_alpha", 0.0, 1.0),
-        "mask_side": trial.suggest_categorical("mask_side", ["incoming", "outgoing", "both"]),
-        "identification": trial.suggest_categorical("identification", ["goal", "balanced"]),
-        "replay_interval": trial.suggest_int("replay_interval", 2, 20),
-    }
-
-
-def _within_budget(trial: optuna.Trial, name: str, low: int, high: int, share: float) -> int:
-    """A whole number that is at most a share of the trial's steps, so that in every trial the method acts."""
-    budget: float = trial.user_attrs.get(BUDGET, math.inf)
-    high = max(1, int(min(high, share * budget)))
-    return trial.suggest_int(name, min(low, max(1, high // 20)), high, log=True)
-
-
-def sample_reset(trial: optuna.Trial) -> dict[str, Any]:
-    """
-    :param trial: the Optuna trial
-    :return: keyword arguments of the agents that reset neurons every so many steps; the P3O paper tries 20 000 to 100 000
-        (its figure 18) with PPO. There are at least five resets in a trial
-    """
-    return {
-        "reset_frequency": _within_budget(trial, "reset_frequency", 5_000, 100_000, share=0.2),
-        "reset_rate": trial.suggest_float("reset_rate", 0.005, 0.1, log=True),
-    }
-
-
-def sample_sbp(trial: optuna.Trial) -> dict[str, Any]:
-    """
-    :param trial: the Optuna trial
-    :return: keyword arguments of P3O and SBPSAC
-    """
-    return {
-        **sample_reset(trial),
-        "distill_alpha": trial.suggest_float("distill_alpha", 0.0, 1.0),
-        "distill_threshold": trial.suggest_float("distill_threshold", 0.001, 0.1, log=True),
-    }
-
-
-def sample_cbp(trial: optuna.Trial) -> dict[str, Any]:
-    """
-    :param trial: the Optuna trial
-    :return: keyword arguments of CBPPPO and CBPSAC
-    """
-    return {
-        "replacement_rate": trial.suggest_float("replacement_rate", 1e-6, 1e-3, log=True),
-        # In gradient steps, of which PPO makes fewer than environment steps
-        "maturity_threshold": _within_budget(trial, "maturity_threshold", 100, 20_000, share=0.02),
-    }
-
-
-OWN_SAMPLERS: dict[str, OwnSampler] = {
-    "nbsp": sample_nbsp,
-    "sbp": sample_sbp,
-    "p3o": sample_sbp,
-    "cycle": sample_reset,
-    "redo": sample_reset,
-    "cbp": sample_cbp,
-}
 
 
 def sampler(algo: str) -> Sampler:
@@ -106,10 +33,10 @@ def sampler(algo: str) -> Sampler:
     :return: what rl-zoo3 calls to sample keyword arguments of the algorithm
     """
     base = sample_ppo_params if _is_on_policy(algo) else sample_sac_params
-    own = OWN_SAMPLERS.get(algo.split("_")[0], lambda trial: {})
+    own = TABLE[algo].sample
 
     def sample(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
-        return {**base(trial, n_actions, n_envs, additional_args), **own(trial)}
+        return {**base(trial, n_actions, n_envs, additional_args), **(own(trial) if own else {})}
 
     return sample
 

@@ -1,5 +1,6 @@
 """Every name of the zoo: train, continue, enjoy, search; on MuJoCo, Cycle Friction and the DeepMind Control Suite."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from zoo_commands import ROOT
 
+import sb3_nbsp
+from sb3_nbsp.algorithms import methods
 from sb3_nbsp.tasks.cycle_friction import CycleFriction
-from sb3_nbsp.zoo.algos import ALGOS
+from sb3_nbsp.zoo.algos import ALGOS, TABLE, hyperparams_file
 from sb3_nbsp.zoo.registration import register
 
 pytest.importorskip("mujoco")
@@ -204,3 +207,18 @@ def test_the_sampler_follows_the_budget(algo, budget):
     assert max(found) <= budget / (50 if algo == "cbp_ppo" else 5) and len(set(found)) > 3
     if budget == 10_000_000:  # the paper's range
         assert max(found) > 10_000
+
+
+METHODS = [each for each in vars(methods).values() if inspect.isclass(each) and each.__module__ == methods.__name__]
+
+
+@pytest.mark.parametrize("cls", METHODS)
+def test_a_method_is_known_wherever_it_should_be(cls):
+    assert cls.__name__ in sb3_nbsp.__all__, "sb3_nbsp/__init__.py and sb3_nbsp/algorithms/__init__.py"
+    names = [name for name, entry in TABLE.items() if entry.cls is cls]
+    assert len(names) == 1, "TABLE in sb3_nbsp/zoo/algos.py"
+    assert hyperparams_file(names[0]) is not None, "hyperparams/"
+    sample = TABLE[names[0]].sample
+    assert sample is not None, "its sampler in TABLE"
+    values = {**dict.fromkeys(cls.options, 1), "mask_side": "both", "identification": "goal"}
+    assert sample(optuna.trial.FixedTrial(values)).keys() <= cls.options.keys()

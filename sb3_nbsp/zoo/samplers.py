@@ -1,0 +1,69 @@
+"""What `-optimize` may try of the methods' own options."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import optuna
+
+# Attribute of a trial: its environment steps
+BUDGET = "n_timesteps"
+
+
+def sample_nbsp(trial: optuna.Trial) -> dict[str, Any]:
+    """
+    :param trial: the Optuna trial
+    :return: keyword arguments of NBSPSAC
+    """
+    return {
+        "skill_proportion": trial.suggest_float("skill_proportion", 0.05, 0.5),
+        "mask_alpha": trial.suggest_float("mask_alpha", 0.0, 1.0),
+        "mask_side": trial.suggest_categorical("mask_side", ["incoming", "outgoing", "both"]),
+        "identification": trial.suggest_categorical("identification", ["goal", "balanced"]),
+        "replay_interval": trial.suggest_int("replay_interval", 2, 20),
+    }
+
+
+def _within_budget(trial: optuna.Trial, name: str, low: int, high: int, share: float) -> int:
+    """A whole number that is at most a share of the trial's steps, so that in every trial the method acts."""
+    budget: float = trial.user_attrs.get(BUDGET, math.inf)
+    high = max(1, int(min(high, share * budget)))
+    return trial.suggest_int(name, min(low, max(1, high // 20)), high, log=True)
+
+
+def sample_reset(trial: optuna.Trial) -> dict[str, Any]:
+    """
+    :param trial: the Optuna trial
+    :return: keyword arguments of the agents that reset neurons every so many steps; the P3O paper tries 20 000 to 100 000
+        (its figure 18) with PPO. There are at least five resets in a trial
+    """
+    return {
+        "reset_frequency": _within_budget(trial, "reset_frequency", 5_000, 100_000, share=0.2),
+        "reset_rate": trial.suggest_float("reset_rate", 0.005, 0.1, log=True),
+    }
+
+
+def sample_sbp(trial: optuna.Trial) -> dict[str, Any]:
+    """
+    :param trial: the Optuna trial
+    :return: keyword arguments of P3O and SBPSAC
+    """
+    return {
+        **sample_reset(trial),
+        "distill_alpha": trial.suggest_float("distill_alpha", 0.0, 1.0),
+        "distill_threshold": trial.suggest_float("distill_threshold", 0.001, 0.1, log=True),
+    }
+
+
+def sample_cbp(trial: optuna.Trial) -> dict[str, Any]:
+    """
+    :param trial: the Optuna trial
+    :return: keyword arguments of CBPPPO and CBPSAC
+    """
+    return {
+        "replacement_rate": trial.suggest_float("replacement_rate", 1e-6, 1e-3, log=True),
+        # In gradient steps, of which PPO makes fewer than environment steps
+        "maturity_threshold": _within_budget(trial, "maturity_threshold", 100, 20_000, share=0.02),
+    }
