@@ -346,18 +346,34 @@ def test_number_of_replacements_in_a_long_run(rate: float, per_neuron: float) ->
 
 
 class Extractor(BaseFeaturesExtractor):
-    """Its forward pass goes past the activation function that it has."""
+    """Its forward pass can go past the activation function that it has."""
 
-    def __init__(self, space: Any) -> None:
+    def __init__(self, space: Any, goes_past: bool) -> None:
         super().__init__(space, 4)
-        self.net = th.nn.Sequential(th.nn.Linear(space.shape[0], 4), th.nn.ReLU())
+        self.net, self.goes_past = th.nn.Sequential(th.nn.Linear(space.shape[0], 4), th.nn.ReLU()), goes_past
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
-        return th.nn.functional.silu(self.net[0](observations))
+        return th.nn.functional.silu(self.net[0](observations)) if self.goes_past else self.net(observations)
 
 
-def test_a_layer_that_is_not_used_is_named() -> None:
+def with_extractor(goes_past: bool) -> CBPPPO:
     options = {"features_extractor_class": Extractor, "share_features_extractor": False, "net_arch": [4]}
-    agent = CBPPPO("MlpPolicy", "Pendulum-v1", n_steps=20, batch_size=20, policy_kwargs=options, device="cpu")
+    options["features_extractor_kwargs"] = {"goes_past": goes_past}
+    return CBPPPO("MlpPolicy", "Pendulum-v1", n_steps=20, batch_size=20, policy_kwargs=options, device="cpu")
+
+
+def test_what_no_activation_function_reads_is_no_layer_of_neurons() -> None:
+    layers = [with_extractor(goes_past).hooks.find(ContinualBackprop).network.layers for goes_past in (False, True)]
+    assert [[layer.name for layer in each] for each in layers] == [
+        ["actor.features_extractor.net.0", "actor.policy_net.0"],
+        ["actor.policy_net.0"],
+    ]
+
+
+def test_a_layer_that_is_no_longer_used_is_named() -> None:
+    agent = with_extractor(goes_past=False)
+    agent.learn(20)
+    agent.hooks.find(ContinualBackprop)._find_layers = lambda: None  # type: ignore[method-assign]
+    agent.policy.pi_features_extractor.goes_past = True
     with pytest.raises(ValueError, match="its activation function, a ReLU, is not called"):
         agent.learn(20)
