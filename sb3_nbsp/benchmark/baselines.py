@@ -55,6 +55,7 @@ def measure_baselines(comparison: Comparison, folder: Path, done: Sequence[Run])
             "env_id": env_id,
             "env_kwargs": comparison.env_kwargs,
             "n_eval_episodes": comparison.n_eval_episodes,
+            "evaluation_seed": evaluation_seed(SEED, 0),
         }
         if known.get(env_id, {}).get("settings") != settings:
             runs = {run.seed: run for run in reversed(done) if run.env_id == env_id}
