@@ -49,6 +49,19 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         self._is_known = False  # is the policy good enough to act in the warm-up?
         # Of the rollout under way: steps of each environment, episodes, and gradient steps that were made ahead of its end
         self._rollout_steps, self._rollout_episodes, self._made_early = 0, 0, 0
+        # Is training to stop at the next boundary, and has it?
+        self._pauses, self._is_paused = False, False
+
+    def pause_at_boundary(self) -> None:
+        """
+        Make ``learn()`` return at the next boundary that another phase follows, before the agent acts on it: its interventions
+        have not heard that the phase is over, and D still holds its transitions. The next call of ``learn()`` begins with the
+        end of the phase, also that of an agent which was loaded from a file saved meanwhile.
+        """
+        self._pauses = True
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_pauses", "_is_paused"]
 
     def _store_transition(
         self,
@@ -77,7 +90,12 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
             self._follow_boundaries(dones, infos)
 
     def _on_boundary(self, following: tuple[int, str] | None) -> None:
-        self._train_ahead_of_boundary()
+        if not self._is_paused:
+            self._train_ahead_of_boundary()
+        if self._is_paused or (self._pauses and following is not None):
+            self._pauses, self._is_paused = False, True
+            self._crossed[:] = True  # a rollout of many steps goes on, but its steps belong to no phase
+            return
         super()._on_boundary(following)
 
     def _train_ahead_of_boundary(self) -> None:
@@ -187,13 +205,16 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         return super()._sample_action(learning_starts, action_noise, n_envs)
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
-        """Collect experience, see SB3; training stops when the task sequence is over."""
+        """Collect experience, see SB3; training stops when the task sequence is over, and where it is to pause."""
         self._rollout_steps, self._rollout_episodes, self._made_early = 0, 0, 0
         rollout = RolloutReturn(0, 0, False)
         if not self._sequence_over:  # otherwise, learn() has ended it with the reset that it begins with
             rollout = super().collect_rollouts(env, callback, *args, **kwargs)
-        if self._sequence_over or not rollout.continue_training:
+        is_paused, self._is_paused = self._is_paused, False
+        if is_paused or self._sequence_over or not rollout.continue_training:
             self._made_early = 0  # no train() follows
+        if is_paused:
+            return rollout._replace(continue_training=False)
         if not self._sequence_over:
             return rollout
         announce_end(callback, self.num_timesteps)

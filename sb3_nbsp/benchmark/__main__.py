@@ -26,7 +26,7 @@ def _run(args: argparse.Namespace) -> int:
     is_local = args.launcher == "local"
     launcher = LocalLauncher(args.jobs) if is_local else RayLauncher(args.address, args.cpus_per_run, args.gpus_per_run)
     console = Console()
-    failed = run_comparison(comparison, args.out, launcher, console)
+    failed = run_comparison(comparison, args.out, launcher, console, share=not args.own_first_phases)
     if failed:
         console.print(f"{len(failed)} of {len(comparison.runs(args.out))} runs failed; the same command tries them again")
         return 1
@@ -102,6 +102,8 @@ def make_parser() -> argparse.ArgumentParser:
     Comparison.add_arguments(commands["run"])
     commands["run"].epilog = _names()
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the comparison")
+    own = "compute each run's first phase by itself, not once for all methods that are the same agent until it ends"
+    add("--own-first-phases", action="store_true", help=own)
     add("--launcher", choices=["local", "ray"], default="local", help="where the runs are computed")
     add("--jobs", type=int, default=usable_cores(), help="local: runs at a time")
     add("--address", help="ray: a running cluster; without it Ray is started on this machine")

@@ -80,7 +80,8 @@ class SkillNeurons(BaseCallback):
         self.folder = folder
         self._written = -1
 
-    def _on_training_start(self) -> None:
+    def _init_callback(self) -> None:
+        # Before learn() acts on a boundary that an earlier call has paused at
         self._written = self.model.phase.index - 1 if isinstance(self.model, ContinualSAC) else -1
 
     def _on_rollout_start(self) -> None:

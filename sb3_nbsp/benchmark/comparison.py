@@ -90,6 +90,7 @@ class Run:
     :param seed: seed of the agent and its environment
     :param path: the run's own folder
     :param name: what people read
+    :param first_phase: the folder of the first phase that it has in common with other methods; None if it has none
     """
 
     env_id: str
@@ -97,6 +98,7 @@ class Run:
     seed: int
     path: Path
     name: str
+    first_phase: Path | None = None
 
     @property
     def folder(self) -> RunFolder:

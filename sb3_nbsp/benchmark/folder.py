@@ -55,6 +55,11 @@ class RunFolder:
         return latest_checkpoint(self.path)
 
     @property
+    def history(self) -> list[str]:
+        """Names of the files that grow with the run, as far as they are there."""
+        return [path.name for path in (self._matrix, self._training) if path.exists()]
+
+    @property
     def is_done(self) -> bool:
         """Whether the run has a result."""
         return self._result.exists()

@@ -44,6 +44,11 @@ class Launcher(ABC):
     def submit(self, run: Run, settings: Settings) -> None:
         """Compute a run as soon as there is room."""
 
+    @property
+    @abstractmethod
+    def has_room(self) -> bool:
+        """Whether a run that is submitted now would not have to wait for others."""
+
     @abstractmethod
     def poll(self) -> list[Outcome]:
         """Those runs that have ended since the last call; to be called every now and then."""
@@ -78,6 +83,11 @@ class LocalLauncher(Launcher):
     def submit(self, run: Run, settings: Settings) -> None:
         self._queue.append((run, settings))
 
+    @property
+    @override
+    def has_room(self) -> bool:
+        return len(self._queue) + len(self._running) < self.jobs
+
     @override
     def poll(self) -> list[Outcome]:
         outcomes, running = [], []
@@ -98,6 +108,7 @@ class LocalLauncher(Launcher):
         command = [sys.executable, "-m", "sb3_nbsp.benchmark.train", "--folder", str(run.path)]
         # The open pipe tells the process that this one lives
         command += ["--settings", json.dumps(asdict(settings)), "--end-with-stdin"]
+        command += [] if run.first_phase is None else ["--first-phase", str(run.first_phase)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
         self._running.append((run, process, log))
@@ -159,8 +170,14 @@ class RayLauncher(Launcher):
 
     @override
     def submit(self, run: Run, settings: Settings) -> None:
-        reference = self._task.options(name=run.name).remote(asdict(settings), str(run.path.resolve()), self._cpus)
-        self._running[reference] = run
+        first_phase = None if run.first_phase is None else str(run.first_phase.resolve())
+        arguments = asdict(settings), str(run.path.resolve()), self._cpus, first_phase
+        self._running[self._task.options(name=run.name).remote(*arguments)] = run
+
+    @property
+    @override
+    def has_room(self) -> bool:
+        return True  # Ray has a queue of its own
 
     @override
     def poll(self) -> list[Outcome]:
@@ -184,7 +201,7 @@ class RayLauncher(Launcher):
             self._ray.shutdown()
 
 
-def _run(settings: dict[str, Any], path: str, threads: int) -> tuple[str, str]:
+def _run(settings: dict[str, Any], path: str, threads: int, first_phase: str | None) -> tuple[str, str]:
     """Compute a run inside a Ray task: its status and, if it failed, the traceback."""
     import torch as th
 
@@ -196,7 +213,7 @@ def _run(settings: dict[str, Any], path: str, threads: int) -> tuple[str, str]:
     log = folder.log.open("a", buffering=1, encoding="utf-8")
     with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
-            train(Settings(**settings), folder)
+            train(Settings(**settings), folder, None if first_phase is None else RunFolder(first_phase))
         except Timeout:
             return "busy", ""
         except Exception:

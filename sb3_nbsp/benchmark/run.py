@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from sb3_nbsp.benchmark.baselines import measure_baselines
 from sb3_nbsp.benchmark.comparison import Comparison, Run
+from sb3_nbsp.benchmark.first_phase import share_first_phases
+from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.launchers import Launcher, Outcome
 from sb3_nbsp.tasks.registration import is_sequence
 
@@ -19,7 +21,9 @@ POLL = 0.5  # seconds
 N_LINES, N_CHARACTERS = 12, 2_000  # of a traceback
 
 
-def run_comparison(comparison: Comparison, folder: Path, launcher: Launcher, console: Console | None = None) -> list[Outcome]:
+def run_comparison(
+    comparison: Comparison, folder: Path, launcher: Launcher, console: Console | None = None, share: bool = True
+) -> list[Outcome]:
     """
     Compute the runs of a comparison that are not done yet. Those that were cut off continue; if one fails it is
     reported, and the others go on; one that another process computes meanwhile is waited for.
@@ -28,43 +32,67 @@ def run_comparison(comparison: Comparison, folder: Path, launcher: Launcher, con
     :param folder: where its runs are kept
     :param launcher: computes them
     :param console: what to show the progress on
+    :param share: compute a first phase once for all methods that are the same agent until it ends; the results are the same
     :return: the runs that failed
     :raises ValueError: if the folder holds a comparison with other settings, or a run cannot have its settings
     """
     comparison.check_hyperparams()
-    runs = comparison.runs(folder)
-    settings = {run: comparison.settings(run) for run in runs}
+    settings = {run: comparison.settings(run) for run in comparison.runs(folder)}
     different = {json.dumps([each.algo, each.env_id, each.hyperparams]): each for each in settings.values()}
     for each in different.values():  # a wrong name or value is found before anything is written
         each.check()
     comparison.save(folder)
-    for run in runs:
+    for run, each in settings.items():
         if (
             run.folder.is_done
         ):  # with other settings, as after a change of the YAML file, it must not get into a row of a table
-            run.folder.check(settings[run])
-    todo = [run for run in runs if not run.folder.is_done]
+            run.folder.check(each)
+    console = console or Console()
+    if share:
+        settings, sentences = share_first_phases(settings, folder)
+        for sentence in sentences:
+            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    todo = [run for run in settings if not run.folder.is_done]
     failed: list[Outcome] = []
-    with launcher, _Display(console or Console(), len(runs), len(runs) - len(todo)) as display:
-        for run in todo:
-            launcher.submit(run, settings[run])
-        unfinished, waiting = len(todo), set[Run]()
+    with launcher, _Display(console, len(settings), len(settings) - len(todo)) as display:
+        unfinished, pending, active, waiting = len(todo), list(todo), set[Run](), set[Run]()
         while unfinished:
+            for run in pending.copy():
+                if launcher.has_room and _is_ready(run, active, waiting):
+                    pending.remove(run)
+                    waiting.discard(run)
+                    active.add(run)
+                    launcher.submit(run, settings[run])
             for outcome in launcher.poll():
+                active.remove(outcome.run)
                 if outcome.status == "busy":
                     waiting.add(outcome.run)
+                    pending = [run for run in todo if run in {*pending, outcome.run}]
                     display.say(outcome.run, "another process is at it: waiting")
                     continue
                 unfinished -= 1
                 display.ended(outcome)
                 failed += [outcome] if outcome.status == "failed" else []
-            for run in [run for run in waiting if not run.folder.is_busy()]:
-                waiting.remove(run)
-                launcher.submit(run, settings[run])
             display.update(todo)
             time.sleep(POLL)
+    runs = list(settings)
     measure_baselines(comparison, folder, [run for run in runs if run.folder.is_done and is_sequence(run.env_id)])
     return failed
+
+
+def _is_ready(run: Run, active: set[Run], waiting: set[Run]) -> bool:
+    """
+    Whether a run can be computed now.
+
+    :param active: those that are being computed
+    :param waiting: those that another process was at
+    """
+    if run in waiting and run.folder.is_busy():
+        return False
+    first = None if run.first_phase is None or run.folder.checkpoint is not None else RunFolder(run.first_phase)
+    if first is None or first.is_done:
+        return True
+    return all(each.first_phase != run.first_phase for each in active) and not (run in waiting and first.is_busy())
 
 
 class _Display:

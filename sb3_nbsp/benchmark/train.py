@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,28 +21,33 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_nbsp.algorithms import ContinualSAC
 from sb3_nbsp.benchmark.callbacks import Progress, Resumable, SkillNeurons
+from sb3_nbsp.benchmark.first_phase import common_settings, continue_or_start_plain, later_options, start_from
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.settings import Settings
 from sb3_nbsp.plasticity import PlasticityCallback
 from sb3_nbsp.tasks import SequenceEvaluation, load_checkpoint
+from sb3_nbsp.tasks.checkpoint import save_checkpoint
 from sb3_nbsp.zoo.algos import algorithm
 
 BUSY = 75  # exit status: another process is at this run
 N_RECORDS = 30  # of the plasticity, in a run on an environment that is no sequence
 
 
-def train(settings: Settings, folder: RunFolder) -> dict[str, Any]:
+def train(settings: Settings, folder: RunFolder, first_phase: RunFolder | None = None) -> dict[str, Any]:
     """
     Train one method with one seed. A run that was cut off continues from its last checkpoint, to the same end as if it had not
     been; one that is done is not run again. If it fails, ``error.txt`` in its folder says why.
 
     :param settings: of the run
     :param folder: its own folder
+    :param first_phase: the folder of the first phase that it has in common with other runs, which is computed there if it is
+        not done; None to compute it in the run's own folder, to the same result
     :return: on a task sequence ASR, FM and FWT; on any other environment the mean ``return`` of the deterministic policy and
         the ``training_return`` of the last 100 episodes; the number of steps and the minutes since the last start
     :raises ValueError: if the folder holds a run with other settings, or parts of a run are missing
-    :raises filelock.Timeout: if another process is at this run
+    :raises filelock.Timeout: if another process is at this run, or at its first phase
     """
     with folder.lock():
         if folder.is_done:
@@ -49,6 +55,9 @@ def train(settings: Settings, folder: RunFolder) -> dict[str, Any]:
         try:
             folder.begin(settings)
             start = time.monotonic()
+            if first_phase is not None and folder.checkpoint is None:
+                _train_common_first_phase(common_settings(settings), first_phase, folder)
+                start_from(first_phase, folder)
             model, find_result = (_train_on_sequence if settings.is_sequence else _train_on_one_task)(settings, folder)
             normalizer = model.get_vec_normalize_env()
             if normalizer is not None:
@@ -57,6 +66,8 @@ def train(settings: Settings, folder: RunFolder) -> dict[str, Any]:
             result = {**find_result(), "minutes_since_last_start": (time.monotonic() - start) / 60}
             folder.write_result(result)
             return result
+        except Timeout:  # of the first phase: not an error
+            raise
         except Exception:
             folder.write_error(traceback.format_exc())
             raise
@@ -70,30 +81,75 @@ def continue_or_start(settings: Settings, folder: RunFolder) -> BaseAlgorithm:
     env = settings.make_env()
     if folder.checkpoint is None:
         return settings.make_agent(env)
-    return load_checkpoint(algorithm(settings.algo), folder.checkpoint, env)
+    # The checkpoint at the end of the first phase can be that of the plain agent
+    later = {**later_options(settings), "interventions": ()} if settings.is_sequence and later_options(settings) else {}
+    with warnings.catch_warnings():  # what that one has noted for masking is of no use to methods without
+        warnings.filterwarnings("ignore", "The saved model holds state of GradientMasking")
+        return load_checkpoint(algorithm(settings.algo), folder.checkpoint, env, **later)
+
+
+def _train_common_first_phase(settings: Settings, folder: RunFolder, seen_in: RunFolder) -> None:
+    with folder.lock():
+        if folder.is_done:
+            return
+        folder.begin(settings)
+        model = continue_or_start_plain(settings, folder)
+        _train_until_boundary(model, settings, folder, seen_in)
+        folder.write_result({"steps": model.num_timesteps})
 
 
 def _train_on_sequence(settings: Settings, folder: RunFolder) -> _Trained:
-    is_new = folder.checkpoint is None
     model = continue_or_start(settings, folder)
-    env = model.env
-    assert env is not None
-    position = env.env_method("get_progress", indices=0)[0]
-    n_finished = 0 if is_new else position["phase"] + int(position["sequence_over"])
+    # In any case, so that it makes no difference where the first phase was computed
+    if _train_until_boundary(model, settings, folder, folder):
+        model = continue_or_start(settings, folder)
+    assert model.env is not None
+    position = model.env.env_method("get_progress", indices=0)[0]
+    n_finished = 0 if folder.checkpoint is None else position["phase"] + int(position["sequence_over"])
     if n_finished and len(folder.matrix().rows) < n_finished:
         raise ValueError(f"{folder.path} has lost a part of its success matrix: delete the folder to begin anew")
+    # A run can be killed after its last phase, before its result is written
+    if not position["sequence_over"]:
+        _learn(model, settings, folder, folder)
+    return model, lambda: {**folder.matrix().metrics(), "steps": int(folder.episodes()[-1][0])}
+
+
+def _train_until_boundary(model: BaseAlgorithm, settings: Settings, folder: RunFolder, seen_in: RunFolder) -> bool:
+    """
+    Train an agent of this package that is in the first phase until that has ended, and save it before it acts on that.
+
+    :return: whether it was, and the last checkpoint is the end of the phase
+    """
+    assert model.env is not None
+    position = model.env.env_method("get_progress", indices=0)[0]
+    is_last = len(position["tasks"]) * position["cycles"] == 1
+    if not isinstance(model, ContinualSAC) or position["phase"] > 0 or is_last:
+        return False
+    model.pause_at_boundary()
+    _learn(model, settings, folder, seen_in)
+    save_checkpoint(model, folder.path)
+    model.env.close()
+    return True
+
+
+def _learn(model: BaseAlgorithm, settings: Settings, folder: RunFolder, seen_in: RunFolder) -> None:
+    """
+    Train on a sequence until it is over, or the agent pauses.
+
+    :param folder: of the files
+    :param seen_in: of the run whose progress is shown
+    """
+    env = model.env
+    assert env is not None
     callbacks = [
         SequenceEvaluation(folder.path, settings.n_eval_episodes, progress_bar=False, verbose=1),
         SkillNeurons(folder),
-        Progress(folder),
+        Progress(seen_in),
         Resumable(settings.seed, settings.save_freq, folder),
     ]
-    # A run can be killed after its last phase, before its result is written
-    if not position["sequence_over"]:
-        # More steps than a sequence can have, which ends by itself: the last episode of a phase may exceed its steps
-        most_steps = int(env.get_attr("n_phases")[0] * 2 * env.get_attr("steps_per_task")[0])
-        model.learn(most_steps - model.num_timesteps, callback=callbacks, reset_num_timesteps=False)
-    return model, lambda: {**folder.matrix().metrics(), "steps": int(folder.episodes()[-1][0])}
+    # More steps than a sequence can have, which ends by itself: the last episode of a phase may exceed its steps
+    most_steps = int(env.get_attr("n_phases")[0] * 2 * env.get_attr("steps_per_task")[0])
+    model.learn(most_steps - model.num_timesteps, callback=callbacks, reset_num_timesteps=False)
 
 
 def _train_on_one_task(settings: Settings, folder: RunFolder) -> _Trained:
@@ -140,13 +196,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--folder", required=True, help="the folder of the run")
     parser.add_argument("--settings", type=json.loads, required=True, metavar="JSON", help="what its config.json says")
+    parser.add_argument(
+        "--first-phase", type=RunFolder, help="the folder of the first phase that it has in common with others"
+    )
     parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input is closed")
     args = parser.parse_args()
     if args.end_with_stdin:
         _end_with_stdin()
     th.set_num_threads(1)
     try:
-        train(Settings(**args.settings), RunFolder(args.folder))
+        train(Settings(**args.settings), RunFolder(args.folder), args.first_phase)
     except Timeout as error:
         print(f"Another process is at this run: {error}", file=sys.stderr)
         raise SystemExit(BUSY) from None

@@ -75,6 +75,8 @@ class Intervention:
     capturable: ClassVar[bool] = False
     # It acts when another intervention renews neurons, and does nothing on its own
     waits_for_renewals: ClassVar[bool] = False
+    # Until a phase has ended, the agent learns as it does without it, to the last bit
+    waits_for_phase_end: ClassVar[bool] = False
 
     def attach(self, agent: BaseAlgorithm) -> None:
         """

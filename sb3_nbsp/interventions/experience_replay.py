@@ -36,6 +36,7 @@ class ExperienceReplay(OffPolicyIntervention):
     """
 
     capturable: ClassVar[bool] = True
+    waits_for_phase_end: ClassVar[bool] = True
 
     def __init__(
         self,

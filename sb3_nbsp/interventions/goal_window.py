@@ -151,12 +151,19 @@ class GoalWindow:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
-        Restore :meth:`state_dict`.
+        Restore :meth:`state_dict`. Of a window of another length, the last steps that both have room for are known.
 
-        :param state: the saved window; ignored if it is of another shape
+        :param state: the saved window; ignored if it is of another number of environments
         """
-        metrics = {name: metric.cpu().numpy().copy() for name, metric in state["metrics"].items()}
-        if all(metric.shape == (self.n_rows, self.n_envs) for metric in metrics.values()):
-            self.rows, self.metrics = state["rows"], metrics
-            reported = not np.isnan(metrics["step_success"]).all()
-            self.reports_success = bool(state.get("reports_success", reported))
+        saved = {name: metric.cpu().numpy() for name, metric in state["metrics"].items()}
+        if any(metric.shape[1] != self.n_envs for metric in saved.values()):
+            return
+        self.clear()
+        n_saved = len(saved["step_success"])
+        known = min(state["rows"], n_saved, self.n_rows)
+        back = np.arange(known, 0, -1)
+        self.rows = state["rows"] if n_saved == self.n_rows else known
+        for name, metric in saved.items():
+            self.metrics[name][(self.rows - back) % self.n_rows] = metric[(state["rows"] - back) % n_saved]
+        reported = not np.isnan(self.metrics["step_success"]).all()
+        self.reports_success = bool(state.get("reports_success", reported))

@@ -86,6 +86,7 @@ class GradientMasking(OffPolicyIntervention):
     """
 
     capturable: ClassVar[bool] = True
+    waits_for_phase_end: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -14,7 +14,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 from tagged_tasks import SERIAL, Spy, TaggedTask, differing, parameters, random_states, tagged_sequence, tiny
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
-from sb3_nbsp.interventions import Phase
+from sb3_nbsp.interventions import GradientMasking, Phase
+from sb3_nbsp.tasks import latest_checkpoint, load_checkpoint
+from sb3_nbsp.tasks.checkpoint import save_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -309,6 +311,38 @@ def test_all_steps_of_a_phase_are_learned_from_before_it_ends(
     agent.learn(10_000)
     assert [end["n_updates"] for end in spy.ends] == at_ends
     assert agent._n_updates == at_ends[-1]
+
+
+# Updates: of 60 steps of the phase, 20 are warm-up, and so are those of rollouts that end in it
+@pytest.mark.parametrize(("train_freq", "steps", "updates"), [(1, 60, 40), (7, 63, 46), ((2, "episode"), 60, 40)])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_pause_at_a_boundary(train_freq: Any, steps: int, updates: int, loaded: bool, tmp_path: Any) -> None:
+    """The agent has learned from the whole phase, and the next call of learn() begins with its end."""
+    agent = tiny(NBSPSAC, tagged_sequence(), train_freq=train_freq, gradient_steps=-1)
+    agent.pause_at_boundary()
+    agent.learn(10_000)
+    assert agent.num_timesteps == steps and agent._n_updates == updates
+    assert (agent.phase, agent.n_finished_phases) == (Phase(0, "red"), 0)
+    assert agent.replay_buffer.size() == 60 and not agent.hooks.find(GradientMasking).masks
+    if loaded:
+        save_checkpoint(agent, tmp_path)
+        agent = load_checkpoint(NBSPSAC, latest_checkpoint(tmp_path), tagged_sequence())
+    agent.learn(1, reset_num_timesteps=False)
+    assert (agent.phase, agent.n_finished_phases) == (Phase(1, "blue"), 1)
+    assert agent.replay_buffer.size() <= 20 and set(agent.replay_buffer.observations[: agent.replay_buffer.size(), 0, 0]) == {
+        2
+    }
+    assert set(agent.hooks.find(GradientMasking).skill_neurons) == {"red"}
+    agent.learn(10_000, reset_num_timesteps=False)
+    assert agent.n_finished_phases == 4, "one pause only"
+
+
+def test_the_end_of_a_sequence_is_no_pause() -> None:
+    agent = tiny(ContinualSAC, tagged_sequence(cycles=1))
+    for _ in range(2):
+        agent.pause_at_boundary()
+        agent.learn(10_000, reset_num_timesteps=False)
+    assert agent.n_finished_phases == 2 and agent.num_timesteps == 120
 
 
 def test_several_calls_of_learn_are_one() -> None:

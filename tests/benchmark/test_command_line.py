@@ -57,7 +57,7 @@ def test_a_folder_without_a_comparison_is_an_error(command, tmp_path, capsys):
 
 
 def test_an_interrupted_command_says_how_to_go_on(monkeypatch, tmp_path, capsys):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sb3_nbsp.benchmark.run.run_comparison", interrupted)

@@ -189,7 +189,9 @@ class Killed(Exception):
     """In place of a signal."""
 
 
-def run_until(step: int, given: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_until(
+    step: int, given: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch, first_phase: RunFolder | None = None
+) -> None:
     """Compute a run in this process, and break it off."""
 
     def on_step(self: Progress) -> bool:
@@ -199,7 +201,7 @@ def run_until(step: int, given: Settings, folder: Path, monkeypatch: pytest.Monk
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(Progress, "_on_step", on_step)
-        train(given, RunFolder(folder))
+        train(given, RunFolder(folder), first_phase)
 
 
 def test_with_gsde_and_normalization_too_it_ends_as_if_it_had_not_been_killed(tmp_path, monkeypatch):
@@ -254,12 +256,12 @@ def test_a_folder_that_lost_a_part_is_not_continued(lost, killed, tmp_path):
 def test_a_killed_run_continues_with_its_buffer_and_position(tmp_path, monkeypatch):
     """In one process, so that one can look inside: the run ends in phase 2, and its second start is where it was."""
     folder = tmp_path / "run"
-    run_until(300, settings("nbsp_sac"), folder, monkeypatch)
+    run_until(350, settings("nbsp_sac"), folder, monkeypatch)
     assert not (folder / "result.json").exists(), "a run that is not over has no result"
     model = continue_or_start(settings("nbsp_sac"), RunFolder(folder))
-    assert model.num_timesteps == 200
-    assert (model.phase.index, model.phase.task, model.phase_steps) == (1, TASKS[1], 0)
-    assert model.replay_buffer.size() == 0, "emptied at the phase's start"
+    assert model.num_timesteps == 300
+    assert (model.phase.index, model.phase.task, model.phase_steps) == (1, TASKS[1], 100)
+    assert model.replay_buffer.size() == 100, "emptied at the phase's start"
     masking, replay = model.hooks
     assert masking.masks and replay.memory.tasks == {TASKS[0]: 100}
     assert model.seed == 1, "of which the interventions' own random numbers follow"
@@ -291,8 +293,8 @@ def test_the_command_line_takes_json(monkeypatch, capsys):
 
 def test_the_command_line_hands_everything_on(monkeypatch, tmp_path):
     handed_on = []
-    monkeypatch.setattr(module, "train", lambda given, folder: handed_on.append((given, folder.path)))
+    monkeypatch.setattr(module, "train", lambda *given: handed_on.append((given[0], given[1].path, given[2])))
     monkeypatch.setattr(module.th, "set_num_threads", lambda number: handed_on.append(number))
     monkeypatch.setattr("sys.argv", command("sac", tmp_path)[2:])
     module.main()
-    assert handed_on == [1, (settings("sac"), tmp_path)]
+    assert handed_on == [1, (settings("sac"), tmp_path, None)]

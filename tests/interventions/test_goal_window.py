@@ -214,7 +214,21 @@ def test_state_dict_round_trip() -> None:
     assert th.equal(saved.nan_to_num(), state["metrics"]["step_success"].nan_to_num())
 
 
-def test_state_of_another_shape_is_ignored() -> None:
+@pytest.mark.parametrize("n_steps", [5, 12, 30])
+@pytest.mark.parametrize("n_added", [4, 17])
+def test_state_of_another_length_gives_its_last_steps(n_steps: int, n_added: int) -> None:
+    """From a window as long as the buffer, as if the window had been of the other length from the beginning."""
+    long, own = Recording(20, 1, 20), Recording(n_steps, 1, 20)
+    for t in range(n_added):
+        for each in (long, own):
+            each.add([float(t)], [t % 4 == 3], [float(t % 2)])
+    expected = {name: own.selected(name) for name in NAMES}
+    own.window = GoalWindow(n_steps, 1)
+    own.window.load_state_dict(long.window.state_dict())
+    assert {name: own.selected(name) for name in NAMES} == expected and all(expected.values())
+
+
+def test_state_of_another_number_of_environments_is_ignored() -> None:
     both = Recording(6, 1, 100)
     both.add([1.0], [True], [1.0])
     other = GoalWindow(6, 2)

@@ -1,0 +1,147 @@
+"""The first phase of a run on a task sequence: until it ends, methods can be the same agent, and it is computed once."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_nbsp.algorithms import ContinualSAC
+from sb3_nbsp.algorithms.method import Method
+from sb3_nbsp.algorithms.options import constructor_parameters
+from sb3_nbsp.benchmark.comparison import Run
+from sb3_nbsp.benchmark.folder import RunFolder
+from sb3_nbsp.benchmark.methods import METHODS
+from sb3_nbsp.benchmark.settings import Settings
+from sb3_nbsp.interventions import GradientMasking
+from sb3_nbsp.tasks import load_checkpoint
+from sb3_nbsp.zoo.algos import algorithm
+
+# Inside the folder of a comparison
+FOLDER = "first_phase"
+PLAIN_AGENT = "continual_sac"
+
+
+def common_settings(settings: Settings) -> Settings:
+    """
+    :param settings: of a run on a task sequence
+    :return: those of the plain agent that the run's own is until the first boundary: without what cannot act before it
+    :raises ValueError: if the run's agent is not the plain one until then; the message says why
+    """
+    cls = algorithm(settings.algo)
+    if not issubclass(cls, ContinualSAC):
+        raise ValueError(f"{cls.__name__} does not know phases")
+    early = [part.__name__ for part in _parts(cls) if not vars(part).get("waits_for_phase_end", False)]
+    if early:
+        raise ValueError(f"{', '.join(early)} acts from the beginning")
+    later = {*later_options(settings), "n_timesteps"}  # which a sequence has no use for
+    # A file may say what another leaves to the default
+    defaults = {"normalize": False, **{name: each.default for name, each in constructor_parameters(cls).items()}}
+    hyperparams = {
+        name: value for name, value in settings.hyperparams.items() if name not in later and value != defaults.get(name, ...)
+    }
+    return dataclasses.replace(settings, algo=PLAIN_AGENT, hyperparams=hyperparams)
+
+
+def later_options(settings: Settings) -> dict[str, Any]:
+    """
+    :param settings: of a run on a task sequence
+    :return: the options of its agent that act at the first boundary or later, with their values; none of an agent that is not
+        the plain one until then
+    """
+    cls = algorithm(settings.algo)
+    if not issubclass(cls, ContinualSAC) or not all(part.waits_for_phase_end for part in _parts(cls)):
+        return {}
+    parameters, given = constructor_parameters(cls), settings.arguments()
+    names = {*getattr(cls, "options", {}), *cls.phase_options, "look_episodes"}
+    return {name: given.get(name, parameters[name].default) for name in sorted(names)}
+
+
+def _parts(cls: type[BaseAlgorithm]) -> tuple[Any, ...]:
+    return cls.parts if issubclass(cls, Method) else ()
+
+
+def share_first_phases(settings: Mapping[Run, Settings], folder: Path) -> tuple[dict[Run, Settings], list[str]]:
+    """
+    Find the runs that are the same agent until the first boundary.
+
+    :param settings: those of each run of a comparison
+    :param folder: the folder of the comparison
+    :return: the same, where the runs that have their first phase in common say so; and for each method that computes its own
+        a sentence that says why
+    """
+    common: dict[Run, Settings] = {}
+    reasons: dict[str, str] = {}
+    for run, each in settings.items():
+        try:
+            if each.is_sequence:
+                common[run] = common_settings(each)
+        except ValueError as error:
+            reasons.setdefault(run.method, str(error))
+    places = {run: _place(each) for run, each in common.items()}
+    shared: dict[Run, Settings] = {}
+    for run, each in settings.items():
+        is_shared = run in places and list(places.values()).count(places[run]) > 1
+        shared[dataclasses.replace(run, first_phase=folder / FOLDER / places[run]) if is_shared else run] = each
+        others = [other for other in common if (other.env_id, other.seed) == (run.env_id, run.seed) and other != run]
+        if run in places and not is_shared and others:
+            names = {name for other in others for name in _different(common[run], common[other])}
+            reasons.setdefault(run.method, f"no other method has the same {', '.join(sorted(names))}")
+    titles = {METHODS[name].title: reason for name, reason in reasons.items()}
+    is_alone = len({run.method for run in settings}) == 1
+    return shared, [] if is_alone else [f"{title} computes a first phase of its own: {why}" for title, why in titles.items()]
+
+
+def _place(common: Settings) -> str:
+    """Name of the folder, which tells first phases with different settings apart."""
+    text = json.dumps(dataclasses.asdict(common), sort_keys=True)
+    return f"seed_{common.seed}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _different(one: Settings, other: Settings) -> set[str]:
+    names = one.hyperparams.keys() | other.hyperparams.keys()
+    return {name for name in names if one.hyperparams.get(name) != other.hyperparams.get(name)}
+
+
+def continue_or_start_plain(settings: Settings, folder: RunFolder) -> BaseAlgorithm:
+    """
+    The plain agent of a first phase that methods have in common. It notes what masking asks for at the boundary: how
+    successful the steps in the replay buffer were.
+
+    :param settings: of :func:`common_settings`
+    :param folder: of the first phase
+    :return: the agent of the last checkpoint, in its place of the sequence; a new one if there is none
+    """
+    env = settings.make_env()
+    if folder.checkpoint is not None:
+        return load_checkpoint(algorithm(settings.algo), folder.checkpoint, env)
+    buffer_size = constructor_parameters(ContinualSAC)["buffer_size"].default
+    n_steps = int(settings.hyperparams.get("buffer_size", buffer_size))
+    try:
+        return settings.make_agent(
+            env, interventions=[GradientMasking(identification_steps=n_steps, identification_data="training")]
+        )
+    except ValueError:  # a policy that cannot be masked: no method that shares the phase does so
+        return settings.make_agent(env)
+
+
+def start_from(first: RunFolder, folder: RunFolder) -> None:
+    """
+    Give a run the first phase that it has in common with others.
+
+    :param first: folder of the first phase, which is done
+    :param folder: of the run
+    """
+    assert first.checkpoint is not None
+    for name in first.history:
+        shutil.copyfile(first.path / name, folder.path / name)
+    temporary = folder.path / f".{first.checkpoint.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(first.checkpoint, temporary)
+    temporary.rename(folder.path / first.checkpoint.name)  # in the end: a run with a checkpoint has the rest, too
