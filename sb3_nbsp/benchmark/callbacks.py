@@ -15,7 +15,7 @@ from sb3_nbsp.algorithms import ContinualSAC
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.interventions import GradientMasking
 from sb3_nbsp.neurons.layers import split_by_layer
-from sb3_nbsp.tasks import SequenceCheckpoint
+from sb3_nbsp.tasks import SequenceCheckpoint, SequenceEvaluation
 
 
 class Progress(BaseCallback):
@@ -122,6 +122,38 @@ def _skill_neurons(masking: GradientMasking, task: str) -> dict[str, dict[str, A
             "histograms": histograms,
         }
     return networks
+
+
+class Retention(BaseCallback):
+    """
+    In the last phase, every so many steps, writes down the success on every task: what is kept of the others.
+
+    :param folder: of the run
+    :param evaluation: plays the episodes; it comes before this in the list of callbacks
+    :param every: steps of the phase between two evaluations
+    """
+
+    def __init__(self, folder: RunFolder, evaluation: SequenceEvaluation, every: int) -> None:
+        super().__init__()
+        self.folder, self.evaluation, self.every = folder, evaluation, every
+        self._rows: list[dict[str, float]] = []
+
+    def _on_training_start(self) -> None:
+        position = self.training_env.env_method("get_progress", indices=0)[0]
+        steps = position["phase_steps"] if self._is_last(position["phase"]) else 0
+        # Without what a killed run has played after its last checkpoint
+        self._rows = [row for row in self.folder.retention() if row["step"] <= steps]
+
+    def _is_last(self, phase: int) -> bool:
+        return bool(phase == self.training_env.get_attr("n_phases", indices=0)[0] - 1)
+
+    def _on_step(self) -> bool:
+        info = self.locals["infos"][0]
+        steps = self.training_env.get_attr("phase_steps", indices=0)[0]
+        if self._is_last(info["phase"]) and not info["boundary"] and steps % self.every == 0:
+            self._rows.append({"step": steps, **self.evaluation.success_now()})
+            self.folder.write_retention(self._rows)
+        return True
 
 
 class Resumable(SequenceCheckpoint):

@@ -120,6 +120,8 @@ class Comparison:
     :param hyperparams: in place of those of the YAML files, for the methods that have them; a method's own options go first
     :param n_eval_episodes: episodes of each evaluation: of every task after each phase, or at the end of a run
     :param save_freq: steps between two checkpoints of a run; None for 5000, and for 50000 where the environment is no sequence
+    :param switch_steps: play two tasks once each, the second for so many steps, and evaluate on both meanwhile
+    :param eval_freq: steps of the second task between two evaluations on both, after a switch
     :raises ValueError: if a name is unknown, a number out of its range, an option not plain or known to none of the methods
     """
 
@@ -132,6 +134,8 @@ class Comparison:
     hyperparams: dict[str, Any] = field(default_factory=dict)
     n_eval_episodes: int = 20
     save_freq: int | None = None
+    switch_steps: int | None = None
+    eval_freq: int = 10_000
 
     def __post_init__(self) -> None:
         self.envs, self.seeds = list(dict.fromkeys(self.envs)), list(dict.fromkeys(self.seeds))
@@ -140,7 +144,7 @@ class Comparison:
         self.env_kwargs, self.hyperparams = plain(self.env_kwargs), plain(self.hyperparams)
         if any(seed < 0 for seed in self.seeds):
             raise ValueError(f"seeds must not be negative: {self.seeds}")
-        for name in ("n_eval_episodes", "save_freq", "n_timesteps"):
+        for name in ("n_eval_episodes", "save_freq", "n_timesteps", "switch_steps", "eval_freq"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
@@ -149,9 +153,19 @@ class Comparison:
                 "n_timesteps: the steps of a sequence follow from steps_per_task and cycles of the environment; those of any "
                 "other environment are the option n_timesteps"
             )
+        if self.switch_steps is not None:
+            self._check_switch()
         for name in self.methods if any(map(is_sequence, self.env_ids.values())) else ():
             if not issubclass(algorithm(METHODS[name].algo), OffPolicyAlgorithm):
                 raise ValueError(f"{name} is on-policy: its runs cannot be resumed in the midst of a task sequence")
+
+    def _check_switch(self) -> None:
+        for name in ("cycles", "last_phase_steps"):
+            if name in self.env_kwargs:
+                raise ValueError(f"{name} of the environment follows from switch_steps: leave it out")
+        for name, env_id in self.env_ids.items():
+            if not is_sequence(env_id) or self.n_phases(env_id) != 2:
+                raise ValueError(f"switch_steps needs a sequence of two tasks, which {name} is not")
 
     def check_hyperparams(self) -> None:
         """
@@ -200,11 +214,16 @@ class Comparison:
             own["n_timesteps"] = self.n_timesteps
         save_freq = self.save_freq or (5_000 if is_sequence(run.env_id) else 50_000)
         others = {"n_eval_episodes": self.n_eval_episodes, "save_freq": save_freq}
-        return Settings.resolve(method.algo, run.env_id, run.seed, self.env_kwargs, {**own, **method.options}, **others)
+        others |= {} if self.switch_steps is None else {"eval_freq": self.eval_freq}
+        return Settings.resolve(method.algo, run.env_id, run.seed, self._all_env_kwargs(), {**own, **method.options}, **others)
+
+    def _all_env_kwargs(self) -> dict[str, Any]:
+        switch = {} if self.switch_steps is None else {"cycles": 1, "last_phase_steps": self.switch_steps}
+        return {**self.env_kwargs, **switch}
 
     def sequence(self, env_id: str) -> dict[str, Any]:
         """The arguments that make a task sequence: ``tasks``, ``cycles`` and those that differ from their defaults."""
-        arguments = {"cycles": 2, **gym.spec(env_id).kwargs, **self.env_kwargs}
+        arguments = {"cycles": 2, **gym.spec(env_id).kwargs, **self._all_env_kwargs()}
         return {"tasks": arguments.pop("env_ids", []), **arguments}
 
     def n_phases(self, env_id: str) -> int:

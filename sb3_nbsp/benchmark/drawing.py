@@ -27,6 +27,8 @@ OF_SEQUENCES: list[tuple[str, str, Callable[[Results], Figure]]] = [
     ("overlap", "Skill neurons that tasks share", neuron_figures.overlap_figure),
     ("histograms", "Activation of skill neurons", neuron_figures.histograms_figure),
 ]
+# Of a comparison with a switch, ahead of the others
+AFTER_SWITCH = ("retention", "Retention of the first task", figures.retention_figure)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def draw_figures(results: Results) -> tuple[list[Drawing], list[str]]:
     """
     env_ids = results.comparison.env_ids.values()
     sequences = [env_id for env_id in env_ids if is_sequence(env_id)]
-    todo = [(results.of(env_id), env_id, *figure) for env_id in sequences for figure in OF_SEQUENCES]
+    kinds = OF_SEQUENCES if results.comparison.switch_steps is None else [AFTER_SWITCH, *OF_SEQUENCES]
+    todo = [(results.of(env_id), env_id, *figure) for env_id in sequences for figure in kinds]
     if len(sequences) < len(env_ids):
         todo.append((results, "", "plasticity", "Return and plasticity", training_figures.plasticity_figure))
     drawn, skipped = [], []

@@ -6,13 +6,15 @@ from typing import Any
 
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from sb3_nbsp.benchmark.frames import CONTINUAL, Results
+from sb3_nbsp.benchmark.statistics import interquartile_mean
 from sb3_nbsp.benchmark.style import (
     GREYS,
     MARKERS,
     OF_INTEREST,
+    NoDataError,
     colors,
     draw_baselines,
     heatmap,
@@ -128,4 +130,31 @@ def forgetting_figure(results: Results) -> Figure:
     figure.supylabel("success", fontsize=9)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4 if len(axes) > 1 else 2)
+    return figure
+
+
+def retention_figure(results: Results) -> Figure:
+    """
+    Success on both tasks while the second is learned: the interquartile mean over seeds with its 95 % interval. What a method
+    keeps of the first task is on the left.
+    """
+    if results.retention.empty:
+        raise NoDataError("no run has a readable retention.csv")
+    tasks, palette = tasks_of(results), colors(results)
+    figure, axes = panels(len(tasks), len(tasks), (4.2, 2.8), 0.7, sharey=True)
+    for axis, task in zip(axes, tasks, strict=True):
+        frame = results.retention[results.retention.task == task]
+        for method, part in frame.groupby("method", observed=True):
+            # Where episodes differ in length, so do the last steps of seeds
+            rates = part.pivot_table(index="step", columns="seed", values="success").dropna()
+            bands = [interquartile_mean(row.to_numpy()[:, None]) for _, row in rates.iterrows()]
+            mean, low, high = zip(*bands, strict=True)
+            axis.plot(rates.index, mean, color=palette[str(method)], lw=1.8, label=f"{method} ({seeds(rates.shape[1])})")
+            axis.fill_between(rates.index, low, high, color=palette[str(method)], alpha=0.15, lw=0)
+        axis.set(title=task, ylim=(-0.03, 1.05), yticks=[0, 0.25, 0.5, 0.75, 1])
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.grid(axis="y", color="0.85", lw=0.6)
+    figure.supxlabel(f"steps of {tasks[-1]}", fontsize=9)
+    figure.supylabel("success", fontsize=9)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
@@ -35,6 +37,7 @@ class RunFolder:
         self._error, self._progress = self.path / "error.txt", self.path / "progress.json"
         self._matrix, self._training = self.path / "success_matrix.csv", self.path / "training.csv"
         self._neurons = self.path / "neurons.json"
+        self._retention = self.path / "retention.csv"
 
     def lock(self) -> FileLock:
         """What only one process can hold; to enter it raises ``filelock.Timeout`` if another one does."""
@@ -153,6 +156,24 @@ class RunFolder:
         if not self._training.exists():
             raise ValueError(f"{self._training} is missing")
         return read_rows(self._training)
+
+    def write_retention(self, rows: list[dict[str, float]]) -> None:
+        """Success on every task at steps of the last phase: for each step a dictionary of ``step`` and the tasks."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        atomic_write(self._retention, text.getvalue())
+
+    def retention(self) -> list[dict[str, float]]:
+        """What :meth:`write_retention` has written, empty if nothing; ValueError if the file is damaged."""
+        if not self._retention.exists():
+            return []
+        try:
+            with self._retention.open(newline="", encoding="utf-8") as file:
+                return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        except (ValueError, TypeError, csv.Error) as error:
+            raise ValueError(f"{self._retention} is damaged: {error}") from error
 
     def write_neurons(self, sizes: dict[str, Any], phase: int, entries: list[dict[str, Any]]) -> None:
         """

@@ -38,6 +38,7 @@ class Results:
     :param success: success on ``task`` after ``phase`` (from 1), which has ``trained`` another task or this one
     :param training: running mean of the training success at :data:`SHARES` of each phase: ``phase``, ``task``, ``share``,
         ``success``, and the environment ``steps`` of the phase
+    :param retention: after a switch, success on ``task`` at ``step`` of the second phase
     :param plasticity: ``measure`` and ``value`` at ``step``, from ``plasticity.csv``
     :param neurons: skill neurons of ``task`` as identified after ``phase``: ``network``, ``layer`` (its number, from 1),
         ``width``, ``neurons`` (a set of indices) and ``masked`` (the number of neurons with a mask below 1 by then)
@@ -53,6 +54,7 @@ class Results:
     runs: pd.DataFrame
     success: pd.DataFrame
     training: pd.DataFrame
+    retention: pd.DataFrame
     plasticity: pd.DataFrame
     neurons: pd.DataFrame
     histograms: pd.DataFrame
@@ -93,7 +95,7 @@ def load_results(folder: str | os.PathLike[str]) -> Results:
     """
     comparison = Comparison.load(folder)
     rows: dict[str, list[pd.DataFrame]] = {
-        name: [] for name in ("runs", "success", "training", "plasticity", "neurons", "histograms")
+        name: [] for name in ("runs", "success", "training", "retention", "plasticity", "neurons", "histograms")
     }
     left_out: list[tuple[Run, str]] = []
     damaged: list[str] = []
@@ -199,6 +201,18 @@ def _training(run: Run, found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFram
     return {"training": pd.concat(parts)} if parts else {}
 
 
+def _retention(run: Run, found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    rows = run.folder.retention()
+    if not rows or "success" not in found:
+        return {}
+    # The evaluations after both phases are its first and its last
+    ends = found["success"].pivot(index="phase", columns="task", values="success")
+    steps = pd.DataFrame(run.folder.episodes()).astype({0: int}).groupby(1)[0].max()
+    first, last = ({"step": step, **ends.loc[phase]} for phase, step in ((1, 0), (2, int(steps["1"] - steps["0"]))))
+    frame = pd.DataFrame([first, *rows, last]).astype({"step": int})
+    return {"retention": frame.melt("step", var_name="task", value_name="success")}
+
+
 def _neurons(run: Run, _found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     content = run.folder.neurons()
     if content is None:
@@ -232,7 +246,7 @@ def network_title(name: str) -> str:
 
 
 # What is shown if it can be read; a damaged file is named
-_OPTIONAL: list[Callable[[Run, dict[str, pd.DataFrame]], dict[str, pd.DataFrame]]] = [_config, _training, _neurons]
+_OPTIONAL: list[Callable[[Run, dict[str, pd.DataFrame]], dict[str, pd.DataFrame]]] = [_config, _training, _retention, _neurons]
 _COLUMNS = [
     "name",
     "steps",

@@ -33,6 +33,7 @@ class Settings:
     :param hyperparams: of the agent: those of the YAML file and what takes their place
     :param n_eval_episodes: episodes of each evaluation
     :param save_freq: steps between two checkpoints
+    :param eval_freq: steps of the last phase between two evaluations on every task; None for none within phases
     """
 
     algo: str
@@ -42,6 +43,7 @@ class Settings:
     hyperparams: dict[str, Any]
     n_eval_episodes: int = 20
     save_freq: int = 5_000
+    eval_freq: int | None = None
 
     @classmethod
     def resolve(

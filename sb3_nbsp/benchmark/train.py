@@ -22,7 +22,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_nbsp.algorithms import ContinualSAC
-from sb3_nbsp.benchmark.callbacks import Progress, Resumable, SkillNeurons
+from sb3_nbsp.benchmark.callbacks import Progress, Resumable, Retention, SkillNeurons
 from sb3_nbsp.benchmark.first_phase import common_settings, continue_or_start_plain, later_options, start_from
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.settings import Settings
@@ -141,14 +141,17 @@ def _learn(model: BaseAlgorithm, settings: Settings, folder: RunFolder, seen_in:
     """
     env = model.env
     assert env is not None
+    evaluation = SequenceEvaluation(folder.path, settings.n_eval_episodes, progress_bar=False, verbose=1)
     callbacks = [
-        SequenceEvaluation(folder.path, settings.n_eval_episodes, progress_bar=False, verbose=1),
+        evaluation,
+        *([] if settings.eval_freq is None else [Retention(folder, evaluation, settings.eval_freq)]),
         SkillNeurons(folder),
         Progress(seen_in),
         Resumable(settings.seed, settings.save_freq, folder),
     ]
     # More steps than a sequence can have, which ends by itself: the last episode of a phase may exceed its steps
-    most_steps = int(env.get_attr("n_phases")[0] * 2 * env.get_attr("steps_per_task")[0])
+    longest = max(env.get_attr("steps_per_task")[0], env.get_attr("last_phase_steps")[0] or 0)
+    most_steps = int(env.get_attr("n_phases")[0] * 2 * longest)
     model.learn(most_steps - model.num_timesteps, callback=callbacks, reset_num_timesteps=False)
 
 

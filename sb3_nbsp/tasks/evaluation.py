@@ -238,6 +238,15 @@ class SequenceEvaluation(BaseCallback):
                 f"Step {self.num_timesteps}: phase {info['phase'] + 1} of {info['n_phases']} ({info['task']}) is over: {text}"
             )
 
+    def success_now(self) -> dict[str, float]:
+        """
+        Evaluate the agent as it is, in the episodes that are played after every phase.
+
+        :return: its success on each distinct task; not entered into the matrix
+        """
+        assert self.matrix is not None, "training has not started"
+        return {task: self._evaluate_task(task, len(self.matrix.rows), lambda: None) for task in self.matrix.tasks}
+
     def _evaluate_task(self, task: str, phase: int, on_episode: Callable[[], Any]) -> float:
         env, reports = self._env(task), task in self._history.report_success
         assert self.matrix is not None

@@ -55,6 +55,7 @@ class TaskSequence(gym.Env):
     :param mastery_threshold: a phase ends when the success rate of the last ``mastery_window`` episodes
         reaches this; None never ends a phase early
     :param mastery_window: number of episodes that mastery is judged on
+    :param last_phase_steps: the last phase has so many steps instead, mastered or not; None: it ends as the others do
     :param rotate: for evaluation: play the next task at every episode, without phases
     :param render_mode: as in Gymnasium
     :param check_spaces: make every task once, to find unequal spaces before training
@@ -70,6 +71,7 @@ class TaskSequence(gym.Env):
         steps_per_task: int = 1_000_000,
         mastery_threshold: float | None = 0.9,
         mastery_window: int = 10,
+        last_phase_steps: int | None = None,
         rotate: bool = False,
         render_mode: str | None = None,
         check_spaces: bool = True,
@@ -86,6 +88,7 @@ class TaskSequence(gym.Env):
             check_range("mastery_threshold", mastery_threshold, 0, 1, low_open=True)
         self.mastery_threshold = mastery_threshold
         self.mastery_window = whole("mastery_window", mastery_window, 1)
+        self.last_phase_steps = None if last_phase_steps is None else whole("last_phase_steps", last_phase_steps, 1)
         self.rotate = rotate
         self.render_mode = render_mode
         self.n_phases = len(self.tasks) * self.cycles
@@ -200,11 +203,15 @@ class TaskSequence(gym.Env):
         if not asked:
             self._successes.append(success)
         is_full = len(self._successes) == self.mastery_window
-        mastered = self.mastery_threshold is not None and is_full and np.mean(self._successes) >= self.mastery_threshold
-        ends = mastered or self.phase_steps >= self.steps_per_task or asked
+        threshold = self.mastery_threshold
+        mastered = threshold is not None and is_full and bool(np.mean(self._successes) >= threshold)
+        is_last = self.phase == self.n_phases - 1
+        fixed = self.last_phase_steps if is_last else None
+        mastered &= fixed is None
+        ends = mastered or self.phase_steps >= (fixed or self.steps_per_task) or asked
         if not ends or self.sequence_over:
             return False
-        if self.phase == self.n_phases - 1:
+        if is_last:
             self.sequence_over = True
         else:
             self._move_on = True
