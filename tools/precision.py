@@ -169,6 +169,32 @@ class same_noise:
         th.Tensor.normal_ = self._normal  # type: ignore[method-assign]
 
 
+def draw(path: Path) -> None:
+    """
+    A panel for each layer: the error in both precisions along the run.
+
+    :param path: the CSV file of :class:`GradientErrors`; the figure is written beside it
+    """
+    import matplotlib.pyplot as plt
+    import pandas as pd
+    import seaborn as sns
+
+    rows = pd.read_csv(path)
+    rows = rows[rows.parameter.str.endswith("weight")]
+    names = {"actor.latent_pi.0": "actor, layer 1", "actor.latent_pi.2": "actor, layer 2", "actor.mu": "actor, mean"}
+    names |= {f"critic.qf0.{2 * i}": f"critic 1, {layer}" for i, layer in enumerate(("layer 1", "layer 2", "output"))}
+    rows["layer"] = rows.parameter.str.removesuffix(".weight").map(names)
+    rows["precision"] = rows.precision.map({"highest": "single precision", "medium": "medium (bfloat16)"})
+    grid = sns.relplot(
+        rows.dropna(), x="step", y="relative_error", hue="precision", col="layer", col_wrap=3, col_order=[*names.values()],
+        kind="line", height=2, aspect=1.3,
+    )  # fmt: skip
+    grid.set(yscale="log", xlabel="environment steps", ylabel="relative error").set_titles("{col_name}")
+    sns.move_legend(grid, "lower center", bbox_to_anchor=(0.45, 1), ncol=2, title=None, frameon=False)
+    grid.savefig(path.with_suffix(".png"), dpi=120)
+    plt.close("all")
+
+
 def main() -> None:
     """Compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -189,6 +215,7 @@ def main() -> None:
         writer = csv.DictWriter(file, list(errors.rows[0]))
         writer.writeheader()
         writer.writerows(errors.rows)
+    draw(args.out)
 
 
 if __name__ == "__main__":
