@@ -17,6 +17,7 @@ from sb3_nbsp.algorithms.method import Method
 from sb3_nbsp.algorithms.options import constructor_parameters
 from sb3_nbsp.benchmark.comparison import Run
 from sb3_nbsp.benchmark.folder import RunFolder
+from sb3_nbsp.benchmark.machine import versions
 from sb3_nbsp.benchmark.methods import METHODS
 from sb3_nbsp.benchmark.settings import Settings
 from sb3_nbsp.interventions import GradientMasking
@@ -99,8 +100,8 @@ def share_first_phases(settings: Mapping[Run, Settings], folder: Path) -> tuple[
 
 
 def _place(common: Settings) -> str:
-    """Name of the folder, which tells first phases with different settings apart."""
-    text = json.dumps(dataclasses.asdict(common), sort_keys=True)
+    """Name of the folder, which tells first phases with different settings, or of different versions, apart."""
+    text = json.dumps([dataclasses.asdict(common), versions()], sort_keys=True)
     return f"seed_{common.seed}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
