@@ -145,8 +145,8 @@ def _pickles(attributes: dict[str, Any]) -> dict[str, bytes]:
 def can_read(attributes: dict[str, Any], name: str) -> bool:
     """
     :param attributes: see :func:`read_attributes`
-    :param name: of an attribute
-    :return: whether it can be unpickled here, as also one that is no pickle can
+    :param name: the name of an attribute
+    :return: whether it can be unpickled here; True for one that is no pickle
     """
     return _problem(attributes, name) is None
 

@@ -84,7 +84,7 @@ def _measure(comparison: Comparison, env_id: str, runs: Sequence[Run]) -> dict[s
 
 def read_baselines(folder: Path) -> list[tuple[str, str, str, float]]:
     """
-    :param folder: of a comparison
+    :param folder: the folder of a comparison
     :return: environment, agent, task and success of each; empty if nothing has been measured there
     :raises ValueError: if the file is damaged
     """

@@ -31,7 +31,7 @@ PLAIN_AGENT = "continual_sac"
 
 def common_settings(settings: Settings) -> Settings:
     """
-    :param settings: of a run on a task sequence
+    :param settings: the settings of a run on a task sequence
     :return: those of the plain agent that the run's own is until the first boundary: without what cannot act before it
     :raises ValueError: if the run's agent is not the plain one until then; the message says why
     """
@@ -52,7 +52,7 @@ def common_settings(settings: Settings) -> Settings:
 
 def later_options(settings: Settings) -> dict[str, Any]:
     """
-    :param settings: of a run on a task sequence
+    :param settings: the settings of a run on a task sequence
     :return: the options of its agent that act at the first boundary or later, with their values; none of an agent that is not
         the plain one until then
     """

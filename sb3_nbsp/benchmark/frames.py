@@ -169,7 +169,7 @@ def _check_phases(success: pd.DataFrame) -> None:
 
 def episodes_frame(folder: RunFolder) -> pd.DataFrame:
     """
-    :param folder: of a run
+    :param folder: the folder of a run
     :return: a row for each training episode: ``step``, ``phase`` (from 1), ``task``, ``success`` (the running mean of the last
         :data:`WINDOW` episodes of the phase) and ``part``, which grows whenever another phase begins
     :raises ValueError: if ``training.csv`` is missing or damaged

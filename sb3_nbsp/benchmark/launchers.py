@@ -29,7 +29,7 @@ class Outcome:
 
     :param run: the run
     :param status: "done", "failed", or "busy" if another process is at it
-    :param error: of a failed run: its traceback, or what else is known
+    :param error: the traceback of a failed run, or whatever is known of its end
     """
 
     run: Run
@@ -138,7 +138,7 @@ class RayLauncher(Launcher):
     One Ray task per run. All nodes must see the comparison's folder under the same path and have this package
     installed. A run whose node or process dies is computed again elsewhere, from its last checkpoint.
 
-    :param address: of a running cluster ("auto", "ray://..."); None starts Ray on this machine
+    :param address: the address of a running cluster ("auto", "ray://..."); None starts Ray on this machine
     :param cpus: cores, and threads of PyTorch, of a run
     :param gpus: share of a GPU that a run takes
     :param max_retries: how often a run is computed again after its node or process died

@@ -30,7 +30,7 @@ def interquartile_mean(scores: np.ndarray) -> tuple[float, float, float]:
 
 def summarize(scores: np.ndarray) -> dict[str, float]:
     """
-    :param scores: of a method, shape (seeds, sequences)
+    :param scores: the scores of a method, shape (seeds, sequences)
     :return: ``mean`` over seeds of the mean over sequences, its standard error ``se``, the interquartile mean ``iqm`` with the
         ends ``low`` and ``high`` of its interval, and the number ``n`` of seeds; what is not known is nan
     """

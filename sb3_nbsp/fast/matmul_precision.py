@@ -87,7 +87,7 @@ def bfloat16_layers_of(modules: Iterable[nn.Module]) -> list[Layer]:
 def layers_in(precision: MatmulPrecision, device: th.device) -> MakeLayers:
     """
     :param precision: what the user wants
-    :param device: of the networks
+    :param device: the networks' device
     :return: makes the layers of a perceptron from its modules
     """
     return bfloat16_layers_of if precision == "medium" and _multiplies_bfloat16(device) else layers_of
@@ -99,7 +99,7 @@ def on_cuda(precision: MatmulPrecision, device: th.device) -> Iterator[None]:
     On a CUDA device PyTorch itself knows the precision of matrix products, whatever computes the gradients.
 
     :param precision: what the user wants
-    :param device: of the networks
+    :param device: the networks' device
     """
     if precision == "highest" or device.type != "cuda":
         yield
@@ -119,7 +119,7 @@ def warn_if_without_effect(
     Say why "medium" changes nothing, where that is so.
 
     :param precision: what the user wants
-    :param device: of the networks
+    :param device: the networks' device
     :param is_by_hand: whether gradients are computed by hand
     :param networks: of which they are computed
     """
