@@ -17,8 +17,8 @@ from stable_baselines3 import PPO
 from torch import nn
 
 from sb3_nbsp import P3O, PlasticityCallback
-from sb3_nbsp.plasticity.figure import plot_plasticity
-from sb3_nbsp.plasticity.history import read_history
+from sb3_nbsp.diagnostics.figure import plot_plasticity
+from sb3_nbsp.diagnostics.history import read_history
 
 MEASURES = {"ep_rew_mean": "return", "weight_norm": "weight norm", "dormant_ratio": "dormant ratio"}
 

@@ -15,8 +15,8 @@ from rich.table import Table
 from stable_baselines3 import PPO
 
 from sb3_nbsp import P3O, Diagnostics, PlasticityCallback, diagnostics
-from sb3_nbsp.plasticity.figure import plot_plasticity
-from sb3_nbsp.plasticity.history import add_record, open_history
+from sb3_nbsp.diagnostics.figure import plot_plasticity
+from sb3_nbsp.diagnostics.history import add_record, open_history
 
 # The paper resets 1 % every 50 000 steps of millions
 ALGOS: dict[str, tuple[type[PPO], dict[str, Any]]] = {

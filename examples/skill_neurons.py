@@ -24,7 +24,7 @@ def main() -> None:
     evaluation = SequenceEvaluation(n_eval_episodes=args.eval_episodes, verbose=1)
     model.learn(2 * (args.steps_per_task + 200), callback=evaluation, progress_bar=True)
 
-    first, second = model.hooks.find(GradientMasking).skill_neurons.values()
+    first, second = model.all_interventions.find(GradientMasking).skill_neurons.values()
     for network in first:
         shared = int((first[network] & second[network]).sum())
         found = int(first[network].sum()), int(second[network].sum())

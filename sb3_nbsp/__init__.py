@@ -13,7 +13,7 @@ from sb3_nbsp.algorithms import (
     ReDoPPO,
     ReDoSAC,
 )
-from sb3_nbsp.plasticity import Diagnostics, PlasticityCallback, diagnostics
+from sb3_nbsp.diagnostics import Diagnostics, PlasticityCallback, diagnostics
 from sb3_nbsp.tasks.registration import register_environments
 
 __version__ = "0.2.0.dev0"

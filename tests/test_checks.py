@@ -28,10 +28,10 @@ def test_options_that_count_take_whole_floats() -> None:
     short = {"env_ids": ["Pendulum-v1"], "env_kwargs": {"max_episode_steps": 50}}
     env = gym.make("GymCycle-v0", cycles=2.0, steps_per_task=1e2, mastery_window=1e1, **short)
     sizes: dict[str, Any] = {"learning_starts": 10, "batch_size": 8, "policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
-    counts = {"identification_steps": 1e2, "memory_size": 1e1, "replay_interval": 2.0, "look_episodes": 1e0}
+    counts = {"identification_steps": 1e2, "memory_size": 1e1, "replay_interval": 2.0, "probe_episodes": 1e0}
     model = NBSPSAC("MlpPolicy", env, identification="activation", **counts, **sizes)
     model.learn(110, PlasticityCallback(record_freq=1e2, n_states=1e1, n_gradient_states=4.0))
-    assert model.phase.index == 1 and model.hooks.find(GradientMasking).skill_neurons.keys() == {"Pendulum-v1"}
+    assert model.phase.index == 1 and model.all_interventions.find(GradientMasking).skill_neurons.keys() == {"Pendulum-v1"}
     rollouts: dict[str, Any] = {"n_steps": 20, "batch_size": 10, "n_epochs": 1, "device": "cpu"}
     P3O("MlpPolicy", "Pendulum-v1", reset_frequency=2e1, max_distill_epochs=1e0, **rollouts).learn(20)
     assert type(CycleReset(reset_frequency=1e3).reset_frequency) is int

@@ -12,7 +12,7 @@ import pytest
     [
         ("sb3_nbsp.benchmark", "filelock", "benchmark"),
         ("sb3_nbsp.benchmark.style", "seaborn", "benchmark"),
-        ("sb3_nbsp.plasticity.figure", "matplotlib", "plots"),
+        ("sb3_nbsp.diagnostics.figure", "matplotlib", "plots"),
         ("sb3_nbsp.zoo.algos", "yaml", "zoo"),
         ("sb3_nbsp.zoo.registration", "optuna", "zoo"),
         ("sb3_nbsp.zoo.manager", "rl_zoo3.exp_manager", "zoo"),

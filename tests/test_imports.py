@@ -11,7 +11,7 @@ import sb3_nbsp
 
 PACKAGE = Path(sb3_nbsp.__file__).parent
 # From the bottom to the top; modules outside of rooms may be imported everywhere, but for the package's own front door
-ROOMS = ["neurons", "fast", "tasks", "interventions", "algorithms", "plasticity", "zoo", "benchmark"]
+ROOMS = ["neurons", "fast", "tasks", "interventions", "algorithms", "diagnostics", "zoo", "benchmark"]
 # What outside of it may know that there are faster ways
 ENTRANCES_OF_FAST = {
     "algorithms",

@@ -44,7 +44,7 @@ make = "import gymnasium, sb3_nbsp; gymnasium.make({!r})".format
 for extra, command in (
     ("benchmark", ["-m", "sb3_nbsp.benchmark", "--help"]),
     ("benchmark", ["-c", "import sb3_nbsp.benchmark.comparison"]),
-    ("plots", ["-c", "import sb3_nbsp.plasticity.figure"]),
+    ("plots", ["-c", "import sb3_nbsp.diagnostics.figure"]),
     ("zoo", ["-m", "sb3_nbsp.zoo.cli", "train", "--help"]),
     ("metaworld", ["-c", make("MW-WindowOpen-WindowClose-v0")]),
     ("mujoco", ["-c", make("CycleFriction-Hopper-v5")]),

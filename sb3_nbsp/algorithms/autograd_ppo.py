@@ -18,11 +18,11 @@ class AutogradPPOGradients(PPOGradients):
 
     :param policy: the policy
     :param objective: PPO's options
-    :param hooks: interventions, whose penalties are added to the loss
+    :param interventions: those of the agent, whose penalties are added to the loss
     """
 
-    def __init__(self, policy: ActorCriticPolicy, objective: PPOObjective, hooks: Interventions) -> None:
-        self._policy, self._objective, self._hooks = policy, objective, hooks
+    def __init__(self, policy: ActorCriticPolicy, objective: PPOObjective, interventions: Interventions) -> None:
+        self._policy, self._objective, self._interventions = policy, objective, interventions
         self._is_discrete = isinstance(policy.action_space, spaces.Discrete)
 
     def losses(self, batch: RolloutBufferSamples) -> dict[str, th.Tensor]:
@@ -41,8 +41,8 @@ class AutogradPPOGradients(PPOGradients):
         # Without a closed form of the entropy, an estimate
         entropy_loss = -th.mean(-log_prob) if entropy is None else -th.mean(entropy)
         self._loss = policy_loss + objective.ent_coef * entropy_loss + objective.vf_coef * value_loss
-        if self._hooks.have_penalty():
-            self._loss = self._loss + self._hooks.penalty("actor") + self._hooks.penalty("critic")
+        if self._interventions.have_penalty():
+            self._loss = self._loss + self._interventions.penalty("actor") + self._interventions.penalty("critic")
 
         with th.no_grad():
             approx_kl = th.mean((th.exp(log_ratio) - 1) - log_ratio)

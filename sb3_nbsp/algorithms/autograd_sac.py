@@ -18,11 +18,13 @@ class AutogradGradients(SACGradients):
     :param actor: the policy
     :param critic: the critics
     :param critic_target: the target critics
-    :param hooks: interventions, whose penalties are added to the losses
+    :param interventions: those of the agent, whose penalties are added to the losses
     """
 
-    def __init__(self, actor: Actor, critic: ContinuousCritic, critic_target: ContinuousCritic, hooks: Interventions) -> None:
-        self._actor, self._critic, self._critic_target, self._hooks = actor, critic, critic_target, hooks
+    def __init__(
+        self, actor: Actor, critic: ContinuousCritic, critic_target: ContinuousCritic, interventions: Interventions
+    ) -> None:
+        self._actor, self._critic, self._critic_target, self._interventions = actor, critic, critic_target, interventions
         groups = actor.optimizer.param_groups
         self._actor_parameters = [p for group in groups for p in group["params"] if p.requires_grad]
 
@@ -51,7 +53,7 @@ class AutogradGradients(SACGradients):
         """See :class:`SACGradients`."""
         current_q_values = self._critic(data.observations, data.actions)
         loss = 0.5 * sum(F.mse_loss(current_q, target_q_values) for current_q in current_q_values)
-        loss = loss + self._hooks.penalty("critic")
+        loss = loss + self._interventions.penalty("critic")
         assert isinstance(loss, th.Tensor)
         self._critic.optimizer.zero_grad()
         loss.backward()
@@ -61,7 +63,7 @@ class AutogradGradients(SACGradients):
         """See :class:`SACGradients`."""
         q_values_pi = th.cat(self._critic(data.observations, self._actions_pi), dim=1)
         min_qf_pi, _ = th.min(q_values_pi, dim=1, keepdim=True)
-        loss = (ent_coef * self._log_prob - min_qf_pi).mean() + self._hooks.penalty("actor")
+        loss = (ent_coef * self._log_prob - min_qf_pi).mean() + self._interventions.penalty("actor")
         self._actor.optimizer.zero_grad()
         # Only the actor's gradients: nobody uses those of the critics
         loss.backward(inputs=self._actor_parameters)

@@ -74,7 +74,7 @@ class ContinualPPO(ContinualAgent, PhasedRollouts, ActorRollouts):
         gradients = self._make_gradients()
         self._records: dict[str, list[th.Tensor]] = {}
 
-        for epoch in range(self.n_epochs + self.hooks.extra_epochs()):
+        for epoch in range(self.n_epochs + self.all_interventions.extra_epochs()):
             self._records["approx_kl"] = []  # SB3 records that of the last epoch
             with on_cuda(self.matmul_precision, self.device):
                 continue_training = all(
@@ -85,7 +85,7 @@ class ContinualPPO(ContinualAgent, PhasedRollouts, ActorRollouts):
                 break
 
         vars(self.policy.action_dist)["distribution"] = None  # it holds a graph, with which no policy can be copied
-        self.hooks.after_train()
+        self.all_interventions.after_train()
         self._record_training()
 
     def _step(self, gradients: PPOGradients, batch: RolloutBufferSamples, epoch: int) -> bool:
@@ -106,7 +106,7 @@ class ContinualPPO(ContinualAgent, PhasedRollouts, ActorRollouts):
             return False
         gradients.backward()
         th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-        self.hooks.step(self.policy.optimizer, NETWORKS)
+        self.all_interventions.step(self.policy.optimizer, NETWORKS)
         return True
 
     def _make_gradients(self) -> PPOGradients:
@@ -120,10 +120,10 @@ class ContinualPPO(ContinualAgent, PhasedRollouts, ActorRollouts):
         )
         if self._is_by_hand():
             return MlpPPOGradients(MlpActorCritic(self.policy, self._layers()), self._objective)
-        return AutogradPPOGradients(self.policy, self._objective, self.hooks)
+        return AutogradPPOGradients(self.policy, self._objective, self.all_interventions)
 
     def _is_by_hand(self) -> bool:
-        return self.fused and not self.hooks.have_penalty() and is_mlp_actor_critic(self.policy)
+        return self.fused and not self.all_interventions.have_penalty() and is_mlp_actor_critic(self.policy)
 
     def _record_training(self) -> None:
         record = self.logger.record

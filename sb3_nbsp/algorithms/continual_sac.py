@@ -46,10 +46,10 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
         other than the first, if its task is new; None for ``learning_starts``
     :param reset_optimizers: forget the optimizers' moments when a new task starts
     :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
-    :param known_task_threshold: every phase other than the first begins with a look: the policy plays without learning. If
-        this share of ``look_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
-        reset. Otherwise, and where the task does not report success, it is new. None: without a look, every task is new
-    :param look_episodes: episodes of the look; it ends early when its outcome is certain
+    :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
+        this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
+        reset. Otherwise, and where the task does not report success, it is new. None: without a probe, every task is new
+    :param probe_episodes: episodes of the probe; it ends early when its outcome is certain
     :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
         that are pretended only, not on a GPU
     :raises ValueError: if an option is out of its range
@@ -65,7 +65,7 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
         "reset_optimizers",
         "reset_ent_coef",
         "known_task_threshold",
-        "look_episodes",
+        "probe_episodes",
         "cuda_graph",
     }
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -85,7 +85,7 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
         reset_optimizers: bool = False,
         reset_ent_coef: bool = False,
         known_task_threshold: float | None = None,
-        look_episodes: int = 10,
+        probe_episodes: int = 10,
         cuda_graph: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -95,7 +95,7 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
         self.reset_optimizers = reset_optimizers
         self.reset_ent_coef = reset_ent_coef
         self.known_task_threshold = known_task_threshold
-        self.look_episodes = look_episodes
+        self.probe_episodes = probe_episodes
         self.cuda_graph = cuda_graph
         # What a captured step holds on to, and the step
         self._captured: tuple[list[Any], CapturedStep] | None = None
@@ -109,7 +109,7 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
             whole("phase_learning_starts", self.phase_learning_starts, 0)
         if self.known_task_threshold is not None:
             check_range("known_task_threshold", self.known_task_threshold, 0, 1, low_open=True)
-        whole("look_episodes", self.look_episodes, 1)
+        whole("probe_episodes", self.probe_episodes, 1)
         for name in ("clear_replay_buffer", "reset_optimizers", "reset_ent_coef", "cuda_graph"):
             check_option(name, getattr(self, name), (True, False))
 
@@ -177,7 +177,7 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
 
         for gradient_step in range(gradient_steps):
             # Line 9: every k-th batch may come from the memory of earlier tasks
-            source = self.hooks.replay_source(self._n_updates + gradient_step + 1) or self.replay_buffer
+            source = self.all_interventions.replay_source(self._n_updates + gradient_step + 1) or self.replay_buffer
             data = source.sample(batch_size, env=self._vec_normalize_env)
             update_targets = (self._n_updates + gradient_step) % self.target_update_interval == 0
             with on_cuda(self.matmul_precision, self.device):
@@ -186,7 +186,7 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
                 records.setdefault(name, []).append(value)
 
         self._n_updates += gradient_steps
-        self.hooks.after_train()
+        self.all_interventions.after_train()
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, values in records.items():
             self.logger.record(f"train/{name}", th.stack(values).mean().item())
@@ -217,11 +217,11 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
 
         # Line 13: the critics
         records["critic_loss"] = gradients.critic_loss(data, target_q_values)
-        self.hooks.step(self.critic.optimizer, ["critic"])
+        self.all_interventions.step(self.critic.optimizer, ["critic"])
 
         # Line 14: the actor (the paper prints gradient ascent, but this is a loss)
         records["actor_loss"] = gradients.actor_loss(data, ent_coef)
-        self.hooks.step(self.actor.optimizer, ["actor"])
+        self.all_interventions.step(self.actor.optimizer, ["actor"])
 
         # Line 16: the target critics
         if update_targets:
@@ -240,18 +240,20 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
 
     def _can_capture(self) -> bool:
         is_captured = self.cuda_graph and self.fused and self.device.type == CAPTURES_ON
-        return is_captured and self._is_by_hand() and self.hooks.capturable and can_be_captured(self._optimizers())
+        return is_captured and self._is_by_hand() and self.all_interventions.capturable and can_be_captured(self._optimizers())
 
     def _make_gradients(self) -> SACGradients:
         """By hand where that is possible, otherwise autograd; asked anew by every ``train()``, as networks may change."""
         networks = self.actor, self.critic, self.critic_target
         if self._is_by_hand():
             return MlpGradients(*networks, self._layers())
-        return AutogradGradients(*networks, self.hooks)
+        return AutogradGradients(*networks, self.all_interventions)
 
     def _is_by_hand(self) -> bool:
         return (
-            self.fused and not self.hooks.have_penalty() and can_use_mlp_gradients(self.actor, self.critic, self.critic_target)
+            self.fused
+            and not self.all_interventions.have_penalty()
+            and can_use_mlp_gradients(self.actor, self.critic, self.critic_target)
         )
 
     def _update_ent_coef(self, gradients: SACGradients, log_prob: th.Tensor, records: dict[str, th.Tensor]) -> th.Tensor:

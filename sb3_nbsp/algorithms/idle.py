@@ -21,7 +21,7 @@ def idle_parts(agent: Any, has_phases: bool, phase_options: dict[str, Any]) -> d
     :param phase_options: the agent's options that act at the start of a phase only, with their defaults
     :return: for everything that will not act, its name and a message
     """
-    interventions, messages = list(agent.hooks), {}
+    interventions, messages = list(agent.all_interventions), {}
     waiting = [type(each).__name__ for each in interventions if each.overrides("on_phase_end")]
     waiting += [name for name, default in phase_options.items() if getattr(agent, name) != default]
     if waiting and not has_phases and agent.phase.task == "":

@@ -56,10 +56,10 @@ class NBSPSAC(Method, ContinualSAC):
         the first, if its task is new; None for ``learning_starts``
     :param reset_optimizers: forget the optimizers' moments when a new task starts
     :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
-    :param known_task_threshold: every phase other than the first begins with a look: the policy plays without learning. If
-        this share of ``look_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
-        reset. Otherwise, and where the task does not report success, it is new. None: without a look, every task is new
-    :param look_episodes: episodes of the look; it ends early when its outcome is certain
+    :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
+        this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
+        reset. Otherwise, and where the task does not report success, it is new. None: without a probe, every task is new
+    :param probe_episodes: episodes of the probe; it ends early when its outcome is certain
     :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
         that are pretended only, not on a GPU
     :param interventions: changes to how the agent learns, in the order in which they act
@@ -203,10 +203,10 @@ class SBPSAC(Method, ContinualSAC):
         the first, if its task is new; None for ``learning_starts``
     :param reset_optimizers: forget the optimizers' moments when a new task starts
     :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
-    :param known_task_threshold: every phase other than the first begins with a look: the policy plays without learning. If
-        this share of ``look_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
-        reset. Otherwise, and where the task does not report success, it is new. None: without a look, every task is new
-    :param look_episodes: episodes of the look; it ends early when its outcome is certain
+    :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
+        this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
+        reset. Otherwise, and where the task does not report success, it is new. None: without a probe, every task is new
+    :param probe_episodes: episodes of the probe; it ends early when its outcome is certain
     :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
         that are pretended only, not on a GPU
     :param interventions: changes to how the agent learns, in the order in which they act
@@ -305,10 +305,10 @@ class CycleSAC(Method, ContinualSAC):
         the first, if its task is new; None for ``learning_starts``
     :param reset_optimizers: forget the optimizers' moments when a new task starts
     :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
-    :param known_task_threshold: every phase other than the first begins with a look: the policy plays without learning. If
-        this share of ``look_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
-        reset. Otherwise, and where the task does not report success, it is new. None: without a look, every task is new
-    :param look_episodes: episodes of the look; it ends early when its outcome is certain
+    :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
+        this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
+        reset. Otherwise, and where the task does not report success, it is new. None: without a probe, every task is new
+    :param probe_episodes: episodes of the probe; it ends early when its outcome is certain
     :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
         that are pretended only, not on a GPU
     :param interventions: changes to how the agent learns, in the order in which they act
@@ -406,10 +406,10 @@ class ReDoSAC(Method, ContinualSAC):
         the first, if its task is new; None for ``learning_starts``
     :param reset_optimizers: forget the optimizers' moments when a new task starts
     :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
-    :param known_task_threshold: every phase other than the first begins with a look: the policy plays without learning. If
-        this share of ``look_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
-        reset. Otherwise, and where the task does not report success, it is new. None: without a look, every task is new
-    :param look_episodes: episodes of the look; it ends early when its outcome is certain
+    :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
+        this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
+        reset. Otherwise, and where the task does not report success, it is new. None: without a probe, every task is new
+    :param probe_episodes: episodes of the probe; it ends early when its outcome is certain
     :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
         that are pretended only, not on a GPU
     :param interventions: changes to how the agent learns, in the order in which they act
@@ -506,10 +506,10 @@ class CBPSAC(Method, ContinualSAC):
         the first, if its task is new; None for ``learning_starts``
     :param reset_optimizers: forget the optimizers' moments when a new task starts
     :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
-    :param known_task_threshold: every phase other than the first begins with a look: the policy plays without learning. If
-        this share of ``look_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
-        reset. Otherwise, and where the task does not report success, it is new. None: without a look, every task is new
-    :param look_episodes: episodes of the look; it ends early when its outcome is certain
+    :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
+        this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
+        reset. Otherwise, and where the task does not report success, it is new. None: without a probe, every task is new
+    :param probe_episodes: episodes of the probe; it ends early when its outcome is certain
     :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
         that are pretended only, not on a GPU
     :param interventions: changes to how the agent learns, in the order in which they act

@@ -44,7 +44,7 @@ class GuardedOptions:
         """What else has to be done for an option to act."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if "hooks" not in vars(self) or name not in own_options(type(self)):  # type: ignore[arg-type]
+        if "all_interventions" not in vars(self) or name not in own_options(type(self)):  # type: ignore[arg-type]
             super().__setattr__(name, value)
             return
         if name not in self.settable:

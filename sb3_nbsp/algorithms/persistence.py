@@ -54,7 +54,7 @@ class PersistentAlgorithm(BaseAlgorithm):
     """
 
     interventions: tuple[Intervention, ...]  # what is added to it later would not act
-    hooks: Interventions
+    all_interventions: Interventions  # the method's own, then those given as interventions
     _keep_counting = False
     _learns_normalized: bool | None = None  # are its observations normalized? None before it has learned
     _env_lead = 0  # steps by which the environments are older than the agent's count: their start_step, other agents' steps
@@ -64,8 +64,8 @@ class PersistentAlgorithm(BaseAlgorithm):
     def _attach_interventions(self) -> None:
         check_interventions(self.interventions)
         vars(self)["interventions"] = tuple(self.interventions)  # load() may have been given others, and files hold lists
-        self.hooks = Interventions(self._make_interventions(), self._switched_off())
-        self.hooks.attach(self)
+        self.all_interventions = Interventions(self._make_interventions(), self._switched_off())
+        self.all_interventions.attach(self)
 
     def _make_interventions(self) -> list[Intervention]:
         """The interventions that act on this agent, in order; subclasses add those that make up a method."""
@@ -137,7 +137,7 @@ class PersistentAlgorithm(BaseAlgorithm):
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         was_replaced = "train" in vars(self)
         initialized = super()._init_callback(callback, progress_bar)
-        if "train" in vars(self) and not was_replaced and list(self.hooks):
+        if "train" in vars(self) and not was_replaced and list(self.all_interventions):
             warn(
                 f"A callback has replaced train() of this {type(self).__name__}: what its interventions do to gradient steps "
                 "does not act while it trains"
@@ -167,7 +167,7 @@ class PersistentAlgorithm(BaseAlgorithm):
         :param exclude: see SB3
         :param include: see SB3
         """
-        members = {STATE: self.hooks.checked_state_dict(), RANDOM: self._random_states or random_states(self)}
+        members = {STATE: self.all_interventions.checked_state_dict(), RANDOM: self._random_states or random_states(self)}
         if isinstance(path, (str, pathlib.Path)):
             with atomic_path(with_suffix(path, "zip")) as temporary:
                 super().save(temporary, exclude, include)
@@ -243,15 +243,15 @@ class PersistentAlgorithm(BaseAlgorithm):
             state = {}
             self._warn_of_lost_state(path)
         if "interventions" in replaced:
-            self.hooks.switched_off.update(name.split()[0] for name in state)
-        self.hooks.load_state_dict(state)
-        self.hooks.on_load()
+            self.all_interventions.switched_off.update(name.split()[0] for name in state)
+        self.all_interventions.load_state_dict(state)
+        self.all_interventions.on_load()
         if "seed" not in replaced:
             self.resume_random_states(path)
 
     def _warn_of_lost_state(self, path: File) -> None:
         """Plain SB3 hands our attributes on, but not the interventions' state: the file looks like one of this agent's."""
-        lost = [type(each).__name__ for each in self.hooks if each.overrides("state_dict")]
+        lost = [type(each).__name__ for each in self.all_interventions if each.overrides("state_dict")]
         if lost and "interventions" in read_attributes(path):
             warn(
                 f"{path} was saved by plain SB3, which has dropped the state of {', '.join(lost)}: they start afresh, in the "
@@ -275,26 +275,26 @@ class PersistentAlgorithm(BaseAlgorithm):
         if self._is_loading:
             return
         if not isinstance(load_path_or_dict, dict):
-            self.hooks.load_state_dict(read_member(load_path_or_dict, STATE, device) or {}, strict=exact_match)
-        self.hooks.on_load()
+            self.all_interventions.load_state_dict(read_member(load_path_or_dict, STATE, device) or {}, strict=exact_match)
+        self.all_interventions.on_load()
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles, in which the interventions are made anew: see :meth:`__setstate__`."""
         state = vars(self).copy()
-        hooks = state.pop("hooks", None)
-        if hooks is not None:
-            state["_of_hooks"] = hooks.switched_off, hooks.state_dict(), hooks.memory_state()
+        acting = state.pop("all_interventions", None)
+        if acting is not None:
+            state["_of_interventions"] = acting.switched_off, acting.state_dict(), acting.memory_state()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        of_hooks = state.pop("_of_hooks", None)
+        of_interventions = state.pop("_of_interventions", None)
         vars(self).update(state)
-        if of_hooks is not None:
+        if of_interventions is not None:
             self._attach_interventions()
-            self.hooks.switched_off, found, remembered = of_hooks
-            self.hooks.load_state_dict(found)
-            self.hooks.load_memory_state(remembered)
-            self.hooks.on_load()
+            self.all_interventions.switched_off, found, remembered = of_interventions
+            self.all_interventions.load_state_dict(found)
+            self.all_interventions.load_memory_state(remembered)
+            self.all_interventions.on_load()
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "hooks", "_keep_counting", "_is_loading", "_random_states"]
+        return [*super()._excluded_save_params(), "all_interventions", "_keep_counting", "_is_loading", "_random_states"]

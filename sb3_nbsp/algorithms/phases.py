@@ -130,7 +130,7 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         self._sequence_over = False
         if len(self._crossed) != self.n_envs:
             self._crossed = np.zeros(self.n_envs, dtype=bool)
-        self.hooks.on_learn_start(reset)
+        self.all_interventions.on_learn_start(reset)
         if self._has_phases():
             self._catch_up_with_environment()
         self._warn_of_what_is_idle()
@@ -231,11 +231,11 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
 
     def _end_phase(self) -> None:
         self._phase_over = True
-        self.hooks.on_phase_end(self.phase)
+        self.all_interventions.on_phase_end(self.phase)
         if hasattr(self, "_logger") and self.logger.name_to_value:
             self.logger.dump(self.num_timesteps)
 
     def _start_phase(self, phase: Phase) -> None:
         """A phase starts: the counters begin anew."""
         self.phase, self._phase_over, self.phase_steps = phase, False, 0
-        self.hooks.on_phase_start(phase)
+        self.all_interventions.on_phase_start(phase)

@@ -25,7 +25,7 @@ class PersistentMemory(PersistentAlgorithm, OffPolicyAlgorithm):
         :param path: where to save; ".pkl" is appended if it has no suffix
         """
         assert self.replay_buffer is not None, "The replay buffer is not defined"
-        self.replay_buffer.intervention_memory = self.hooks.memory_state()  # type: ignore[attr-defined]
+        self.replay_buffer.intervention_memory = self.all_interventions.memory_state()  # type: ignore[attr-defined]
         try:
             if isinstance(path, (str, pathlib.Path)):
                 with atomic_path(with_suffix(path, "pkl")) as temporary:
@@ -50,7 +50,7 @@ class PersistentMemory(PersistentAlgorithm, OffPolicyAlgorithm):
             super().load_replay_buffer(path, truncate_last_traj)
             assert self.replay_buffer is not None
             memory = vars(self.replay_buffer).pop("intervention_memory", None)
-            is_without_memory = memory is None and not self.hooks.memory_state()
+            is_without_memory = memory is None and not self.all_interventions.memory_state()
             memory = memory or {}
             self._check_same_spaces(self.replay_buffer)
             n_envs = self.replay_buffer.n_envs
@@ -58,13 +58,13 @@ class PersistentMemory(PersistentAlgorithm, OffPolicyAlgorithm):
                 if not memory:
                     raise ValueError(f"its n_envs is {n_envs}, the agent's is {self.n_envs}")
                 self.replay_buffer = self._new_replay_buffer()
-            self.hooks.load_memory_state(memory)
+            self.all_interventions.load_memory_state(memory)
         except FileNotFoundError:
             raise
         except Exception as error:
             self.replay_buffer = own
             raise ValueError(f"{path} does not hold a replay buffer for this agent: {error}") from error
-        remembering = [type(each).__name__ for each in self.hooks if each.overrides("memory_state")]
+        remembering = [type(each).__name__ for each in self.all_interventions if each.overrides("memory_state")]
         if is_without_memory and remembering and getattr(self, "n_finished_phases", 0) > 0:
             warn(f"{path} was saved by plain SB3 and holds no memory: {', '.join(remembering)} knows nothing of earlier tasks")
         if n_envs != self.n_envs:

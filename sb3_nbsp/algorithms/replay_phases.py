@@ -1,4 +1,4 @@
-"""What a phase means for an agent that learns from a replay buffer: D, the look at a task, the warm-up."""
+"""What a phase means for an agent that learns from a replay buffer: D, the probe at a task, the warm-up."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
     clear_replay_buffer: bool
     phase_learning_starts: int | None
     known_task_threshold: float | None
-    look_episodes: int
+    probe_episodes: int
 
     def _init_phases(self) -> None:
         super()._init_phases()
-        # A phase other than the first begins with a look at what the policy can do already
-        self._is_looking = False
-        self._look: list[bool] = []  # success of the episodes of the look
+        # A phase other than the first begins with a probe at what the policy can do already
+        self._is_probing = False
+        self._probe: list[bool] = []  # success of the episodes of the probe
         self._warmup_end = 0  # phase_steps after which this phase learns
         self._is_known = False  # is the policy good enough to act in the warm-up?
         # Of the rollout under way: steps of each environment, episodes, and gradient steps that were made ahead of its end
@@ -81,9 +81,9 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
             super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
             self.phase_steps += self.n_envs
             raw_reward = reward if self._vec_normalize_env is None else self._vec_normalize_env.get_original_reward()
-            self.hooks.on_transition(raw_reward, dones, infos)
-            if self._is_looking:
-                self._follow_look(dones, infos)
+            self.all_interventions.on_transition(raw_reward, dones, infos)
+            if self._is_probing:
+                self._follow_probe(dones, infos)
         self._rollout_steps += 1
         self._rollout_episodes += int(np.sum(dones))
         if self._has_phases():
@@ -121,16 +121,16 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         return gradient_steps - made
 
     def _start_phase(self, phase: Phase) -> None:
-        """A phase starts: D is emptied, and the agent looks or warms up."""
+        """A phase starts: D is emptied, and the agent probes or warms up."""
         self.phase, self._phase_over, self.phase_steps = phase, False, 0
         if self.clear_replay_buffer:
             self._empty_replay_buffer()
-        self._look, self._is_looking = [], self.known_task_threshold is not None
-        if self._is_looking:
+        self._probe, self._is_probing = [], self.known_task_threshold is not None
+        if self._is_probing:
             renew_noise(self, 0, self.n_envs)
         else:
-            self._end_look(is_known=False)
-        self.hooks.on_phase_start(self.phase)
+            self._end_probe(is_known=False)
+        self.all_interventions.on_phase_start(self.phase)
 
     def _empty_replay_buffer(self) -> None:
         """
@@ -156,22 +156,22 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
             **kwargs,
         )
 
-    def _follow_look(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
-        """Count the successes of the look, and end it as soon as its outcome is certain."""
+    def _follow_probe(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """Count the successes of the probe, and end it as soon as its outcome is certain."""
         threshold = self.known_task_threshold if self.known_task_threshold is not None else 1.0
         ended = [_is_success(info) for done, info in zip(dones, infos, strict=True) if done]
-        self._look += [bool(success) for success in ended]
+        self._probe += [bool(success) for success in ended]
         if ended:
             renew_noise(self, 0, self.n_envs)  # or a rollout of several episodes would have one noise
-        needed = math.ceil(threshold * self.look_episodes - 1e-9)  # 0.28 * 25 is a little more than 7
-        is_known = sum(self._look) >= needed
-        is_new = None in ended or self._look.count(False) > self.look_episodes - needed
+        needed = math.ceil(threshold * self.probe_episodes - 1e-9)  # 0.28 * 25 is a little more than 7
+        is_known = sum(self._probe) >= needed
+        is_new = None in ended or self._probe.count(False) > self.probe_episodes - needed
         if is_known or is_new:
-            self._is_looking = False
+            self._is_probing = False
             self.logger.record("phase/known", float(is_known))
-            self._end_look(is_known)
+            self._end_probe(is_known)
 
-    def _end_look(self, is_known: bool) -> None:
+    def _end_probe(self, is_known: bool) -> None:
         """
         Warm up: where the policy knows the task, it fills D itself, and continues from what it can do. Otherwise actions are
         random from here on, and what the agent was told to reset is reset.
@@ -194,13 +194,13 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         has_batch = self.replay_buffer.size() * self.n_envs >= batch
         if isinstance(self.replay_buffer, HerReplayBuffer):  # it draws from episodes that have ended
             has_batch &= bool((self.replay_buffer.ep_length > 0).any())
-        return self._is_looking or self.phase_steps <= self._warmup_end or not has_batch
+        return self._is_probing or self.phase_steps <= self._warmup_end or not has_batch
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         if self.phase.index > 0:
-            is_random = not self._is_looking and not self._is_known and self.phase_steps < self._warmup_end
+            is_random = not self._is_probing and not self._is_known and self.phase_steps < self._warmup_end
             learning_starts = self.num_timesteps + 1 if is_random else 0
         return super()._sample_action(learning_starts, action_noise, n_envs)
 

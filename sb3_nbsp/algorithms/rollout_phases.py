@@ -51,7 +51,7 @@ class PhasedRollouts(PhasedAlgorithm, OnPolicyAlgorithm):
             announce_end(callback, self.num_timesteps)
             return False
         self._rollout_callback = callback
-        self._tells_transitions = any(each.overrides("on_transition") for each in self.hooks)
+        self._tells_transitions = any(each.overrides("on_transition") for each in self.all_interventions)
         return super().collect_rollouts(env, callback, *args, **kwargs)
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
@@ -80,7 +80,7 @@ class PhasedRollouts(PhasedAlgorithm, OnPolicyAlgorithm):
 
     def _tell_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         self._count_transition()
-        self.hooks.on_transition(rewards, dones, infos)
+        self.all_interventions.on_transition(rewards, dones, infos)
 
     def _on_boundary(self, following: tuple[int, str] | None) -> None:
         self._to_tell.append(partial(super()._on_boundary, following))

@@ -97,7 +97,7 @@ class SkillNeurons(BaseCallback):
 
     def _write(self, model: ContinualSAC, phase: int) -> None:
         self._written = phase
-        masking = next((each for each in model.hooks if isinstance(each, GradientMasking)), None)
+        masking = next((each for each in model.all_interventions if isinstance(each, GradientMasking)), None)
         if masking is None:
             return
         found = [task for task, identified in masking.identified_in.items() if identified == phase]

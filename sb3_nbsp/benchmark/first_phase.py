@@ -60,7 +60,7 @@ def later_options(settings: Settings) -> dict[str, Any]:
     if not issubclass(cls, ContinualSAC) or not all(part.waits_for_phase_end for part in _parts(cls)):
         return {}
     parameters, given = constructor_parameters(cls), settings.arguments()
-    names = {*getattr(cls, "options", {}), *cls.phase_options, "look_episodes"}
+    names = {*getattr(cls, "options", {}), *cls.phase_options, "probe_episodes"}
     return {name: given.get(name, parameters[name].default) for name in sorted(names)}
 
 

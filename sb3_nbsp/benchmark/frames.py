@@ -15,7 +15,7 @@ from sb3_nbsp.benchmark.baselines import read_baselines
 from sb3_nbsp.benchmark.comparison import Comparison, Run
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.methods import METHODS
-from sb3_nbsp.plasticity.history import read_history
+from sb3_nbsp.diagnostics.history import read_history
 from sb3_nbsp.tasks.metrics import SuccessMatrix
 from sb3_nbsp.tasks.registration import is_sequence
 

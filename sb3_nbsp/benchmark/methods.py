@@ -75,8 +75,8 @@ _ALL = [
         Method(f"{algo}_{name}", algo, f"{TABLE[algo].title}, {title}", description, {"known_task_threshold": threshold})
         for algo in ("continual_sac", "nbsp_sac")
         for name, title, threshold, description in (
-            ("look", "probe", 0.5, "every phase starts with a probe of whether its task is known"),
-            ("anew", "from scratch", None, "every phase starts with random actions, known task or not"),
+            ("probe", "probe", 0.5, "every phase starts with a probe of whether its task is known"),
+            ("from_scratch", "from scratch", None, "every phase starts with random actions, known task or not"),
         )
     ),
 ]
@@ -92,7 +92,7 @@ ABLATIONS: dict[str, list[str]] = {
     "mask_side": ["nbsp_outgoing", "nbsp_both_sides", "nbsp_sac"],
     "replay_ent_coef": ["nbsp_current_ent_coef", "nbsp_own_ent_coef"],
     "goal_metric": ["nbsp_step_training", "nbsp_step_fresh", "nbsp_episode_training", "nbsp_episode_fresh"],
-    "phase_start": ["continual_sac_look", "continual_sac_anew", "nbsp_sac_look", "nbsp_sac_anew"],
+    "phase_start": ["continual_sac_probe", "continual_sac_from_scratch", "nbsp_sac_probe", "nbsp_sac_from_scratch"],
 }
 
 

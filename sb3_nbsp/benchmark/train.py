@@ -26,7 +26,7 @@ from sb3_nbsp.benchmark.callbacks import Progress, Resumable, Retention, SkillNe
 from sb3_nbsp.benchmark.first_phase import common_settings, continue_or_start_plain, later_options, start_from
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.settings import Settings
-from sb3_nbsp.plasticity import PlasticityCallback
+from sb3_nbsp.diagnostics import PlasticityCallback
 from sb3_nbsp.tasks import SequenceEvaluation, load_checkpoint
 from sb3_nbsp.tasks.checkpoint import save_checkpoint
 from sb3_nbsp.zoo.algos import algorithm

@@ -155,7 +155,7 @@ def _success(
 
 
 def _skill_neurons(model: NBSPSAC, networks: Sequence[str]) -> dict[str, dict[str, th.Tensor]]:
-    skill_neurons = model.hooks.find(GradientMasking).skill_neurons
+    skill_neurons = model.all_interventions.find(GradientMasking).skill_neurons
     if not skill_neurons:
         raise ValueError("The model has no skill neurons yet: no phase has ended, or none could identify any")
     if len(skill_neurons) < 2:

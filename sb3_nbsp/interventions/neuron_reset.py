@@ -122,10 +122,10 @@ class NeuronReset(Intervention):
         ]
         if not any(len(neurons) for _, neurons in renewed):
             return
-        hooks = self.agent.hooks  # type: ignore[attr-defined]
-        hooks.before_renewal()
+        others = self.agent.all_interventions  # type: ignore[attr-defined]
+        others.before_renewal()
         # Each reset of an agent draws from a stream of its own
-        seed = own_seed(self.agent, self._n_renewals, purpose=1000 + list(hooks).index(self))
+        seed = own_seed(self.agent, self._n_renewals, purpose=1000 + list(others).index(self))
         generator = th.Generator().manual_seed(seed)
         for index, (layer, neurons) in enumerate(renewed):
             renew_incoming(layer, neurons, self._network.initializer, generator)
@@ -135,7 +135,7 @@ class NeuronReset(Intervention):
         self._clear_moments(renewed)
         self._n_renewals += 1
         self._record()
-        hooks.after_renewal(renewed)
+        others.after_renewal(renewed)
 
     def _clear_moments(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
         if not self.clear_moments:

@@ -53,7 +53,7 @@ class SequenceEvaluation(BaseCallback):
     :param folder: for ``success_matrix.csv`` and ``training.csv``; files there are continued, which is
         how a resumed run keeps its history. None writes nothing
     :param n_eval_episodes: episodes per task
-    :param deterministic_seed: the seeds of the evaluation's environments follow from it, one for each task; they are none of
+    :param seed: the seeds of the evaluation's environments follow from it, one for each task; they are none of
         those that training has. The same seed means the same episodes after every phase
     :param progress_bar: show a bar while evaluating
     :param verbose: 1 prints the success rates
@@ -63,14 +63,14 @@ class SequenceEvaluation(BaseCallback):
         self,
         folder: str | os.PathLike[str] | None = None,
         n_eval_episodes: int = 20,
-        deterministic_seed: int = SEED,
+        seed: int = SEED,
         progress_bar: bool = True,
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
         self.folder = None if folder is None else Path(folder)
         self.n_eval_episodes = whole("n_eval_episodes", n_eval_episodes, 1)
-        self.deterministic_seed = whole("deterministic_seed", deterministic_seed, 0)
+        self.seed = whole("seed", seed, 0)
         self.progress_bar = progress_bar
         self.matrix: SuccessMatrix | None = None
         self._log: EpisodeLog | None = None
@@ -250,7 +250,7 @@ class SequenceEvaluation(BaseCallback):
     def _evaluate_task(self, task: str, phase: int, on_episode: Callable[[], Any]) -> float:
         env, reports = self._env(task), task in self._history.report_success
         assert self.matrix is not None
-        seed = evaluation_seed(self.deterministic_seed, self.matrix.tasks.index(task), self.model.seed)
+        seed = evaluation_seed(self.seed, self.matrix.tasks.index(task), self.model.seed)
         rate, is_success = evaluate_task(self.model, env, self.n_eval_episodes, seed, on_episode, reports)
         if is_success and not reports:
             self._expect_success(task)

@@ -19,7 +19,7 @@ def nbsp(env: Any = None, **kwargs: Any) -> Any:
 
 def state_of(agent: Any) -> dict[str, th.Tensor]:
     """Everything that NBSP has learned: parameters, optimizers, masks, scores, memory, window and D."""
-    masking, replay = agent.hooks._all[:2]
+    masking, replay = agent.all_interventions._all[:2]
     state = parameters(agent)
     state.update({f"mask.{name}": mask for name, mask in masking.masks.items()})
     for kind in ("scores", "skill_neurons"):

@@ -126,11 +126,11 @@ def test_broken_and_foreign_replay_buffers(tmp_path: Path, name: str, reason: st
     write_broken_buffers(tmp_path)
     agent = nbsp(seed=3)
     agent.learn(80)
-    before, d, d_pre = state_of(agent), agent.replay_buffer, agent.hooks._all[1].memory
+    before, d, d_pre = state_of(agent), agent.replay_buffer, agent.all_interventions._all[1].memory
     with pytest.raises(ValueError, match=f"{name}.pkl does not hold a replay buffer for this agent.*{reason}"):
         agent.load_replay_buffer(tmp_path / f"{name}.pkl")
-    assert agent.replay_buffer is d and agent.hooks._all[1].memory is d_pre
+    assert agent.replay_buffer is d and agent.all_interventions._all[1].memory is d_pre
     assert differing(before, state_of(agent)) == []
     agent.learn(1, reset_num_timesteps=False)
     agent.load_replay_buffer(tmp_path / "good")
-    assert agent.replay_buffer.size() == 15 and agent.hooks._all[1].memory.size() == 50
+    assert agent.replay_buffer.size() == 15 and agent.all_interventions._all[1].memory.size() == 50

@@ -45,8 +45,10 @@ def test_a_copy_of_nbsp_has_masks_and_memory_of_its_own(way: Callable[[Any], Any
     assert differing(*ends) == []
     other.learn(60, reset_num_timesteps=False)
     assert other.phase.index == agent.phase.index + 1
-    assert all(each.agent is other for each in other.hooks) and all(each.agent is agent for each in agent.hooks)
-    assert agent.hooks._all[1].memory.tasks == {"red": 25, "blue": 25} and agent.replay_buffer.size() == 10
+    assert all(each.agent is other for each in other.all_interventions) and all(
+        each.agent is agent for each in agent.all_interventions
+    )
+    assert agent.all_interventions._all[1].memory.tasks == {"red": 25, "blue": 25} and agent.replay_buffer.size() == 10
 
 
 @WAYS
@@ -61,12 +63,12 @@ def test_a_copy_renews_its_own_neurons(way: Callable[[Any], Any], cls: type) -> 
     agent = make(cls, TaggedTask(1.0), **options)
     agent.learn(64)
     other = way(agent)
-    before, kept = parameters(agent), next(iter(agent.hooks)).state_dict()
-    assert next(iter(other.hooks)).state_dict()["n_renewals"] == kept["n_renewals"] > 0
+    before, kept = parameters(agent), next(iter(agent.all_interventions)).state_dict()
+    assert next(iter(other.all_interventions)).state_dict()["n_renewals"] == kept["n_renewals"] > 0
     other.learn(64, reset_num_timesteps=False)
-    assert next(iter(other.hooks)).state_dict()["n_renewals"] > kept["n_renewals"]
+    assert next(iter(other.all_interventions)).state_dict()["n_renewals"] > kept["n_renewals"]
     assert differing(before, parameters(agent)) == []
-    assert next(iter(agent.hooks)).state_dict()["n_renewals"] == kept["n_renewals"]
+    assert next(iter(agent.all_interventions)).state_dict()["n_renewals"] == kept["n_renewals"]
     agent.learn(32, reset_num_timesteps=False)
 
 
@@ -80,7 +82,7 @@ def test_watched_networks_are_saved_and_copied_without_their_watch(cls: type) ->
     (Actor if cls is CBPSAC else ActorCriticPolicy).load(file)
     copied = copy.deepcopy(network).train()
     observations = th.zeros(2, 4)
-    method = agent.hooks.find(ContinualBackprop)
+    method = agent.all_interventions.find(ContinualBackprop)
     copied.get_distribution(observations) if cls is CBPPPO else copied.action_log_prob(observations)
     assert method._batch == {}
     network.train()
@@ -92,5 +94,5 @@ def test_interventions_of_the_user_are_copied_with_their_agent() -> None:
     agent = ContinualPPO("MlpPolicy", TaggedTask(1.0), interventions=[CycleReset(32, 0.5)], **PPO_OPTIONS)
     agent.learn(32)
     other = copy.deepcopy(agent)
-    assert list(other.interventions) == list(other.hooks) and other.interventions[0] is not agent.interventions[0]
+    assert list(other.interventions) == list(other.all_interventions) and other.interventions[0] is not agent.interventions[0]
     assert other.interventions[0].state_dict()["p"] == 0.5

@@ -267,9 +267,9 @@ def test_interrupted_run(tmp_path: Any) -> None:
     ends = [second_half(loaded), second_half(agent)]
     assert ends[0].num_timesteps == 256
     assert differing(parameters(ends[0]), parameters(ends[1])) == []
-    states = [str(end.hooks.state_dict()) for end in ends]
+    states = [str(end.all_interventions.state_dict()) for end in ends]
     assert states[0] == states[1]
-    assert ends[0].hooks.state_dict()["CycleReset"]["n_renewals"] == 4
+    assert ends[0].all_interventions.state_dict()["CycleReset"]["n_renewals"] == 4
 
 
 @pytest.mark.parametrize("content", ["nonsense", "sac"])
@@ -292,7 +292,7 @@ def test_sb3_models_load(tmp_path: Any) -> None:
     ours = P3O.load(tmp_path / "ppo", env=pendulum(), reset_frequency=32, reset_rate=0.5, device="cpu")
     assert differing(parameters(theirs), parameters(ours)) == []
     ours.learn(64, reset_num_timesteps=False)
-    assert ours.hooks.state_dict()["CycleReset"]["n_renewals"] == 2
+    assert ours.all_interventions.state_dict()["CycleReset"]["n_renewals"] == 2
 
 
 def test_wrong_interventions() -> None:

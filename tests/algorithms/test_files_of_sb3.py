@@ -230,11 +230,11 @@ def test_a_method_is_switched_off_at_loading_with_a_word(tmp_path: Path, option:
         if option == "replay"
         else []
     )
-    (kept,) = loaded.hooks
+    (kept,) = loaded.all_interventions
     if option == "masking":
-        assert kept.memory.tasks == agent.hooks._all[1].memory.tasks and loaded.replay_buffer.size() == 15
+        assert kept.memory.tasks == agent.all_interventions._all[1].memory.tasks and loaded.replay_buffer.size() == 15
     else:
-        assert differing(kept.masks, agent.hooks.find(GradientMasking).masks) == []
+        assert differing(kept.masks, agent.all_interventions.find(GradientMasking).masks) == []
     loaded.learn(60, reset_num_timesteps=False)
     assert loaded.phase.index == 2
     loaded.save(tmp_path / "again")
@@ -265,12 +265,14 @@ def test_what_plain_sb3_has_dropped_in_between_is_said(tmp_path: Path, keeps_buf
     plain.save_replay_buffer(tmp_path / "plain")
     with pytest.warns(UserWarning, match=r"plain was saved by plain SB3, which has dropped the state of GradientMasking"):
         again = NBSPSAC.load(tmp_path / "plain", env=tagged_sequence())
-    assert not again.hooks.find(GradientMasking).masks
+    assert not again.all_interventions.find(GradientMasking).masks
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         again.load_replay_buffer(tmp_path / "plain")
     said = [str(each.message) for each in found if "holds no memory: ExperienceReplay knows nothing" in str(each.message)]
-    assert (len(said), again.hooks.find(ExperienceReplay).memory is None) == ((0, False) if keeps_buffer else (1, True))
+    assert (len(said), again.all_interventions.find(ExperienceReplay).memory is None) == (
+        (0, False) if keeps_buffer else (1, True)
+    )
 
 
 def test_nothing_is_said_where_nothing_was_dropped(tmp_path: Path) -> None:
@@ -296,4 +298,4 @@ def test_a_replay_buffer_loads_where_there_is_none_any_more(tmp_path: Path, drop
     else:
         del agent.replay_buffer
     agent.load_replay_buffer(tmp_path / "buffer")
-    assert agent.replay_buffer.size() == 15 and agent.hooks._all[1].memory.size() == 50
+    assert agent.replay_buffer.size() == 15 and agent.all_interventions._all[1].memory.size() == 50

@@ -106,7 +106,7 @@ def test_a_budget_below_the_reset_frequency() -> None:
     assert "due at step 65" in message and "reset_frequency=65" in message
     reached = small_ppo(P3O, reset_frequency=64, reset_rate=0.5)
     assert warnings_of(reached, 49) == []  # PPO fills its last rollout
-    assert [int(counts.sum()) for counts in reached.hooks.find(CycleReset).reset_counts.values()] == [4]
+    assert [int(counts.sum()) for counts in reached.all_interventions.find(CycleReset).reset_counts.values()] == [4]
     sac = tiny(CycleSAC, TaggedTask(1.0), reset_frequency=31)
     assert len(warnings_of(sac, 30)) == 1
     # The next call reaches it
@@ -129,7 +129,7 @@ def test_phases_of_tasks_that_are_changed_by_hand() -> None:
     agent.set_env(TaggedTask(2.0))
     agent.start_phase("blue")
     assert agent.phase == Phase(1, "blue") and agent.replay_buffer.size() == 0
-    masking, replay = agent.hooks
+    masking, replay = agent.all_interventions
     assert set(masking.skill_neurons) == {"red"} and replay.memory.tasks == {"red": 40}
     agent.learn(30, reset_num_timesteps=False)
     assert (agent.replay_buffer.observations[:30, 0, 0] == 2.0).all() and agent.phase_steps == 30

@@ -52,7 +52,7 @@ def slow_sequence() -> gym.Env:
 
 def describe(agent: Any) -> dict[str, Any]:
     """What must come back."""
-    masking, replay = agent.hooks._all[:2]
+    masking, replay = agent.all_interventions._all[:2]
     memory = replay.memory
     (progress,) = agent.env.env_method("get_progress")
     return {
@@ -104,10 +104,10 @@ def test_a_killed_run_continues_from_its_last_checkpoint(tmp_path: Path, kill_at
         assert expected["progress"]["successes"] == [False, False, True, True]
     spy = Spy()
     spy.attach(agent)
-    agent.hooks._all.append(spy)
+    agent.all_interventions._all.append(spy)
     agent.learn(10_000, reset_num_timesteps=False)
     # Phase 1 has its remaining steps only (rounded up to an episode of 10, which began anew), then two more
     remaining = -(-(60 - expected["progress"]["phase_steps"]) // 10) * 10
     assert [end["phase"] for end in spy.ends] == [Phase(1, "blue"), Phase(2, "red"), Phase(3, "blue")]
     assert agent.num_timesteps == expected["steps"] + remaining + 120
-    assert agent.hooks._all[1].memory.tasks == {"red": 25, "blue": 25}
+    assert agent.all_interventions._all[1].memory.tasks == {"red": 25, "blue": 25}

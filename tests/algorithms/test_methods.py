@@ -69,7 +69,7 @@ def test_a_method_of_ones_own() -> None:
         defaults = {"mask_alpha": 0.0}  # noqa: RUF012
 
     agent = Own("MlpPolicy", "Pendulum-v1", 1e-3, replay=False, skill_proportion=0.5)
-    (masking,) = agent.hooks
+    (masking,) = agent.all_interventions
     assert isinstance(masking, GradientMasking) and (masking.mask_alpha, masking.skill_proportion) == (0.0, 0.5)
     assert agent.learning_rate == 1e-3
     assert ":param mask_alpha: α of equation 7" in (Own.__doc__ or "")

@@ -59,7 +59,7 @@ def test_two_phases_then_save_load_and_continue(tmp_path: Path) -> None:
     agent = agent_for(cycle(), interventions=[spy], identification_data="training")
     # Stop in the middle of the second task's phase
     agent.learn(2000, callback=infos)
-    masking, replay, _ = agent.hooks._all
+    masking, replay, _ = agent.all_interventions._all
     assert agent.phase == Phase(1, "drawer-close")
     first = steps_of(infos.infos, "coffee-button")
     # An episode takes 150 steps, and random tries press a coffee button now and then but do not master it
@@ -92,7 +92,7 @@ def test_two_phases_then_save_load_and_continue(tmp_path: Path) -> None:
     loaded = NBSPSAC.load(tmp_path / "model", env=cycle())
     loaded.load_replay_buffer(tmp_path / "buffer")
     assert differing(before, parameters(loaded)) == []
-    assert differing(masking.masks, loaded.hooks._all[0].masks) == []
+    assert differing(masking.masks, loaded.all_interventions._all[0].masks) == []
     again = Infos()
     loaded.learn(10_000, callback=again, reset_num_timesteps=False)
     # The episode that was broken off (50 steps) began anew
@@ -102,8 +102,8 @@ def test_two_phases_then_save_load_and_continue(tmp_path: Path) -> None:
     mastered = sum(info["is_success"] for info in again.infos[149::150][-10:]) >= 9
     assert played == 1050 or mastered  # 500 + 1050 is the first whole episode behind 1500 steps
     assert loaded.num_timesteps == 2000 + played
-    assert set(loaded.hooks._all[0].scores) == set(TASKS)
-    assert loaded.hooks._all[1].memory.tasks == {"coffee-button": 250, "drawer-close": 250}
+    assert set(loaded.all_interventions._all[0].scores) == set(TASKS)
+    assert loaded.all_interventions._all[1].memory.tasks == {"coffee-button": 250, "drawer-close": 250}
     after = parameters(loaded)
     assert all(th.isfinite(tensor).all() for tensor in after.values())
     assert len(differing(before, after)) > 20
@@ -122,7 +122,7 @@ def test_fresh_steps_on_metaworld_leave_everything_as_it_was() -> None:
 
     options = {"identification_data": "fresh", "identification_steps": 200, "learning_starts": 200}
     agent = agent_for(cycle(300), **options, interventions=[Look()])
-    agent.hooks._all.insert(0, agent.hooks._all[-1])  # once in front of NBSP's own, once behind them
+    agent.all_interventions._all.insert(0, agent.all_interventions._all[-1])  # once in front of NBSP's own, once behind them
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # success is rare after so few steps
         agent.learn(300)

@@ -20,7 +20,7 @@ def run(make_env: Any = tagged_sequence, steps: int = 10_000, **kwargs: Any) -> 
     """Everything that a run leaves behind."""
     agent = tiny(NBSPSAC, make_env(), **{"memory_size": 50, **kwargs})
     agent.learn(steps)
-    masking, replay = agent.hooks._all[:2]
+    masking, replay = agent.all_interventions._all[:2]
     state = {**parameters(agent), **{f"mask.{name}": mask for name, mask in masking.masks.items()}}
     for task, scores in masking.scores.items():
         state.update({f"score.{task}.{name}": score for name, score in scores.items()})
@@ -107,7 +107,7 @@ def test_a_mask_of_one_is_no_mask() -> None:
         agent = tiny(NBSPSAC, tagged_sequence(), fused=False, **options)
         agent.learn(10_000)
         agents.append(agent)
-    masks = agents[0].hooks._all[0].masks
+    masks = agents[0].all_interventions._all[0].masks
     assert masks and all((mask == 1).all() for mask in masks.values())
     assert differing(parameters(agents[0]), parameters(agents[1])) == []
 
@@ -123,7 +123,7 @@ def test_images() -> None:
     )
     agent.learn(1000)
     assert agent.num_timesteps == 60 and len(spy.ends) == 4
-    memory = agent.hooks._all[1].memory
+    memory = agent.all_interventions._all[1].memory
     assert memory.observations.dtype == np.uint8 and memory.observations.shape == (20, 1, 36, 36)
     assert (memory.observations[:10, 0, :, 2] >= 200).all() and (memory.observations[10:, 0, :, 30] >= 200).all()
 
@@ -145,4 +145,4 @@ def test_other_networks_and_optimizers(policy_kwargs: dict[str, Any]) -> None:
     agent.learn(10_000)
     assert agent.num_timesteps == 240 and agent._n_updates == 4 * 40
     assert all(th.isfinite(tensor).all() for tensor in parameters(agent).values())
-    assert min(mask.min() for mask in agent.hooks._all[0].masks.values()) <= 0.1
+    assert min(mask.min() for mask in agent.all_interventions._all[0].masks.values()) <= 0.1

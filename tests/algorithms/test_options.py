@@ -42,7 +42,7 @@ def test_every_option_is_settable_or_fixed(cls: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("look_episodes", 0),
+        ("probe_episodes", 0),
         ("known_task_threshold", 2),
         ("phase_learning_starts", -1),
         ("fused", "yes"),
@@ -96,12 +96,12 @@ def test_interventions_are_given_when_an_agent_is_made_or_loaded_and_not_later(c
     given.append(RandomReset())
     with pytest.raises(AttributeError, match="'tuple' object has no attribute 'append'"):
         agent.interventions.append(RandomReset())
-    assert list(agent.interventions) == list(agent.hooks) == given[:1]
+    assert list(agent.interventions) == list(agent.all_interventions) == given[:1]
     agent.save(tmp_path / "model")
     others: list[Any] = [RandomReset()]
     for loaded in (cls.load(tmp_path / "model"), cls.load(tmp_path / "model", interventions=others)):
         others.append(RandomReset())
         assert isinstance(loaded.interventions, tuple)
-        assert len(loaded.interventions) == 1 and list(loaded.interventions) == list(loaded.hooks)
+        assert len(loaded.interventions) == 1 and list(loaded.interventions) == list(loaded.all_interventions)
     with pytest.raises(ValueError, match="interventions must be a list of Intervention objects"):
         cls.load(tmp_path / "model", interventions=[RandomReset])

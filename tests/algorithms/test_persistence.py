@@ -35,7 +35,7 @@ def test_round_trip(tmp_path: Path, steps: int) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["buffer.pkl", "model.zip"]
     assert "intervention_memory" not in vars(agent.replay_buffer)
     loaded = NBSPSAC.load(tmp_path / "model", env=tagged_sequence())
-    assert loaded.hooks._all[1].memory is None  # it travels with the replay buffer
+    assert loaded.all_interventions._all[1].memory is None  # it travels with the replay buffer
     loaded.load_replay_buffer(tmp_path / "buffer")
     assert differing(before, state_of(loaded)) == []
     assert {name: getattr(loaded, name) for name in COUNTERS} == counters
@@ -43,7 +43,7 @@ def test_round_trip(tmp_path: Path, steps: int) -> None:
     for name in ("masking", "memory_size", "replay_interval", "mask_alpha", "goal_metric", "clear_replay_buffer", "fused"):
         assert getattr(loaded, name) == getattr(agent, name)
     # The same draws from the memory
-    ours, theirs = agent.hooks._all[1].memory, loaded.hooks._all[1].memory
+    ours, theirs = agent.all_interventions._all[1].memory, loaded.all_interventions._all[1].memory
     if ours is None:
         assert theirs is None
     else:
@@ -51,7 +51,9 @@ def test_round_trip(tmp_path: Path, steps: int) -> None:
         for _ in range(2):
             assert th.equal(ours.sample(20).observations, theirs.sample(20).observations)
     # And the masks act as before
-    for mine, other in zip(agent.hooks._all[0]._steps.values(), loaded.hooks._all[0]._steps.values(), strict=True):
+    for mine, other in zip(
+        agent.all_interventions._all[0]._steps.values(), loaded.all_interventions._all[0]._steps.values(), strict=True
+    ):
         pairs = zip(mine.masked, other.masked, strict=True)
         assert all(th.equal(own_mask, mask) for (_, own_mask), (_, mask) in pairs)
     # The environment continues, at the start of an episode
@@ -134,11 +136,17 @@ def test_set_parameters_from_a_file_brings_the_masks_and_from_a_dictionary_leave
     for source in (agent.get_parameters(), str(tmp_path / "model.zip")):
         other = nbsp(seed=1)
         other.learn(60)
-        masks = copy.deepcopy(other.hooks._all[0].masks)
+        masks = copy.deepcopy(other.all_interventions._all[0].masks)
         assert masks
         other.set_parameters(source)
         assert differing(expected, {**parameters(other), "log_ent_coef": th.zeros(1)}) == []
-        assert differing(masks if isinstance(source, dict) else agent.hooks._all[0].masks, other.hooks._all[0].masks) == []
+        assert (
+            differing(
+                masks if isinstance(source, dict) else agent.all_interventions._all[0].masks,
+                other.all_interventions._all[0].masks,
+            )
+            == []
+        )
 
 
 @pytest.mark.parametrize("networks", ["actor", "critic"])
@@ -147,10 +155,10 @@ def test_other_networks_to_mask_after_loading(tmp_path: Path, networks: str) -> 
     agent.learn(75)
     agent.save(tmp_path / "model")
     loaded = NBSPSAC.load(tmp_path / "model", env=tagged_sequence(), mask_networks=networks)
-    assert set(loaded.hooks._all[0]._steps) == {networks}
+    assert set(loaded.all_interventions._all[0]._steps) == {networks}
     loaded.learn(60, reset_num_timesteps=False)
     assert loaded.phase.index == 2
-    assert {name.split(".")[0] for name in loaded.hooks._all[0].masks} == {networks}
+    assert {name.split(".")[0] for name in loaded.all_interventions._all[0].masks} == {networks}
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -197,7 +205,7 @@ def test_a_metric_of_the_user(tmp_path: Path) -> None:
     agent.save(tmp_path / "model")
     loaded = NBSPSAC.load(tmp_path / "model", env=tagged_sequence())
     loaded.learn(60, reset_num_timesteps=False)
-    assert set(loaded.hooks._all[0].scores) == {"red", "blue"}
+    assert set(loaded.all_interventions._all[0].scores) == {"red", "blue"}
 
 
 def test_two_environments_and_another_number_of_them(tmp_path: Path) -> None:
@@ -218,11 +226,11 @@ def test_two_environments_and_another_number_of_them(tmp_path: Path) -> None:
         with pytest.warns(UserWarning, match=f"2 environments, the agent has {n_envs}: the replay buffer starts empty"):
             other.load_replay_buffer(tmp_path / "buffer")
         assert other.replay_buffer.size() == 0 and other.replay_buffer.n_envs == n_envs
-        kept, loaded_memory = agent.hooks._all[1].memory, other.hooks._all[1].memory
+        kept, loaded_memory = agent.all_interventions._all[1].memory, other.all_interventions._all[1].memory
         assert loaded_memory.tasks == kept.tasks and (loaded_memory.observations == kept.observations).all()
         other.learn(2 * n_envs, reset_num_timesteps=False)
         assert [each["phase_steps"] for each in other.env.env_method("get_progress")] == [17] * n_envs
-        assert differing(agent.hooks._all[0].masks, other.hooks._all[0].masks) == []
+        assert differing(agent.all_interventions._all[0].masks, other.all_interventions._all[0].masks) == []
         other.learn(n_envs * 60, reset_num_timesteps=False)
         assert other.phase == Phase(2, "red")
 
@@ -256,7 +264,7 @@ def test_normalization_statistics(tmp_path: Path) -> None:
     loaded = NBSPSAC.load(path / "model.zip", env=again)
     loaded.load_replay_buffer(path / "replay_buffer.pkl")
     assert differing(state_of(agent), state_of(loaded)) == []
-    assert (loaded.hooks._all[1].memory.observations[:, 0] == 1.0).all()
+    assert (loaded.all_interventions._all[1].memory.observations[:, 0] == 1.0).all()
     loaded.learn(60, reset_num_timesteps=False)
     assert loaded.phase == Phase(2, "red")
 
@@ -295,7 +303,7 @@ def test_a_zip_of_plain_sac(tmp_path: Path, cls: type, ent_coef: Any) -> None:
     loaded.learn(200, reset_num_timesteps=False)
     assert loaded.phase.index == 3
     if cls is NBSPSAC:
-        masking, replay = loaded.hooks._all
+        masking, replay = loaded.all_interventions._all
         assert set(masking.scores) == {"red", "blue"}
         assert replay.memory.tasks == {"red": 40 + 60 + 60, "blue": 60}  # with what plain SAC had collected
 
@@ -306,9 +314,9 @@ def test_a_replay_buffer_of_plain_sac_replaces_the_memory(tmp_path: Path) -> Non
     plain.save_replay_buffer(tmp_path / "buffer")
     agent = nbsp()
     agent.learn(75)
-    assert agent.hooks._all[1].memory is not None
+    assert agent.all_interventions._all[1].memory is not None
     agent.load_replay_buffer(tmp_path / "buffer")
-    assert agent.hooks._all[1].memory is None and agent.replay_buffer.size() == 33
+    assert agent.all_interventions._all[1].memory is None and agent.replay_buffer.size() == 33
 
 
 def test_our_replay_buffer_loads_into_plain_sac(tmp_path: Path) -> None:

@@ -323,7 +323,7 @@ def test_a_pause_at_a_boundary(train_freq: Any, steps: int, updates: int, loaded
     agent.learn(10_000)
     assert agent.num_timesteps == steps and agent._n_updates == updates
     assert (agent.phase, agent.n_finished_phases) == (Phase(0, "red"), 0)
-    assert agent.replay_buffer.size() == 60 and not agent.hooks.find(GradientMasking).masks
+    assert agent.replay_buffer.size() == 60 and not agent.all_interventions.find(GradientMasking).masks
     if loaded:
         save_checkpoint(agent, tmp_path)
         agent = load_checkpoint(NBSPSAC, latest_checkpoint(tmp_path), tagged_sequence())
@@ -332,7 +332,7 @@ def test_a_pause_at_a_boundary(train_freq: Any, steps: int, updates: int, loaded
     assert agent.replay_buffer.size() <= 20 and set(agent.replay_buffer.observations[: agent.replay_buffer.size(), 0, 0]) == {
         2
     }
-    assert set(agent.hooks.find(GradientMasking).skill_neurons) == {"red"}
+    assert set(agent.all_interventions.find(GradientMasking).skill_neurons) == {"red"}
     agent.learn(10_000, reset_num_timesteps=False)
     assert agent.n_finished_phases == 4, "one pause only"
 
@@ -453,7 +453,7 @@ def test_an_environment_without_phases_is_one_phase() -> None:
     agent.learn(100)
     agent.learn(50, reset_num_timesteps=False)
     assert agent.phase == Phase(0, "") and spy.ends == [] and agent.replay_buffer.size() == 150
-    assert agent.hooks._all[0].masks == {} and agent.hooks._all[1].memory is None
+    assert agent.all_interventions._all[0].masks == {} and agent.all_interventions._all[1].memory is None
 
 
 class Progress(BaseCallback):
@@ -478,7 +478,7 @@ def test_processes_are_like_environments_in_this_one() -> None:
         agent = tiny(NBSPSAC, env, interventions=[spy], identification_data="training", identification_steps=50, fused=False)
         agent.learn(2 * 150, callback=progress)
         env.close()
-        masking, replay, _ = agent.hooks._all
+        masking, replay, _ = agent.all_interventions._all
         ends.append(
             {
                 **parameters(agent),

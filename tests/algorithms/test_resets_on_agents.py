@@ -85,7 +85,7 @@ def test_saved_and_continued_it_is_one_run(name: str, env_id: str, tmp_path: Any
     th.set_rng_state(torch_state)
     second.learn(384, reset_num_timesteps=False)
     assert differing(dict(whole.policy.state_dict()), dict(second.policy.state_dict())) == []
-    for mine, other in zip(whole.hooks, second.hooks, strict=True):
+    for mine, other in zip(whole.all_interventions, second.all_interventions, strict=True):
         th.testing.assert_close(mine.state_dict(), other.state_dict(), rtol=0, atol=0)
         if isinstance(mine, (ContinualBackprop, ReDo, RandomReset)):
             assert mine._n_renewals >= 2
@@ -109,6 +109,8 @@ def test_methods_run_on_sac(name: str) -> None:
             each.distill_states = 64
     agent = ContinualSAC("MlpPolicy", "Pendulum-v1", interventions=interventions, learning_starts=50, **SMALL)
     agent.learn(300)
-    counts = [counts for each in agent.hooks if hasattr(each, "reset_counts") for counts in each.reset_counts.values()]
+    counts = [
+        counts for each in agent.all_interventions if hasattr(each, "reset_counts") for counts in each.reset_counts.values()
+    ]
     assert sum(int(each.sum()) for each in counts) > 0
     assert all(tensor.isfinite().all() for tensor in agent.policy.state_dict().values())

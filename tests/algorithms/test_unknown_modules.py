@@ -98,7 +98,7 @@ def test_outgoing_weights_past_a_residual_connection_are_an_error_before_anythin
 @pytest.mark.parametrize("cls", [NBSPSAC, P3O])
 def test_incoming_weights_ahead_of_a_residual_connection_are_known(cls: Any) -> None:
     agent = cls("MlpPolicy", "Pendulum-v1", **{**of_residual(cls), **({"mask_side": "incoming"} if cls is NBSPSAC else {})})
-    method = next(iter(agent.hooks))
+    method = next(iter(agent.all_interventions))
     layers = (method.networks[0] if cls is NBSPSAC else method.network).layers
     extractor = agent.policy.actor.features_extractor if cls is NBSPSAC else agent.policy.features_extractor
     assert [layer.linear for layer in layers[:2]] == [extractor.first[0], extractor.second[0]]
@@ -107,7 +107,7 @@ def test_incoming_weights_ahead_of_a_residual_connection_are_known(cls: Any) -> 
 @pytest.mark.parametrize("cls", AGENTS)
 def test_layers_that_are_defined_in_another_order_are_found_in_that_of_the_forward_pass(cls: Any) -> None:
     agent = cls("MlpPolicy", "Pendulum-v1", **of_residual(cls, skip=False, in_order=False))
-    method = next(iter(agent.hooks))
+    method = next(iter(agent.all_interventions))
     first, second, third = (method.networks[0] if cls is NBSPSAC else method.network).layers
     assert [layer.name for layer in (first, second)] == [f"actor.features_extractor.{each}.0" for each in ("first", "second")]
     assert first.consumers == [second.linear]

@@ -28,8 +28,8 @@ from sb3_nbsp.benchmark.settings import Settings
 from sb3_nbsp.benchmark.style import panels
 from sb3_nbsp.benchmark.table import build_tables
 from sb3_nbsp.benchmark.training_figures import _draw_course, plasticity_figure
+from sb3_nbsp.diagnostics.history import COLUMNS, read_history
 from sb3_nbsp.figure_style import STYLE
-from sb3_nbsp.plasticity.history import COLUMNS, read_history
 from sb3_nbsp.tasks import latest_checkpoint
 
 ROOT = Path(__file__).parents[2]

@@ -146,7 +146,7 @@ def test_gsde_and_normalization(tmp_path):
 
 
 def test_who_shares_and_who_does_not(tmp_path):
-    methods = ["continual_sac", "nbsp_sac", "nbsp_hard_masks", "continual_sac_look", "sac", "redo_sac"]
+    methods = ["continual_sac", "nbsp_sac", "nbsp_hard_masks", "continual_sac_probe", "sac", "redo_sac"]
     found, sentences = shared(comparison(methods), tmp_path)
     runs = list(found)
     assert [run_.method for run_ in runs if run_.first_phase is not None] == methods[:4]
@@ -176,7 +176,7 @@ def test_every_seed_and_environment_has_its_own(tmp_path):
 
 
 def test_options_of_later_phases_are_not_the_plain_agents():
-    of = comparison(["nbsp_sac_look"])
+    of = comparison(["nbsp_sac_probe"])
     common = common_settings(of.settings(of.runs("x")[0]))
     assert common.algo == "continual_sac"
     assert not {"memory_size", "identification_steps", "reset_ent_coef", "known_task_threshold"} & common.hyperparams.keys()

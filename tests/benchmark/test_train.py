@@ -262,7 +262,7 @@ def test_a_killed_run_continues_with_its_buffer_and_position(tmp_path, monkeypat
     assert model.num_timesteps == 300
     assert (model.phase.index, model.phase.task, model.phase_steps) == (1, TASKS[1], 100)
     assert model.replay_buffer.size() == 100, "emptied at the phase's start"
-    masking, replay = model.hooks
+    masking, replay = model.all_interventions
     assert masking.masks and replay.memory.tasks == {TASKS[0]: 100}
     assert model.seed == 1, "of which the interventions' own random numbers follow"
 

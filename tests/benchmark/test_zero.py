@@ -86,7 +86,7 @@ def test_a_run_folder_end_to_end(run: Path, capsys: pytest.CaptureFixture[str]) 
     assert header == ["zeroed", "neurons", *TASKS]
     assert [row[0] for row in rows] == NAMES
     assert all(len(row) == 4 and float(rate) in (0, 0.5, 1) for row in rows for rate in row[2:])
-    skills = load_model(run)[0].hooks.find(GradientMasking).skill_neurons
+    skills = load_model(run)[0].all_interventions.find(GradientMasking).skill_neurons
     first, second = skills["coffee-button"]["actor"], skills["drawer-close"]["actor"]
     both = int((first & second).sum())
     assert [int(row[1]) for row in rows[:2]] == [0, both]
@@ -103,7 +103,7 @@ def test_a_zip_needs_an_environment(run: Path, capsys: pytest.CaptureFixture[str
     run_main(run / "model.zip", *arguments, "--networks", "actor", "qf0")
     _, *rows = read(run / "zero_neurons.csv")
     assert [row[0] for row in rows] == NAMES
-    skills = load_model(run)[0].hooks.find(GradientMasking).skill_neurons
+    skills = load_model(run)[0].all_interventions.find(GradientMasking).skill_neurons
     both = sum(int((skills[TASKS[0]][name] & skills[TASKS[1]][name]).sum()) for name in ("actor", "qf0"))
     assert int(rows[1][1]) == both, "of both networks"
 
@@ -122,7 +122,7 @@ def test_what_is_zeroed_when_it_is_evaluated(trained: Path, monkeypatch: pytest.
     monkeypatch.setattr(module, "control_set", lambda general, *_: general)
     rows = zero_neurons(model, make_sequence("MW-Cycle-v0", ENV_KWARGS))
     # Two tasks per row, the random row being the general one again; a row without neurons is not evaluated
-    masking = model.hooks.find(GradientMasking)
+    masking = model.all_interventions.find(GradientMasking)
     first, second = (masking.skill_neurons[task]["actor"] for task in TASKS)
     sets = [torch_false(first), first & second, first & second, first & ~second, second & ~first]
     evaluated = [neurons for index, neurons in enumerate(sets) if index == 0 or neurons.any()]

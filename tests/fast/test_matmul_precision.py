@@ -16,11 +16,11 @@ from gymnasium import spaces
 from torch import nn
 
 from sb3_nbsp import NBSPSAC, P3O, SBPSAC, ContinualPPO, ContinualSAC
+from sb3_nbsp.diagnostics import diagnostics
 from sb3_nbsp.fast import matmul_precision
 from sb3_nbsp.fast.matmul_precision import Bfloat16Layer, bfloat16_layers_of, layers_in, on_cuda
 from sb3_nbsp.fast.perceptron import Layer, Perceptron, layers_of
 from sb3_nbsp.interventions import Intervention
-from sb3_nbsp.plasticity import diagnostics
 
 CPU = th.device("cpu")
 # Rounding to p bits changes a number by a factor of at most 1 ± 2^-p. Those of bfloat16 are 8, of single precision 24

@@ -168,7 +168,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "backward hook": lambda agent: agent.policy.register_full_backward_hook(lambda *_: None),
     "hook of a parameter": lambda agent: agent.policy.action_net.weight.register_hook(lambda grad: 2 * grad),
     "own method": own_method,
-    "own penalty": lambda agent: setattr(agent.hooks._all[0], "penalty", lambda network: None),
+    "own penalty": lambda agent: setattr(agent.all_interventions._all[0], "penalty", lambda network: None),
     "mixed precision": lambda agent: agent.policy.value_net.double(),
     "half precision": lambda agent: agent.policy.bfloat16(),
     "weight norm": weight_norm,

@@ -91,7 +91,7 @@ def test_gradients_are_those_of_autograd(
     assert (log_std > 2).any() and (log_std < 2).any()  # clamped for some samples only
     results = []
     networks = agent.actor, agent.critic, agent.critic_target
-    for gradients in (MlpGradients(*networks), AutogradGradients(*networks, agent.hooks)):
+    for gradients in (MlpGradients(*networks), AutogradGradients(*networks, agent.all_interventions)):
         th.manual_seed(3)
         log_prob = gradients.sample_actions(data)
         ent_coef_loss = gradients.ent_coef_loss(agent.log_ent_coef, log_prob, -2.5)
@@ -253,7 +253,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "hook of a gradient": lambda agent: agent.critic.qf0[0].bias.register_post_accumulate_grad_hook(lambda _: None),
     "own actor": own_actor,
     "own forward": own_forward,
-    "own penalty": lambda agent: setattr(agent.hooks._all[0], "penalty", lambda network: None),
+    "own penalty": lambda agent: setattr(agent.all_interventions._all[0], "penalty", lambda network: None),
     "mixed precision": lambda agent: agent.critic.double(),
     "half precision": lambda agent: agent.policy.bfloat16(),
     "weight norm": weight_norm,

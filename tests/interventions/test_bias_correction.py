@@ -29,7 +29,7 @@ class FirstSteps(Intervention):
 
     @property
     def weight(self) -> th.Tensor:
-        return self.agent.hooks.find(type(self.agent.interventions[0])).network.layers[0].linear.weight  # type: ignore[attr-defined]
+        return self.agent.all_interventions.find(type(self.agent.interventions[0])).network.layers[0].linear.weight  # type: ignore[attr-defined]
 
     def before_step(self, network: Any) -> None:
         self._before = self.weight.detach().clone()

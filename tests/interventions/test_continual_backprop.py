@@ -100,7 +100,7 @@ class Counts(Intervention):
 
     def after_step(self, network: Any) -> None:
         if network == "actor":
-            counts = self.agent.hooks.find(ContinualBackprop).reset_counts
+            counts = self.agent.all_interventions.find(ContinualBackprop).reset_counts
             self._book.append({name: each.clone() for name, each in counts.items()})
 
 
@@ -262,7 +262,7 @@ def test_in_front_of_what_undoes_steps_replacements_stay() -> None:
         agent = CASES["sac-relu"].agent(interventions)
         start = agent.actor.latent_pi[0].weight.detach().clone()
         agent.learn(40)
-        (counts, _) = agent.hooks.find(ContinualBackprop).reset_counts.values()
+        (counts, _) = agent.all_interventions.find(ContinualBackprop).reset_counts.values()
         assert counts.any()
         moved.append(th.equal((agent.actor.latent_pi[0].weight != start).any(1), counts > 0))
     assert moved[0]
@@ -274,10 +274,10 @@ def test_thin_classes(cls: type) -> None:
     base = CASES["ppo-tanh" if issubclass(cls, ContinualPPO) else "sac-relu"]
     case = Case(cls, base.env, base.layers, base.function, base.policy_kwargs)
     agent = case.agent([], **options)
-    assert vars(agent.hooks.find(ContinualBackprop)).items() >= {**options, "renew_shared": False}.items()
+    assert vars(agent.all_interventions.find(ContinualBackprop)).items() >= {**options, "renew_shared": False}.items()
     agent.learn(70)
-    assert any(counts.any() for counts in agent.hooks.find(ContinualBackprop).reset_counts.values())
-    default = cls("MlpPolicy", base.env()).hooks.find(ContinualBackprop)
+    assert any(counts.any() for counts in agent.all_interventions.find(ContinualBackprop).reset_counts.values())
+    default = cls("MlpPolicy", base.env()).all_interventions.find(ContinualBackprop)
     assert (default.replacement_rate, default.maturity_threshold, default.decay_rate) == (1e-4, 10_000, 0.99)
 
 
@@ -287,7 +287,7 @@ def test_loading_restores_everything_bit_for_bit(tmp_path: Any) -> None:
     agent.learn(128)
     agent.save(tmp_path / "model")
     loaded = ContinualPPO.load(tmp_path / "model")
-    old, new = agent.hooks.state_dict(), loaded.hooks.state_dict()
+    old, new = agent.all_interventions.state_dict(), loaded.all_interventions.state_dict()
     (old, new) = (state["ContinualBackprop"] for state in (old, new))
     assert old.keys() == new.keys() == {"counts", "n_renewals", "utilities", "means", "ages", "owed"}
     assert old["owed"] == new["owed"]
@@ -298,16 +298,16 @@ def test_loading_restores_everything_bit_for_bit(tmp_path: Any) -> None:
     assert old["n_renewals"] == new["n_renewals"] > 0
     # And they are no longer the same tensors
     other = case.agent([ContinualBackprop(RATE, MATURITY, DECAY)])
-    other.hooks.load_state_dict(agent.hooks.state_dict())
-    before = {name: counts.clone() for name, counts in agent.hooks.find(ContinualBackprop).reset_counts.items()}
+    other.all_interventions.load_state_dict(agent.all_interventions.state_dict())
+    before = {name: counts.clone() for name, counts in agent.all_interventions.find(ContinualBackprop).reset_counts.items()}
     other.learn(128)
-    assert differing(before, agent.hooks.find(ContinualBackprop).reset_counts) == []
+    assert differing(before, agent.all_interventions.find(ContinualBackprop).reset_counts) == []
 
 
 def test_attached_twice_it_watches_once() -> None:
     cbp = ContinualBackprop()
     agent = CASES["ppo-tanh"].agent([cbp])
-    agent.hooks.attach(agent)
+    agent.all_interventions.attach(agent)
     assert sum(len(module._forward_hooks) for module in agent.policy.modules()) == len(cbp.network.layers)
 
 
@@ -363,7 +363,9 @@ def with_extractor(goes_past: bool) -> CBPPPO:
 
 
 def test_what_no_activation_function_reads_is_no_layer_of_neurons() -> None:
-    layers = [with_extractor(goes_past).hooks.find(ContinualBackprop).network.layers for goes_past in (False, True)]
+    layers = [
+        with_extractor(goes_past).all_interventions.find(ContinualBackprop).network.layers for goes_past in (False, True)
+    ]
     assert [[layer.name for layer in each] for each in layers] == [
         ["actor.features_extractor.net.0", "actor.policy_net.0"],
         ["actor.policy_net.0"],
@@ -373,7 +375,7 @@ def test_what_no_activation_function_reads_is_no_layer_of_neurons() -> None:
 def test_a_layer_that_is_no_longer_used_is_named() -> None:
     agent = with_extractor(goes_past=False)
     agent.learn(20)
-    agent.hooks.find(ContinualBackprop)._find_layers = lambda: None  # type: ignore[method-assign]
+    agent.all_interventions.find(ContinualBackprop)._find_layers = lambda: None  # type: ignore[method-assign]
     agent.policy.pi_features_extractor.goes_past = True
     with pytest.raises(ValueError, match="its activation function, a ReLU, is not called"):
         agent.learn(20)

@@ -25,7 +25,7 @@ def ppo(interventions: list[Intervention], net_arch: Any = (8, 8), env: Any = "P
 
 
 def cycle_of(agent: Any) -> CycleReset:
-    found: CycleReset = agent.hooks.find(CycleReset)
+    found: CycleReset = agent.all_interventions.find(CycleReset)
     return found
 
 
@@ -235,7 +235,7 @@ def test_a_frozen_layer_stays_as_it_is() -> None:
     policy_net = agent.policy.mlp_extractor.policy_net
     for parameter in (*policy_net[0].parameters(), agent.policy.log_std):
         parameter.requires_grad_(False)
-    agent.hooks.attach(agent)
+    agent.all_interventions.attach(agent)
     before = {name: value.clone() for name, value in agent.policy.state_dict().items()}
     agent.learn(192)
     after = agent.policy.state_dict()
@@ -247,13 +247,13 @@ def test_a_frozen_layer_stays_as_it_is() -> None:
     for parameter in policy_net.parameters():
         parameter.requires_grad_(False)
     with pytest.raises(ValueError, match="net_arch"):
-        agent.hooks.attach(agent)
+        agent.all_interventions.attach(agent)
 
 
 def test_two_resets_draw_different_weights() -> None:
     agent = ppo([CycleReset(), CycleReset()])
     drawn = []
-    for reset in agent.hooks:
+    for reset in agent.all_interventions:
         assert isinstance(reset, CycleReset)
         reset.renew([th.arange(8), th.arange(8)])
         drawn.append(agent.policy.mlp_extractor.policy_net[0].weight.detach().clone())

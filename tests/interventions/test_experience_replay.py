@@ -55,8 +55,8 @@ def test_the_count_goes_on_after_loading(tmp_path: Any) -> None:
     loaded = ContinualSAC.load(tmp_path / "model", env=tagged_sequence())
     loaded.load_replay_buffer(tmp_path / "buffer")
     asked: list[tuple[int, bool]] = []
-    source = loaded.hooks.replay_source
-    loaded.hooks.replay_source = lambda step: asked.append((step, source(step) is not None)) or source(step)
+    source = loaded.all_interventions.replay_source
+    loaded.all_interventions.replay_source = lambda step: asked.append((step, source(step) is not None)) or source(step)
     loaded.learn(12, reset_num_timesteps=False)
     assert asked == [(step, step % 10 == 0) for step in range(count + 1, count + 13)]
 
@@ -290,7 +290,7 @@ def test_a_loaded_memory_has_the_size_that_it_is_loaded_with(memory_size: int, t
     agent.save_replay_buffer(tmp_path / "buffer")
     loaded = NBSPSAC.load(tmp_path / "model", memory_size=memory_size)
     loaded.load_replay_buffer(tmp_path / "buffer")
-    saved, memory = (each.hooks.find(ExperienceReplay).memory for each in (agent, loaded))
+    saved, memory = (each.all_interventions.find(ExperienceReplay).memory for each in (agent, loaded))
     assert memory.tasks == {task: min(memory_size // 2, 50) for task in ("red", "blue")}
     before, rows = rows_by_task(saved), rows_by_task(memory)
     for task in before:
@@ -394,7 +394,7 @@ def test_training_passes_the_normalizer(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_nbsp_sac_passes_its_options_on() -> None:
     agent = tiny(NBSPSAC, tagged_sequence(), masking=False, memory_size=33, replay_interval=4, replay_ent_coef="current")
-    (replay,) = agent.hooks._all
+    (replay,) = agent.all_interventions._all
     assert isinstance(replay, ExperienceReplay)
     assert (replay.memory_size, replay.replay_interval, replay.replay_ent_coef) == (33, 4, "current")
-    assert tiny(NBSPSAC, tagged_sequence(), masking=False, replay=False).hooks._all == []
+    assert tiny(NBSPSAC, tagged_sequence(), masking=False, replay=False).all_interventions._all == []

@@ -51,11 +51,11 @@ def test_every_episode_of_a_look_has_noise_of_its_own() -> None:
 
     class Watch(BaseCallback):
         def _on_step(self) -> bool:
-            if self.model._is_looking:  # type: ignore[attr-defined]
+            if self.model._is_probing:  # type: ignore[attr-defined]
                 noises.append(self.model.actor.action_dist.exploration_mat)  # type: ignore[attr-defined]
             return True
 
-    options = {"use_sde": True, "train_freq": 100, "known_task_threshold": 1.0, "look_episodes": 3}
+    options = {"use_sde": True, "train_freq": 100, "known_task_threshold": 1.0, "probe_episodes": 3}
     agent = tiny(ContinualSAC, tagged_sequence(success="always"), **options)
     agent.learn(100, Watch())
     assert len(noises) == 30

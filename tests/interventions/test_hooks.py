@@ -194,7 +194,7 @@ def test_a_state_that_a_file_could_not_give_back_is_refused_before_anything_is_w
     agent = tiny(ContinualSAC, TaggedTask(1.0), interventions=[Keeps()])
     agent.save(tmp_path / "model")
     before = (tmp_path / "model.zip").read_bytes()
-    agent.hooks.find(Keeps)._state = state
+    agent.all_interventions.find(Keeps)._state = state
     with pytest.raises(
         ValueError, match=r"interventions: state_dict\(\) of Keeps holds .* cannot be read from a model's file"
     ):
@@ -207,9 +207,9 @@ def test_a_state_that_a_file_could_not_give_back_is_refused_before_anything_is_w
 )
 def test_a_state_that_is_written_comes_back(state: Any, tmp_path: Path) -> None:
     agent = tiny(ContinualSAC, TaggedTask(1.0), interventions=[Keeps()])
-    agent.hooks.find(Keeps)._state = state
+    agent.all_interventions.find(Keeps)._state = state
     agent.save(tmp_path / "model")
-    found = ContinualSAC.load(tmp_path / "model").hooks.find(Keeps)._state
+    found = ContinualSAC.load(tmp_path / "model").all_interventions.find(Keeps)._state
     assert repr(found) == repr(state) or found == state
 
 
@@ -267,14 +267,14 @@ def test_two_of_a_kind_keep_their_states_apart() -> None:
     second = masks_of_training(skill_proportion=0.5, mask_type="hard", **everyone)
     agent = tiny(ContinualSAC, tagged_sequence(), interventions=[first, ExperienceReplay(50), second])
     agent.learn(100)
-    state = agent.hooks.state_dict()
+    state = agent.all_interventions.state_dict()
     assert list(state) == ["GradientMasking", "ExperienceReplay", "GradientMasking 2"]
     counts = [int((th.cat([*masking.masks.values()]) < 1).sum()) for masking in (first, second)]
     assert counts == [3 * round(1.6), 3 * 8]
     expected = copy.deepcopy((first.masks, second.masks))
     fresh = [masks_of_training(), ExperienceReplay(), masks_of_training(mask_type="hard")]
     other = tiny(ContinualSAC, tagged_sequence(), interventions=fresh)
-    other.hooks.load_state_dict(state)
+    other.all_interventions.load_state_dict(state)
     assert differing(fresh[0].masks, expected[0]) == [] == differing(fresh[2].masks, expected[1])  # type: ignore[attr-defined]
 
 
@@ -291,12 +291,12 @@ def test_states_of_two_classes_of_one_name_could_not_be_told_apart(agent_class: 
             agent_class("MlpPolicy", TaggedTask(1.0), interventions=given, device="cpu")
     derived = class_of_the_user("CycleReset", CycleReset)()
     agent = agent_class("MlpPolicy", TaggedTask(1.0), interventions=[first(), first(), derived], device="cpu")
-    assert list(agent.hooks.state_dict()) == ["Mine", "Mine 2", "CycleReset"]
+    assert list(agent.all_interventions.state_dict()) == ["Mine", "Mine 2", "CycleReset"]
 
 
 def test_interventions_of_the_user_act_behind_those_of_nbsp() -> None:
     agent = tiny(NBSPSAC, tagged_sequence(), interventions=[Diary("mine")])
-    assert [type(each) for each in agent.hooks._all] == [GradientMasking, ExperienceReplay, Diary]
+    assert [type(each) for each in agent.all_interventions._all] == [GradientMasking, ExperienceReplay, Diary]
 
 
 def test_unknown_states_are_refused_unless_told_otherwise() -> None:
@@ -335,11 +335,11 @@ def test_after_loading_an_intervention_sees_the_loaded_network_and_its_own_state
     saved.learn(40)
     saved.save(tmp_path / "model")
     loaded = ContinualSAC.load(tmp_path / "model", **({"interventions": [Anchor()]} if of_plain_sb3 else {}))
-    (anchor,) = loaded.hooks
+    (anchor,) = loaded.all_interventions
     assert differing(anchor._anchor, parameters(saved)) == []  # the entropy coefficient, which SB3 loads last, too
     assert (anchor._calls, anchor._count) == (1, 0 if of_plain_sb3 else 7)
     fresh = tiny(ContinualSAC, TaggedTask(1.0), seed=1, interventions=[Anchor()])
-    (anchor,) = fresh.hooks
+    (anchor,) = fresh.all_interventions
     assert anchor._calls == 0
     fresh.set_parameters(saved.get_parameters())
     assert anchor._calls == 1 and th.equal(anchor._anchor["actor.mu.weight"], saved.actor.mu.weight)
@@ -407,8 +407,8 @@ def test_an_intervention_works_for_one_agent_only() -> None:
     with pytest.raises(ValueError, match="interventions: this CycleReset already works for another agent"):
         ContinualPPO("MlpPolicy", "Pendulum-v1", interventions=[shared], device="cpu")
     assert shared.agent is agent
-    agent.hooks.attach(agent)  # the same agent's networks may be built again
-    assert repr(agent.hooks) == "Interventions(CycleReset)"
+    agent.all_interventions.attach(agent)  # the same agent's networks may be built again
+    assert repr(agent.all_interventions) == "Interventions(CycleReset)"
 
 
 def test_an_intervention_that_did_not_fit_can_be_given_to_another_agent() -> None:

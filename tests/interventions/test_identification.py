@@ -379,11 +379,11 @@ def test_a_spoilt_state_of_one_agent_is_not_shared() -> None:
     first.learn(60)
     second = tiny(NBSPSAC, tagged_sequence(), replay=False)
     second.set_parameters(first.get_parameters())
-    second.hooks.load_state_dict(first.hooks.state_dict())
-    assert differing(first.hooks._all[0].masks, second.hooks._all[0].masks) == []
+    second.all_interventions.load_state_dict(first.all_interventions.state_dict())
+    assert differing(first.all_interventions._all[0].masks, second.all_interventions._all[0].masks) == []
     second.learn(120)
-    assert set(first.hooks._all[0].scores) == {"red"}
-    assert set(second.hooks._all[0].scores) == {"red", "blue"}
+    assert set(first.all_interventions._all[0].scores) == {"red"}
+    assert set(second.all_interventions._all[0].scores) == {"red", "blue"}
 
 
 # Tasks that report success at an episode's last step only

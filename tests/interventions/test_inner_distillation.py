@@ -84,7 +84,7 @@ def p3o(action_space: str = "continuous", **kwargs: Any) -> P3O:
 
 
 def distillation_of(agent: Any) -> InnerDistillation:
-    found: InnerDistillation = agent.hooks.find(InnerDistillation)
+    found: InnerDistillation = agent.all_interventions.find(InnerDistillation)
     return found
 
 
@@ -92,9 +92,9 @@ def renew(agent: Any, chosen: list[th.Tensor] = CHOSEN) -> Snapshots:
     """Renew neurons of an agent, and distil; with snapshots in front of the distillation."""
     snapshots = Snapshots()
     snapshots.attach(agent)
-    agent.hooks._all.insert(0, snapshots)
+    agent.all_interventions._all.insert(0, snapshots)
     agent.set_logger(RecordingLogger())
-    agent.hooks.find(CycleReset).renew(chosen)
+    agent.all_interventions.find(CycleReset).renew(chosen)
     return snapshots
 
 
@@ -107,7 +107,7 @@ def loss_by_hand(agent: Any, parameters: dict[str, th.Tensor], states: th.Tensor
         with th.no_grad():
             for name, parameter in policy.named_parameters():
                 parameter.copy_(values[name])
-            found = agent.hooks.find(CycleReset).network.distribution(states)
+            found = agent.all_interventions.find(CycleReset).network.distribution(states)
             for name, parameter in policy.named_parameters():
                 parameter.copy_(now[name])
         return found
@@ -204,7 +204,7 @@ def test_cnn(share: bool) -> None:
     arch["share_features_extractor"] = share  # type: ignore[assignment]
     agent = P3O("CnnPolicy", ImageTask(), reset_frequency=NEVER, policy_kwargs=arch, interventions=[], **SMALL)
     agent.learn(64)
-    layers = agent.hooks.find(CycleReset).network.layers
+    layers = agent.all_interventions.find(CycleReset).network.layers
     chosen = [th.tensor([1]) for _ in layers]
     _, between, after = renew(agent, chosen).pictures
     moved = {name for name, value in after["parameters"].items() if not th.equal(value, between["parameters"][name])}
@@ -213,7 +213,7 @@ def test_cnn(share: bool) -> None:
     if share:
         assert not any("features_extractor" in name for name in moved)
         shared = P3O("CnnPolicy", ImageTask(), reset_frequency=64, policy_kwargs=arch, renew_shared=True, **SMALL).learn(64)
-        reset, epochs = shared.hooks.find(CycleReset), distillation_of(shared).epochs
+        reset, epochs = shared.all_interventions.find(CycleReset), distillation_of(shared).epochs
         assert len(reset.network.layers) == 5
         assert epochs >= 1
         shared.policy.zero_grad()  # the shared layers then have no gradients to hold back

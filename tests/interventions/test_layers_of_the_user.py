@@ -53,7 +53,7 @@ def test_what_is_frozen_after_construction_stays_and_the_rest_is_renewed(cls: ty
     agent.learn(100)
     changed = differing(before, body(agent).state_dict())
     assert changed == [name for name in before if not name.startswith(str(frozen))]
-    counts = next(iter(agent.hooks)).reset_counts
+    counts = next(iter(agent.all_interventions)).reset_counts
     resets = [int(each.sum()) for each in counts.values()]
     cuts = cls in (ReDoPPO, ReDoSAC, CBPPPO, CBPSAC)
     # Where the second layer is frozen, the outgoing weights of the first cannot be cut
@@ -64,7 +64,7 @@ def test_what_is_frozen_after_construction_stays_and_the_rest_is_renewed(cls: ty
 def test_layers_frozen_in_the_midst_of_training_and_unfrozen_again() -> None:
     agent = make(CyclePPO, **RESET)
     agent.learn(32)
-    reset = agent.hooks.find(CycleReset)
+    reset = agent.all_interventions.find(CycleReset)
     weight = body(agent)[0].weight
     weight.requires_grad = False
     before = weight.clone()
@@ -111,7 +111,7 @@ def test_exchanged_layers_are_the_ones_that_are_renewed(cls: type) -> None:
     body(agent)[0] = nn.Linear(4, 8)
     owner.optimizer = th.optim.Adam(owner.parameters(), lr=3e-4)
     new_weight = body(agent)[0].weight.clone()
-    method = next(iter(agent.hooks))
+    method = next(iter(agent.all_interventions))
     before = method.reset_counts
     before = {name: counts.clone() for name, counts in before.items()}
     agent.learn(100, reset_num_timesteps=False)
@@ -123,7 +123,7 @@ def test_exchanged_layers_are_the_ones_that_are_renewed(cls: type) -> None:
 def test_exchanged_layers_are_masked_if_they_are_as_wide_and_otherwise_a_word_is_said() -> None:
     agent = tiny(NBSPSAC, tagged_sequence(), mask_type="hard", skill_proportion=1.0, identification="random")
     agent.learn(70)
-    masking = next(iter(agent.hooks))
+    masking = next(iter(agent.all_interventions))
     held = masking.masks["actor.latent_pi.0"] == 0
     assert held.any()
     agent.actor.latent_pi[0] = nn.Linear(4, 8)

@@ -98,7 +98,7 @@ def agent_with(layers: Any, **options: Any) -> NBSPSAC:
 def test_what_hard_masked_neurons_do_stays_as_it_is(name: str) -> None:
     before = Before()
     agent = agent_with(LAYERS[name], mask_type="hard", interventions=[before]).learn(160)
-    skills = agent.hooks.find(GradientMasking).skill_neurons["a"]
+    skills = agent.all_interventions.find(GradientMasking).skill_neurons["a"]
     for network, output in outputs(agent).items():
         moved = (output - before.outputs[network]).abs().mean(0)
         skilled = skills[network][:12].bool()
@@ -112,7 +112,7 @@ def test_what_hard_masked_neurons_do_stays_as_it_is(name: str) -> None:
 def test_statistics_follow_a_soft_mask() -> None:
     """Over one gradient step they move by the mask times as far as without masks."""
     agent = agent_with(LAYERS["batch norm"], mask_alpha=0.5).learn(80)
-    masking, norm = agent.hooks.find(GradientMasking), agent.actor.features_extractor.net[1]
+    masking, norm = agent.all_interventions.find(GradientMasking), agent.actor.features_extractor.net[1]
     mask = masking.masks["actor.features_extractor.net.0"]
     agent.policy.set_training_mode(True)
     before = norm.running_mean.clone()

@@ -66,7 +66,7 @@ class OtherPolicy(DocumentedPolicy):
 
 def test_documented_networks_are_renewed() -> None:
     agent = P3O(DocumentedPolicy, "Pendulum-v1", reset_frequency=64, reset_rate=0.25, max_distill_epochs=2, **SMALL).learn(128)
-    counts = agent.hooks.find(CycleReset).reset_counts
+    counts = agent.all_interventions.find(CycleReset).reset_counts
     assert {name: int(each.sum()) for name, each in counts.items()} == {"actor.policy_net.0": 8}
 
 

@@ -123,7 +123,7 @@ def test_an_agent_with_all_sides_learns_and_comes_back_from_its_file(tmp_path: A
     agent.save(tmp_path / "agent")
     loaded = NBSPSAC.load(tmp_path / "agent")
     assert loaded.mask_side == "both"
-    own, other = (each.hooks._all[0]._steps["actor"].masked for each in (agent, loaded))
+    own, other = (each.all_interventions._all[0]._steps["actor"].masked for each in (agent, loaded))
     assert len(own) == 6 == len(other)  # two layers' weights and biases, mu and log_std
     for (_, mask), (_, again) in zip(own, other, strict=True):
         assert th.equal(mask, again)

@@ -35,7 +35,7 @@ def test_until_the_threshold(reset: Any) -> None:
     # The 6th is still not good enough for the new threshold; behind it and the 8th come the next resets
     assert epochs_per_update(agent, 4) == [7, 7, 7, 7]
     reset.reset_frequency = 10**6
-    agent.hooks.find(type(reset))._periods = 0
+    agent.all_interventions.find(type(reset))._periods = 0
     assert epochs_per_update(agent, 4) == [7, 7, 2, 2]
     assert recovery.epochs == 40
 
@@ -74,11 +74,11 @@ def test_records_and_state(tmp_path: Any) -> None:
     agent.set_logger(logger)
     agent.learn(192)
     assert logger.values("recovery/epochs") == [0, 4, 8]
-    agent.hooks.find(CycleReset).reset_frequency = 10**6
+    agent.all_interventions.find(CycleReset).reset_frequency = 10**6
     agent.learn(64, reset_num_timesteps=False)
     agent.save(tmp_path / "model")
     loaded = ContinualPPO.load(tmp_path / "model", env=TASK.env())
-    other = loaded.hooks.find(RecoveryTraining)
+    other = loaded.all_interventions.find(RecoveryTraining)
     assert other.state_dict() == recovery.state_dict() == {"updates_left": 5, "epochs": 12, "episodes_since": 6}
     assert [episode["r"] for episode in other._episodes_since()] == [episode["r"] for episode in recovery._episodes_since()]
 

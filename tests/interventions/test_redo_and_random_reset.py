@@ -29,7 +29,7 @@ class Scores(Intervention):
     """The scores that a reset of ReDo is about to see."""
 
     def after_train(self) -> None:
-        self._scores = self.agent.hooks.find(ReDo).scores()
+        self._scores = self.agent.all_interventions.find(ReDo).scores()
 
     @property
     def scores(self) -> list[th.Tensor]:
@@ -85,7 +85,7 @@ def test_two_of_256() -> None:
     """The paper's 1 % of layers of 256, rounded down: 2 per reset and layer (table 4: 1800 in 300 resets of 3 layers)."""
     agent = ReDoPPO("MlpPolicy", CASES["ppo-tanh"].env(), n_steps=16, policy_kwargs={"net_arch": [256, 256, 256]})
     agent.learn(16)
-    redo = agent.hooks.find(ReDo)
+    redo = agent.all_interventions.find(ReDo)
     assert [len(neurons) for neurons in redo.choose()] == [2, 2, 2]
     redo.reset_rate = 0.29
     assert redo._share(100) == 29
@@ -97,7 +97,7 @@ def test_equality_with_the_threshold_counts() -> None:
     net = agent.policy.mlp_extractor.policy_net
     with th.no_grad():
         net[0].bias[2] = -1e6  # dead: its score is exactly 0
-    redo = agent.hooks.find(ReDo)
+    redo = agent.all_interventions.find(ReDo)
     dead, score = redo.scores()
     assert dead[2] == 0
     assert redo.choose()[0].tolist() == th.nonzero(dead == 0).flatten().tolist()
@@ -111,7 +111,7 @@ def test_a_layer_without_any_activation() -> None:
     agent.learn(64)
     with th.no_grad():
         agent.policy.mlp_extractor.policy_net[2].bias.fill_(-1e6)
-    redo = agent.hooks.find(ReDo)
+    redo = agent.all_interventions.find(ReDo)
     assert redo.scores()[1].tolist() == [0.0] * 6
     assert redo.choose()[1].tolist() == [0]
     redo.dormant_threshold = 0.1
@@ -122,7 +122,7 @@ def test_redo_cleans_up() -> None:
     agent = CASES["ppo-tanh"].agent([ReDo(64, 0.3)])
     agent.learn(64)
     agent.policy.set_training_mode(True)
-    agent.hooks.find(ReDo).choose()
+    agent.all_interventions.find(ReDo).choose()
     assert agent.policy.training
     assert not any(module._forward_hooks for module in agent.policy.modules())
 
@@ -140,7 +140,7 @@ def test_random_resets_renew_incoming_only(name: str) -> None:
 
 def test_random_resets_lose_no_fraction() -> None:
     agent = CASES["ppo-tanh"].agent([RandomReset(64, 0.06)])
-    reset = agent.hooks.find(RandomReset)
+    reset = agent.all_interventions.find(RandomReset)
     numbers = [[len(neurons) for neurons in reset.choose()] for _ in range(100)]
     assert [sum(column) for column in zip(*numbers, strict=True)] == [42, 36]  # 100 * 0.06 of 7 and of 6
     assert {number for row in numbers for number in row} == {0, 1}
@@ -215,11 +215,11 @@ def test_thin_classes(cls: type) -> None:
     case = Case(cls, base.env, base.layers, base.function, base.policy_kwargs)
     options: dict[str, Any] = {"reset_frequency": 30, "reset_rate": 0.5, "redo_states": 20, "clear_moments": False}
     agent = case.agent([], **options)
-    assert vars(agent.hooks.find(ReDo)).items() >= {**options, "dormant_threshold": None}.items()
+    assert vars(agent.all_interventions.find(ReDo)).items() >= {**options, "dormant_threshold": None}.items()
     agent.learn(64)
-    assert any(counts.any() for counts in agent.hooks.find(ReDo).reset_counts.values())
+    assert any(counts.any() for counts in agent.all_interventions.find(ReDo).reset_counts.values())
     by_threshold = case.agent([], dormant_threshold=0.1)
-    assert by_threshold.hooks.find(ReDo).dormant_threshold == 0.1
+    assert by_threshold.all_interventions.find(ReDo).dormant_threshold == 0.1
     assert by_threshold.reset_frequency == (50_000 if cls is ReDoPPO else 10_000)
 
 
@@ -250,7 +250,7 @@ def test_at_least_one_neuron() -> None:
     """1 % of layers of 7 and 6 neurons."""
     agent = CASES["ppo-tanh"].agent([ReDo()])
     agent.learn(64)
-    assert [len(neurons) for neurons in agent.hooks.find(ReDo).choose()] == [1, 1]
+    assert [len(neurons) for neurons in agent.all_interventions.find(ReDo).choose()] == [1, 1]
 
 
 class Concatenated(nn.Module):

@@ -38,7 +38,7 @@ def test_a_memory_gives_coefficients_only_if_told_to() -> None:
 def seen_coefficients(agent: Any) -> list[tuple[bool, Any]]:
     """For every gradient step: whether it draws from the memory, and the coefficient of its target value."""
     seen: list[tuple[bool, Any]] = []
-    source, make = agent.hooks.replay_source, agent._make_gradients
+    source, make = agent.all_interventions.replay_source, agent._make_gradients
 
     def made() -> Any:
         gradients = make()
@@ -138,9 +138,11 @@ def test_the_option_may_change_when_a_model_is_loaded(tmp_path: Any, saved: str,
     agent.save_replay_buffer(tmp_path / "buffer")
     other = NBSPSAC.load(tmp_path / "model", env=tagged_sequence(), replay_ent_coef=loaded)
     other.load_replay_buffer(tmp_path / "buffer")
-    memory = other.hooks.find(ExperienceReplay).memory
+    memory = other.all_interventions.find(ExperienceReplay).memory
     # They are kept whether they are used or not
-    assert memory.ent_coefs == agent.hooks.find(ExperienceReplay).memory.ent_coefs and set(memory.ent_coefs) == {"red"}
+    assert memory.ent_coefs == agent.all_interventions.find(ExperienceReplay).memory.ent_coefs and set(memory.ent_coefs) == {
+        "red"
+    }
     assert (memory.sample(5).ent_coefs is None) == (loaded == "current")
     other.learn(110, reset_num_timesteps=False)
     assert set(memory.tasks) == {"red", "blue"} == set(memory.ent_coefs)

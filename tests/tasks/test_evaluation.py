@@ -127,7 +127,7 @@ def test_rates_equal_a_slow_evaluation(make_sequence: MakeSequence, easy: Option
             rates.append(successes / 9)
         expected.append(rates)
 
-    evaluation = SequenceEvaluation(n_eval_episodes=9, deterministic_seed=77, progress_bar=False)
+    evaluation = SequenceEvaluation(n_eval_episodes=9, seed=77, progress_bar=False)
     agent(env).learn(1000, [evaluation, AtBoundaries(slow)])
     assert len(expected) == 4
     assert evaluation.matrix is not None
@@ -174,8 +174,8 @@ def test_seeds_of_the_evaluation_are_none_of_training() -> None:
     other = evaluation_seed(1000, 3, training_seed=seed - 7)
     assert other not in range(seed - 7, seed + 9_000)
     assert len({evaluation_seed(1000, index) for index in range(50)}) == 50
-    with pytest.raises(ValueError, match="deterministic_seed must be a whole number of at least 0, not -1"):
-        SequenceEvaluation(deterministic_seed=-1)
+    with pytest.raises(ValueError, match="seed must be a whole number of at least 0, not -1"):
+        SequenceEvaluation(seed=-1)
 
 
 def test_evaluation_does_not_touch_the_training(make_sequence: MakeSequence, easy: Options) -> None:

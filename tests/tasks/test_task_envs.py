@@ -139,7 +139,7 @@ def test_wrappers_of_another_shape_reach_evaluation_and_identification(make_sequ
     model.learn(60, evaluation)
     assert evaluation.matrix is not None
     assert len(evaluation.matrix.rows) == 2
-    assert set(model.hooks.find(GradientMasking).skill_neurons) == {"a", "b"}
+    assert set(model.all_interventions.find(GradientMasking).skill_neurons) == {"a", "b"}
 
 
 @pytest.mark.parametrize("wrap", [partial(VecFrameStack, n_stack=2), lambda env: VecNormalize(VecNormalize(env))])

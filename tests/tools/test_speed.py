@@ -34,20 +34,20 @@ def test_models_have_full_buffers(cls: type[SAC]) -> None:
 @pytest.mark.parametrize(("tasks", "protected"), [(1, [0.2, 0.2]), (50, [0.99, 1.0])])
 def test_the_masked_model_has_masks_and_memory(tasks: int, protected: list[float]) -> None:
     model = sac.with_masks([20, 20], tasks)
-    masks = model.hooks.find(GradientMasking).masks
+    masks = model.all_interventions.find(GradientMasking).masks
     share = np.mean([(mask < 1).float().mean().item() for mask in masks.values()])
     assert len(masks) == 6 and protected[0] - 1e-6 <= share <= protected[1] + 1e-6
-    memory = model.hooks.find(ExperienceReplay).memory
+    memory = model.all_interventions.find(ExperienceReplay).memory
     assert memory is not None and len(memory.tasks) == tasks
 
-    hooks, stepped = model.hooks, []
+    hooks, stepped = model.all_interventions, []
     masked_step = hooks._all[0].masked_step
     hooks._all[0].masked_step = lambda network: stepped.append(network) or masked_step(network)
     updates = model._n_updates
-    assert sac.cost_of_hooks(model, 2, 4).shape == (2,)
+    assert sac.cost_of_interventions(model, 2, 4).shape == (2,)
     assert model._n_updates - updates == 2 * 3 * 4, "with and without them, and a turn to warm up"
     assert stepped == ["critic", "actor"] * 3 * 4, "with them only"
-    assert model.hooks is hooks
+    assert model.all_interventions is hooks
 
 
 def test_turns() -> None:
@@ -116,7 +116,7 @@ def test_ppo_learns_and_distils() -> None:
     ppo.collect(model)
     assert model.rollout_buffer.full
     ppo.distil(model)
-    assert model.hooks.find(InnerDistillation).epochs == 3
+    assert model.all_interventions.find(InnerDistillation).epochs == 3
 
 
 def test_the_memory_takes_what_it_holds() -> None:

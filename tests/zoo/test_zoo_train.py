@@ -32,7 +32,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def masks(model: NBSPSAC) -> dict[str, th.Tensor]:
-    return model.hooks.find(GradientMasking).masks
+    return model.all_interventions.find(GradientMasking).masks
 
 
 def as_if_killed(trained, folder: Path) -> Path:
@@ -147,7 +147,7 @@ def test_the_zoos_evaluation_plays_the_tasks_in_turn(more, expected, command, mo
 
 def test_the_final_model_has_masks_for_both_tasks(trained):
     model = NBSPSAC.load(trained.folder / f"{ENV_ID}.zip")
-    masking = model.hooks.find(GradientMasking)
+    masking = model.all_interventions.find(GradientMasking)
     assert set(masking.skill_neurons) == set(TASKS)
     assert model.num_timesteps == 800
     assert all(mask.shape == (32,) for mask in masking.masks.values())
@@ -156,7 +156,7 @@ def test_the_final_model_has_masks_for_both_tasks(trained):
     assert 0 < (together < 1).sum() <= 2 * 3 * 13
     assert 0 <= together.min() <= together[together < 1].max() <= 0.1
     model.load_replay_buffer(trained.folder / "replay_buffer.pkl")
-    assert model.hooks.find(ExperienceReplay).memory.tasks == {TASKS[0]: 75, TASKS[1]: 75}
+    assert model.all_interventions.find(ExperienceReplay).memory.tasks == {TASKS[0]: 75, TASKS[1]: 75}
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_a_continued_run_keeps_masks_memory_and_buffer(trained, continued):
     after.load_replay_buffer(folder / "rl_model_replay_buffer_800_steps.pkl")
     # Steps 401 to 599 and 601 to 799
     assert after.replay_buffer.size() == 398
-    assert after.hooks.find(ExperienceReplay).memory.tasks == {TASKS[0]: 150}
+    assert after.all_interventions.find(ExperienceReplay).memory.tasks == {TASKS[0]: 150}
     with (folder / "replay_buffer.pkl").open("rb") as file:
         assert pickle.load(file).intervention_memory is not None
 
@@ -247,7 +247,7 @@ def test_continuing_a_finished_run_begins_the_sequence_again(trained, command):
     assert not [str(warning.message) for warning in warned if "buffer" in str(warning.message)]
     model = NBSPSAC.load(Path("logs") / "nbsp_sac" / f"{ENV_ID}_1" / f"{ENV_ID}.zip")
     assert (model.num_timesteps, model.phase.index, model.phase.task) == (820, 2, TASKS[0])
-    assert set(model.hooks.find(GradientMasking).skill_neurons) == set(TASKS)
+    assert set(model.all_interventions.find(GradientMasking).skill_neurons) == set(TASKS)
 
 
 def test_continuing_another_sequence_warns(trained, command):

@@ -30,7 +30,7 @@ def identification(net_arch: Sequence[int], rounds: int) -> Row:
     :return: seconds
     """
     model: NBSPSAC = make(NBSPSAC, net_arch, replay=False, identification_steps=STEPS, identification_data="training")
-    masking = model.hooks.find(GradientMasking)
+    masking = model.all_interventions.find(GradientMasking)
     seconds = []
     on_phase_end = masking.on_phase_end
 

@@ -56,7 +56,7 @@ def distil(model: P3O) -> None:
 
     :param model: the agent, which has a rollout
     """
-    reset = model.hooks.find(CycleReset)
+    reset = model.all_interventions.find(CycleReset)
     reset.renew([th.arange(2) for _ in reset.network.layers])
 
 

@@ -76,7 +76,7 @@ def end_phases(model: NBSPSAC, tasks: int, steps: int = 10_000) -> None:
     :param tasks: number of distinct tasks
     :param steps: of each phase that are known to the identification
     """
-    hooks: Interventions = model.hooks
+    hooks: Interventions = model.all_interventions
     successes = np.random.default_rng(0).random((tasks, steps)) < 0.5
     assert model.replay_buffer is not None
     model.phase_steps = model.replay_buffer.size()
@@ -117,7 +117,7 @@ class TimedInterventions(Interventions):
         return source
 
 
-def cost_of_hooks(model: NBSPSAC, rounds: int, steps: int) -> np.ndarray:
+def cost_of_interventions(model: NBSPSAC, rounds: int, steps: int) -> np.ndarray:
     """
     What masks and memory add to a gradient step. The same agent trains with and without them in turns; compared is the time
     of the optimizers' steps and of the choice of the buffer, as they run in the midst of a gradient step. The rest of
@@ -128,18 +128,18 @@ def cost_of_hooks(model: NBSPSAC, rounds: int, steps: int) -> np.ndarray:
     :param steps: gradient steps per turn
     :return: share of a step without them, shape (rounds,)
     """
-    own = model.hooks
+    own = model.all_interventions
     variants = {"with": TimedInterventions([*own]), "without": TimedInterventions()}
     spent: dict[str, list[float]] = {name: [] for name in variants}
 
     def train(name: str) -> None:
-        model.hooks = variants[name]
-        model.hooks.seconds = 0.0
+        model.all_interventions = variants[name]
+        model.all_interventions.seconds = 0.0
         model.train(gradient_steps=steps, batch_size=BATCH)
-        spent[name].append(model.hooks.seconds)
+        spent[name].append(model.all_interventions.seconds)
 
     times = take_turns({name: partial(train, name) for name in variants}, rounds, "masks and replay")
-    model.hooks = own
+    model.all_interventions = own
     more = np.array(spent["with"]) - np.array(spent["without"])
     return more[1:] / times["without"]  # the first turn warms up
 
@@ -188,7 +188,7 @@ def measure(net_arch: Sequence[int], rounds: int, steps: int) -> list[Row]:
     goals: dict[MatmulPrecision, float] = {"highest": MASK_GOAL, "medium": MEDIUM_MASK_GOAL}
     for precision, goal in goals.items():
         for number in TASKS:
-            shares = cost_of_hooks(with_masks(net_arch, number, precision), rounds, steps)
+            shares = cost_of_interventions(with_masks(net_arch, number, precision), rounds, steps)
             what = f"{step}: masks and replay after {number} task{'s' * (number > 1)}"
             rows.append(Row(what if precision == "highest" else f'{what}, "medium"', shares, "%", goal, at_least=False))
     return rows

@@ -45,7 +45,7 @@ def ppo_without() -> dict[str, Callable[[Any], None]]:
 
         def autograd() -> AutogradPPOGradients:
             make()  # sets the objective
-            return AutogradPPOGradients(model.policy, model._objective, model.hooks)
+            return AutogradPPOGradients(model.policy, model._objective, model.all_interventions)
 
         model._make_gradients = autograd  # type: ignore[method-assign]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sb3_nbsp.diagnostics.measure import MEASURES
 from sb3_nbsp.files import atomic_path, atomic_write
-from sb3_nbsp.plasticity.measure import MEASURES
 
 HISTORY = "plasticity.csv"
 COVARIANCE = "gradient_covariance.csv"

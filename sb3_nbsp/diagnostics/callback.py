@@ -13,19 +13,19 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_nbsp.checks import check_option, check_range, whole
+from sb3_nbsp.diagnostics.history import PICTURE, add_record, open_history
+from sb3_nbsp.diagnostics.measure import diagnostics, spread
 from sb3_nbsp.interventions.base import Intervention, own_seed
 from sb3_nbsp.interventions.inner_distillation import InnerDistillation
 from sb3_nbsp.interventions.networks import actor_of
 from sb3_nbsp.interventions.neuron_reset import NeuronReset
 from sb3_nbsp.interventions.observations import has_observations, training_observations
 from sb3_nbsp.needs_plots import needs_plots
-from sb3_nbsp.plasticity.history import PICTURE, add_record, open_history
-from sb3_nbsp.plasticity.measure import diagnostics, spread
 
 
 class PlasticityCallback(BaseCallback):
     """
-    Every ``record_freq`` environment steps, measure how plastic the actor is (:func:`~sb3_nbsp.plasticity.diagnostics`),
+    Every ``record_freq`` environment steps, measure how plastic the actor is (:func:`~sb3_nbsp.diagnostics.diagnostics`),
     on states of the last rollout (PPO; as far as it went, if a callback stopped it) or drawn from the replay buffer (SAC);
     and once more when training ends. Training is not touched: with the callback and without it, the same seed gives the
     same parameters, bit for bit.
@@ -125,7 +125,7 @@ class PlasticityCallback(BaseCallback):
 
     def _draw(self) -> None:
         if self.plot and self.folder is not None:
-            from sb3_nbsp.plasticity.figure import plot_plasticity
+            from sb3_nbsp.diagnostics.figure import plot_plasticity
 
             plot_plasticity({type(self.model).__name__: self.folder}, self.folder / PICTURE)
 
@@ -173,7 +173,7 @@ def _mean_return(model: BaseAlgorithm) -> float | None:
 
 def _interventions_so_far(model: BaseAlgorithm) -> dict[str, float | None]:
     """Resets (P3O paper, table 4) and distillation; None for what the agent does not do."""
-    interventions: list[Intervention] = list(getattr(model, "hooks", ()))
+    interventions: list[Intervention] = list(getattr(model, "all_interventions", ()))
     epochs = [each.epochs for each in interventions if isinstance(each, InnerDistillation)]
     counts: dict[str, th.Tensor] = {}
     for each in interventions:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sb3_nbsp.diagnostics.history import read_covariance, read_history
 from sb3_nbsp.extras import needs
 from sb3_nbsp.figure_style import COLORS, STYLE
 from sb3_nbsp.files import atomic_path
-from sb3_nbsp.plasticity.history import read_covariance, read_history
 
 with needs("plots", "A figure"):
     import matplotlib
@@ -49,7 +49,7 @@ def plot_plasticity(
     paper, figures 28 to 30: dark red is negative, dark blue positive). A dashed line is the value at the start of training.
 
     :param runs: name of each run and its folder, with the ``plasticity.csv`` of a
-        :class:`~sb3_nbsp.plasticity.PlasticityCallback`; runs that are under way or were killed can be drawn, too
+        :class:`~sb3_nbsp.diagnostics.PlasticityCallback`; runs that are under way or were killed can be drawn, too
     :param path: the PNG to write
     :param measures: which columns to draw; those that no run has are left out
     :param title: the figure's title

@@ -25,12 +25,12 @@ from stable_baselines3.common.vec_env import VecNormalize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sb3_nbsp import P3O, SBPSAC, ContinualPPO, ContinualSAC, PlasticityCallback, diagnostics
+from sb3_nbsp.diagnostics.figure import TITLES, _draw_curves, plot_plasticity
+from sb3_nbsp.diagnostics.history import COLUMNS, add_record, open_history, read_covariance, read_history
+from sb3_nbsp.diagnostics.measure import MEASURES, spread
 from sb3_nbsp.interventions import CycleReset
 from sb3_nbsp.interventions.base import own_seed
 from sb3_nbsp.interventions.observations import training_observations
-from sb3_nbsp.plasticity.figure import TITLES, _draw_curves, plot_plasticity
-from sb3_nbsp.plasticity.history import COLUMNS, add_record, open_history, read_covariance, read_history
-from sb3_nbsp.plasticity.measure import MEASURES, spread
 
 RESETS = ["resets", "resets_per_neuron", "share_ever_reset", "distillation_epochs"]
 
@@ -391,7 +391,7 @@ def test_a_policy_that_cannot_be_measured_is_an_error_before_training():
 
 
 def test_without_matplotlib(tmp_path, monkeypatch):
-    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib" or name == "sb3_nbsp.plasticity.figure"]:
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib" or name == "sb3_nbsp.diagnostics.figure"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ValueError, match=r"PlasticityCallback\(plot=True\) needs matplotlib: pip install 'sb3_nbsp\[plots\]'"):

@@ -15,9 +15,9 @@ from stable_baselines3 import DQN, PPO, SAC
 from torch import nn
 
 from sb3_nbsp import P3O, SBPSAC, diagnostics
+from sb3_nbsp.diagnostics.measure import MEASURES, spread
 from sb3_nbsp.interventions.networks import actor_of
 from sb3_nbsp.neurons.crelu import CReLU
-from sb3_nbsp.plasticity.measure import MEASURES, spread
 
 
 class Still(gym.Env):
