@@ -7,6 +7,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from torch.nn import functional as F
+from typing_extensions import override
 
 from sb3_nbsp.fast.ppo_gradients import PPOGradients, PPOObjective
 from sb3_nbsp.interventions import Interventions
@@ -25,8 +26,9 @@ class AutogradPPOGradients(PPOGradients):
         self._policy, self._objective, self._interventions = policy, objective, interventions
         self._is_discrete = isinstance(policy.action_space, spaces.Discrete)
 
+    @override
     def losses(self, batch: RolloutBufferSamples) -> dict[str, th.Tensor]:
-        """See :class:`PPOGradients`. With penalties, these are a part of "loss"."""
+        # With penalties, these are a part of "loss"
         objective, clip_range = self._objective, self._objective.clip_range
         # Actions of a discrete space are stored as floats
         actions = batch.actions.long().flatten() if self._is_discrete else batch.actions
@@ -51,7 +53,7 @@ class AutogradPPOGradients(PPOGradients):
         records = {**losses, "loss": self._loss, "approx_kl": approx_kl, "clip_fraction": clip_fraction}
         return {name: value.detach() for name, value in records.items()}
 
+    @override
     def backward(self) -> None:
-        """See :class:`PPOGradients`."""
         self._policy.optimizer.zero_grad()
         self._loss.backward()

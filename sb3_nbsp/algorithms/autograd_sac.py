@@ -6,6 +6,7 @@ import torch as th
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.sac.policies import Actor, ContinuousCritic
 from torch.nn import functional as F
+from typing_extensions import override
 
 from sb3_nbsp.fast.sac_gradients import SACGradients
 from sb3_nbsp.interventions import Interventions
@@ -28,29 +29,29 @@ class AutogradGradients(SACGradients):
         groups = actor.optimizer.param_groups
         self._actor_parameters = [p for group in groups for p in group["params"] if p.requires_grad]
 
+    @override
     def sample_actions(self, data: ReplayBufferSamples) -> th.Tensor:
-        """See :class:`SACGradients`."""
         self._actions_pi, log_prob = self._actor.action_log_prob(data.observations)
         self._log_prob = log_prob.reshape(-1, 1)
         return self._log_prob
 
+    @override
     def ent_coef_loss(self, log_ent_coef: th.Tensor, log_prob: th.Tensor, target_entropy: float) -> th.Tensor:
-        """See :class:`SACGradients`."""
         log_ent_coef.grad = None
         loss = -(log_ent_coef * (log_prob + target_entropy).detach()).mean()
         loss.backward()
         return loss.detach()
 
+    @override
     def next_values(self, data: ReplayBufferSamples, ent_coef: th.Tensor) -> th.Tensor:
-        """See :class:`SACGradients`."""
         with th.no_grad():
             next_actions, next_log_prob = self._actor.action_log_prob(data.next_observations)
             next_q_values = th.cat(self._critic_target(data.next_observations, next_actions), dim=1)
             next_q_values, _ = th.min(next_q_values, dim=1, keepdim=True)
             return next_q_values - ent_coef * next_log_prob.reshape(-1, 1)
 
+    @override
     def critic_loss(self, data: ReplayBufferSamples, target_q_values: th.Tensor) -> th.Tensor:
-        """See :class:`SACGradients`."""
         current_q_values = self._critic(data.observations, data.actions)
         loss = 0.5 * sum(F.mse_loss(current_q, target_q_values) for current_q in current_q_values)
         loss = loss + self._interventions.penalty("critic")
@@ -59,8 +60,8 @@ class AutogradGradients(SACGradients):
         loss.backward()
         return loss.detach()
 
+    @override
     def actor_loss(self, data: ReplayBufferSamples, ent_coef: th.Tensor) -> th.Tensor:
-        """See :class:`SACGradients`."""
         q_values_pi = th.cat(self._critic(data.observations, self._actions_pi), dim=1)
         min_qf_pi, _ = th.min(q_values_pi, dim=1, keepdim=True)
         loss = (ent_coef * self._log_prob - min_qf_pi).mean() + self._interventions.penalty("actor")

@@ -16,6 +16,7 @@ from typing import Literal
 import torch as th
 from torch import nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from sb3_nbsp.fast.perceptron import Layer, layers_of
 from sb3_nbsp.messages import warn
@@ -51,22 +52,23 @@ class Bfloat16Layer(Layer):
         """Round the parameters as they are now, once for all products until the next optimizer step."""
         self._rounded_weight, self._rounded_bias = self.weight.bfloat16(), self.bias.bfloat16()
 
+    @override
     def forward(self, inputs: th.Tensor) -> th.Tensor:
-        """See :meth:`Layer.forward`."""
         outputs = F.linear(inputs.bfloat16(), self._rounded_weight, self._rounded_bias)
         return self._activate(outputs.to(self._output_dtype))
 
+    @override
     def before_activation(self, gradient: th.Tensor, outputs: th.Tensor) -> th.Tensor:
-        """See :meth:`Layer.before_activation`; rounded, as a factor of two products."""
+        # Rounded, as a factor of two products
         return super().before_activation(gradient, outputs).bfloat16()
 
+    @override
     def set_gradients(self, gradient: th.Tensor, inputs: th.Tensor) -> None:
-        """See :meth:`Layer.set_gradients`."""
         self.weight.grad = (gradient.t() @ inputs.bfloat16()).float()
         self.bias.grad = gradient.sum(0, dtype=th.float32)
 
+    @override
     def input_gradient(self, gradient: th.Tensor, first: int = 0) -> th.Tensor:
-        """See :meth:`Layer.input_gradient`."""
         weight = self._rounded_weight[:, first:] if first else self._rounded_weight
         return (gradient @ weight).to(self._input_dtype)
 

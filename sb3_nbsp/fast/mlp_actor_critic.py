@@ -17,6 +17,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import distributions, nn
 from torch.distributions import Distribution, Normal
+from typing_extensions import override
 
 from sb3_nbsp.fast.matmul_precision import MakeLayers
 from sb3_nbsp.fast.perceptron import Perceptron, is_free_to_learn, is_perceptron, is_untouched, layers_of
@@ -109,14 +110,15 @@ class Gaussian(ActionDistribution):
     def __init__(self, log_std: th.Tensor) -> None:
         self.log_std = log_std
 
+    @override
     def sample(self, outputs: th.Tensor) -> th.Tensor:
-        """See :class:`ActionDistribution`. A σ of 0 is not found."""
+        # A σ of 0 is not found
         actions = outputs + th.empty_like(outputs).normal_() * self.log_std.exp()
         self.check(outputs, actions)
         return actions
 
+    @override
     def evaluate(self, outputs: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """See :class:`ActionDistribution`."""
         self._std = self.log_std.exp()
         self._z = (actions - outputs) / self._std
         # Surprisal of the mean
@@ -125,14 +127,15 @@ class Gaussian(ActionDistribution):
         self.check(outputs, log_prob)
         return log_prob, constant + 0.5 * len(self.log_std)
 
+    @override
     def backward(self, log_prob_gradient: th.Tensor, ent_coef: float) -> th.Tensor:
-        """See :class:`ActionDistribution`. The gradient of log σ goes into its ``grad``."""
+        # The gradient of log σ goes into its ``grad``
         z_gradient = log_prob_gradient.unsqueeze(1) * self._z
         self.log_std.grad = (z_gradient * self._z).sum(0) - (log_prob_gradient.sum() + ent_coef)
         return z_gradient / self._std
 
+    @override
     def distribution(self, outputs: th.Tensor, validate_args: bool | None = None) -> Normal:
-        """See :class:`ActionDistribution`."""
         return Normal(outputs, self.log_std.exp().expand_as(outputs), validate_args)
 
 
@@ -146,14 +149,14 @@ class Categorical(ActionDistribution):
         \bar l_{ik} = \overline{\log \pi}_i \, (1_{k = a_i} - p_{ik}) + \tfrac{c_e}{B} p_{ik} (\log p_{ik} + \mathcal{H}_i)
     """
 
+    @override
     def sample(self, outputs: th.Tensor) -> th.Tensor:
-        """See :class:`ActionDistribution`."""
         log_p = outputs - outputs.logsumexp(dim=1, keepdim=True)
         self.check(outputs, log_p)
         return th.multinomial(log_p.softmax(dim=1), 1).squeeze(1)
 
+    @override
     def evaluate(self, outputs: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """See :class:`ActionDistribution`."""
         self._actions = actions.long().reshape(-1, 1)
         # Finite, for actions that cannot be taken: 0 log 0 is 0
         self._log_p = outputs.log_softmax(dim=1).clamp_min_(th.finfo(outputs.dtype).min)
@@ -162,14 +165,14 @@ class Categorical(ActionDistribution):
         self.check(outputs, self._entropy)
         return self._log_p.gather(1, self._actions).squeeze(1), self._entropy
 
+    @override
     def backward(self, log_prob_gradient: th.Tensor, ent_coef: float) -> th.Tensor:
-        """See :class:`ActionDistribution`."""
         chosen = log_prob_gradient.unsqueeze(1)
         entropy_part = (self._log_p + self._entropy.unsqueeze(1)) * (ent_coef / len(self._p))
         return (self._p * (entropy_part - chosen)).scatter_add_(1, self._actions, chosen)
 
+    @override
     def distribution(self, outputs: th.Tensor, validate_args: bool | None = None) -> distributions.Categorical:
-        """See :class:`ActionDistribution`."""
         return distributions.Categorical(logits=outputs, validate_args=validate_args)
 
 
@@ -190,7 +193,7 @@ class MlpActorCritic:
         self._dtype = policy.value_net.weight.dtype
 
     def prepare(self) -> None:
-        """See :meth:`Perceptron.prepare`."""
+        """Prepare the layers, see :meth:`Perceptron.prepare`."""
         self.actor.prepare()
         self.critic.prepare()
 

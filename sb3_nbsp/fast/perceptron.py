@@ -103,7 +103,7 @@ class Perceptron:
         return [parameter for layer in self.layers for parameter in (layer.weight, layer.bias)]
 
     def prepare(self) -> None:
-        """See :meth:`Layer.prepare`."""
+        """Prepare every layer, see :meth:`Layer.prepare`."""
         for layer in self.layers:
             layer.prepare()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch as th
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
+from typing_extensions import override
 
 from sb3_nbsp.fast.mlp_actor_critic import MlpActorCritic
 
@@ -99,9 +100,9 @@ class MlpPPOGradients(PPOGradients):
     def __init__(self, networks: MlpActorCritic, objective: PPOObjective) -> None:
         self._networks, self._objective = networks, objective
 
+    @override
     @th.no_grad()
     def losses(self, batch: RolloutBufferSamples) -> dict[str, th.Tensor]:
-        """See :class:`PPOGradients`."""
         networks, objective, clip_range = self._networks, self._objective, self._objective.clip_range
         networks.prepare()
         inputs = networks.inputs(batch.observations)
@@ -133,9 +134,9 @@ class MlpPPOGradients(PPOGradients):
             "clip_fraction": (change.abs() > clip_range).float().mean(),
         }
 
+    @override
     @th.no_grad()
     def backward(self) -> None:
-        """See :class:`PPOGradients`."""
         networks = self._networks
         outputs_gradient = networks.distribution.backward(self._log_prob_gradient, self._objective.ent_coef)
         networks.actor.backward(outputs_gradient, self._actor_signals)

@@ -24,6 +24,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor, ContinuousCritic
 from torch import nn
+from typing_extensions import override
 
 from sb3_nbsp.fast.matmul_precision import MakeLayers
 from sb3_nbsp.fast.perceptron import Layer, Perceptron, is_free_to_learn, is_perceptron, is_untouched, layers_of
@@ -133,7 +134,7 @@ class SquashedGaussian:
         self._delta: float = distribution.epsilon
 
     def prepare(self) -> None:
-        """See :meth:`Perceptron.prepare`."""
+        """Prepare the layers, see :meth:`Perceptron.prepare`."""
         self._hidden.prepare()
 
     def sample(self, observations: th.Tensor) -> ActorSample:
@@ -200,23 +201,24 @@ class MlpGradients(SACGradients):
         # SB3 hands observations over in single precision
         return observations.float().to(self._dtype)
 
+    @override
     @th.no_grad()
     def sample_actions(self, data: ReplayBufferSamples) -> th.Tensor:
-        """See :class:`SACGradients`."""
         self._actor.prepare()
         self._observations = self._inputs(data.observations)
         self._sample = self._actor.sample(self._observations)
         return self._sample.log_prob
 
+    @override
     @th.no_grad()
     def ent_coef_loss(self, log_ent_coef: th.Tensor, log_prob: th.Tensor, target_entropy: float) -> th.Tensor:
-        """See :class:`SACGradients`. The gradient is the mean that the loss has as its factor."""
+        # The gradient is the mean that the loss has as its factor
         log_ent_coef.grad = -(log_prob + target_entropy).mean().to(log_ent_coef.dtype).reshape(log_ent_coef.shape)
         return (log_ent_coef * log_ent_coef.grad).sum()
 
+    @override
     @th.no_grad()
     def next_values(self, data: ReplayBufferSamples, ent_coef: th.Tensor) -> th.Tensor:
-        """See :class:`SACGradients`."""
         observations = self._inputs(data.next_observations)
         sample = self._actor.sample(observations)
         inputs = th.cat([observations, sample.actions], dim=1)
@@ -225,10 +227,11 @@ class MlpGradients(SACGradients):
         q_values = th.cat([target.outputs(inputs) for target in self._targets], dim=1)
         return q_values.amin(dim=1, keepdim=True) - ent_coef * sample.log_prob
 
+    @override
     @th.no_grad()
     def critic_loss(self, data: ReplayBufferSamples, target_q_values: th.Tensor) -> th.Tensor:
         r"""
-        See :class:`SACGradients`. With the target y,
+        With the target y,
 
         .. math:: L = \frac{1}{2B} \sum_j \sum_i (Q_j(s_i, a_i) - y_i)^2, \quad \bar Q_j = \frac{1}{B} (Q_j - y)
         """
@@ -242,10 +245,11 @@ class MlpGradients(SACGradients):
             losses.append(error.square().mean())
         return 0.5 * th.stack(losses).sum()
 
+    @override
     @th.no_grad()
     def actor_loss(self, data: ReplayBufferSamples, ent_coef: th.Tensor) -> th.Tensor:
         r"""
-        See :class:`SACGradients`. With :math:`j(i)` the critic that gives sample i its minimum,
+        With :math:`j(i)` the critic that gives sample i its minimum,
 
         .. math::
             L = \frac{1}{B} \sum_i \left[ \alpha \log \pi(a_i \mid s_i) - Q_{j(i)}(s_i, a_i) \right], \quad

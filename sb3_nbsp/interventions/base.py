@@ -10,6 +10,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from typing_extensions import override
 
 from sb3_nbsp.neurons.masks import MaskedStep
 
@@ -261,8 +262,8 @@ class OffPolicyIntervention(Intervention):
 
     agent: OffPolicyAlgorithm
 
+    @override
     def attach(self, agent: BaseAlgorithm) -> None:
-        """See :meth:`Intervention.attach`."""
         if not isinstance(agent, OffPolicyAlgorithm):
             raise ValueError(
                 f"interventions: {type(self).__name__} needs a replay buffer, which {type(agent).__name__} does not have"

@@ -10,6 +10,7 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
+from typing_extensions import override
 
 from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.interventions.base import Network
@@ -68,8 +69,8 @@ class ContinualBackprop(NeuronReset):
         self.maturity_threshold = maturity_threshold
         self.decay_rate = decay_rate
 
+    @override
     def attach(self, agent: BaseAlgorithm) -> None:
-        """See :meth:`Intervention.attach`."""
         self._averages: list[_Averages] = []
         super().attach(agent)
 
@@ -123,12 +124,14 @@ class ContinualBackprop(NeuronReset):
         if index not in self._batch:
             self._batch[index] = feature_means(self._network.layers[index], output.detach())
 
+    @override
     def after_train(self) -> None:
-        """See :meth:`Intervention.after_train`. A pass that no step came of (``target_kl``) does not count."""
+        # A pass that no step came of (``target_kl``) does not count
         self._batch.clear()
 
+    @override
     def after_renewal(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
-        """See :meth:`Intervention.after_renewal`. Neurons begin a new life, whichever intervention renewed them."""
+        # Neurons begin a new life, whichever intervention renewed them
         own = {each.linear: each for each in self._averages}
         for layer, neurons in renewed:
             if layer.linear in own:
@@ -137,8 +140,8 @@ class ContinualBackprop(NeuronReset):
                 averages.utility[neurons] = 0
                 averages.means[neurons] = 0
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """See :meth:`Intervention.state_dict`."""
         named = {layer.name: each for layer, each in zip(self._network.layers, self._averages, strict=True)}
         state: dict[str, Any] = {
             "utilities": {name: each.utility.clone() for name, each in named.items()},
@@ -148,8 +151,8 @@ class ContinualBackprop(NeuronReset):
         }
         return {**super().state_dict(), **state}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See :meth:`Intervention.load_state_dict`."""
         super().load_state_dict(state)
         for layer, each in zip(self._network.layers, self._averages, strict=True):
             if layer.name in state["ages"]:  # not after a change of renew_shared

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
+from typing_extensions import override
 
 from sb3_nbsp.interventions.neuron_reset import PeriodicReset
 
@@ -29,8 +30,8 @@ class CycleReset(PeriodicReset):
     :raises ValueError: if an option is out of its range
     """
 
+    @override
     def attach(self, agent: BaseAlgorithm) -> None:
-        """See :meth:`Intervention.attach`."""
         super().attach(agent)
         self._position = 0  # resets since the cycle began: p is this times γ
 
@@ -45,12 +46,12 @@ class CycleReset(PeriodicReset):
         self._position = (self._position + 1) % self._n_resets
         return [th.arange(round(low * layer.n_neurons), round(high * layer.n_neurons)) for layer in self._network.layers]
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """See :meth:`Intervention.state_dict`."""
         return {**super().state_dict(), "p": self._position * self.reset_rate}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See :meth:`Intervention.load_state_dict`."""
         super().load_state_dict(state)
         # The rate may have been changed meanwhile
         self._position = round(state["p"] / self.reset_rate) % self._n_resets

@@ -8,6 +8,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, whole
 from sb3_nbsp.interventions.base import OffPolicyIntervention, Phase, own_seed
@@ -51,8 +52,8 @@ class ExperienceReplay(OffPolicyIntervention):
         self.replay_interval = replay_interval
         self.replay_ent_coef = replay_ent_coef
 
+    @override
     def attach(self, agent: BaseAlgorithm) -> None:
-        """See :meth:`Intervention.attach`."""
         super().attach(agent)
         assert isinstance(agent, OffPolicyAlgorithm)
         if agent.n_steps > 1 or isinstance(agent.replay_buffer, NStepReplayBuffer):
@@ -100,12 +101,12 @@ class ExperienceReplay(OffPolicyIntervention):
         self._memory.gives_ent_coefs = self._gives_own()  # reset_ent_coef may have changed since the phase began
         return self._memory
 
+    @override
     def memory_state(self) -> Any:
-        """See :meth:`Intervention.memory_state`."""
         return None if self._memory is None else self._memory.contents()
 
+    @override
     def load_memory_state(self, state: Any) -> None:
-        """See :meth:`Intervention.load_memory_state`."""
         if state is None:
             self._memory = None
             return

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
+from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase, own_seed
@@ -129,8 +130,8 @@ class GradientMasking(OffPolicyIntervention):
         self.goal_metric = goal_metric
         self.min_active_share = min_active_share
 
+    @override
     def attach(self, agent: BaseAlgorithm) -> None:
-        """See :meth:`Intervention.attach`."""
         super().attach(agent)
         assert isinstance(agent, OffPolicyAlgorithm)
         if isinstance(agent.observation_space, spaces.Dict):
@@ -180,18 +181,19 @@ class GradientMasking(OffPolicyIntervention):
         """The networks whose neurons are scored."""
         return self._networks
 
+    @override
     def on_learn_start(self, reset: bool) -> None:
-        """See :meth:`Intervention.on_learn_start`. Layers may have been exchanged since."""
+        # Layers may have been exchanged since
         self._look_again()
         self._steps_to_look_at.on_learn_start(reset)
 
+    @override
     def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
-        """See :meth:`Intervention.on_transition`."""
         self._statistics.keep()
         self._steps_to_look_at.add(rewards, dones, infos)
 
+    @override
     def on_phase_start(self, phase: Phase) -> None:
-        """See :meth:`Intervention.on_phase_start`."""
         self._steps_to_look_at.window.clear()
 
     def on_phase_end(self, phase: Phase) -> None:
@@ -214,30 +216,31 @@ class GradientMasking(OffPolicyIntervention):
         for network in self._networks:
             self._record(network, found[network.name])
 
+    @override
     def before_step(self, network: Network) -> None:
-        """See :meth:`Intervention.before_step`."""
         if network in self._gradient_masks:
             mask_gradients(self._gradient_masks[network])
 
+    @override
     def masked_step(self, network: Network) -> MaskedStep | None:
-        """See :meth:`Intervention.masked_step`."""
         return self._steps.get(network)
 
+    @override
     def after_step(self, network: Network) -> None:
-        """See :meth:`Intervention.after_step`. Forward passes move the statistics of both networks."""
+        # Forward passes move the statistics of both networks
         self._statistics.after_step()
 
+    @override
     def after_renewal(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
-        """See :meth:`Intervention.after_renewal`."""
         self._statistics.keep()
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """See :meth:`Intervention.state_dict`."""
         identified = {task: asdict(found) for task, found in self._identified.items()}
         return {"identified": identified, "window": self._steps_to_look_at.window.state_dict()}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See :meth:`Intervention.load_state_dict`."""
         self._identified = {task: Identified(**found) for task, found in state["identified"].items()}
         self._steps_to_look_at.window.load_state_dict(state["window"])
         self._prepare_masks()

@@ -43,8 +43,6 @@ class IdentificationSteps:
 
     def on_learn_start(self, reset: bool) -> None:
         """
-        See :meth:`Intervention.on_learn_start`.
-
         :param reset: whether the environments were reset
         :raises ValueError: if fresh steps are asked for and the environment's tasks cannot be made anew
         """
@@ -62,7 +60,7 @@ class IdentificationSteps:
                     raise ValueError(f"{error}. For these, there is identification_data='training'") from error
 
     def add(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
-        """See :meth:`Intervention.on_transition`."""
+        """Note a transition of every environment, see :meth:`Intervention.on_transition`."""
         if self._options.identification_data != "fresh":
             self.window.add(rewards, dones, infos)
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.fast.fused_optimizers import take_step
@@ -69,15 +70,16 @@ class InnerDistillation(Intervention):
         self.distill_batch_size = distill_batch_size
         self.distill_learning_rate = distill_learning_rate
 
+    @override
     def attach(self, agent: BaseAlgorithm) -> None:
-        """See :meth:`Intervention.attach`."""
         super().attach(agent)
         self._network = actor_of(agent)
         self._epochs = 0
         self._distillations = 0
 
+    @override
     def on_learn_start(self, reset: bool) -> None:
-        """See :meth:`Intervention.on_learn_start`. Layers may have been exchanged since."""
+        # Layers may have been exchanged since
         self._network = actor_of(self.agent)
 
     @property
@@ -107,12 +109,12 @@ class InnerDistillation(Intervention):
         self._distillations += 1
         self._record(epochs, loss_before, loss)
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """See :meth:`Intervention.state_dict`."""
         return {"epochs": self._epochs, "distillations": self._distillations}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See :meth:`Intervention.load_state_dict`."""
         self._epochs, self._distillations = state["epochs"], state["distillations"]
 
     def _train(

@@ -10,6 +10,7 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.sac.policies import SACPolicy
 from torch.nn.utils.parametrize import is_parametrized
+from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import Intervention, own_seed
@@ -39,8 +40,8 @@ class NeuronReset(Intervention):
         self.clear_moments = clear_moments
         self.renew_shared = renew_shared
 
+    @override
     def attach(self, agent: BaseAlgorithm) -> None:
-        """See :meth:`Intervention.attach`."""
         super().attach(agent)
         self._counts: dict[str, th.Tensor] = {}
         self._n_renewals = 0
@@ -51,8 +52,9 @@ class NeuronReset(Intervention):
                 "and could be renewed; give it one, e.g. net_arch=[64], or renew the shared layers with renew_shared=True"
             )
 
+    @override
     def on_learn_start(self, reset: bool) -> None:
-        """See :meth:`Intervention.on_learn_start`. Layers may have been exchanged since."""
+        # Layers may have been exchanged since
         self._find_layers()
 
     def _find_layers(self) -> None:
@@ -97,12 +99,12 @@ class NeuronReset(Intervention):
         """How often each neuron has been reset: layer name to a vector of shape (neurons,)."""
         return self._counts
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """See :meth:`Intervention.state_dict`."""
         return {"counts": {name: counts.clone() for name, counts in self._counts.items()}, "n_renewals": self._n_renewals}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See :meth:`Intervention.load_state_dict`."""
         for name, counts in self._counts.items():
             if name in state["counts"]:  # not after a change of renew_shared
                 counts.copy_(state["counts"][name])
@@ -176,8 +178,8 @@ class PeriodicReset(NeuronReset):
         self.reset_frequency = reset_frequency
         self.reset_rate = reset_rate
 
+    @override
     def attach(self, agent: BaseAlgorithm) -> None:
-        """See :meth:`Intervention.attach`."""
         super().attach(agent)
         # Whole periods of reset_frequency steps when it was last checked; None until training begins
         self._periods: int | None = None
@@ -195,8 +197,9 @@ class PeriodicReset(NeuronReset):
         """Environment step from which on the next reset is due."""
         return ((self._periods or 0) + 1) * self.reset_frequency
 
+    @override
     def on_learn_start(self, reset: bool) -> None:
-        """See :meth:`Intervention.on_learn_start`. The agent's count of steps may have begun anew."""
+        # The agent's count of steps may have begun anew
         super().on_learn_start(reset)
         now = self.agent.num_timesteps // self.reset_frequency
         self._periods = now if self._periods is None else min(self._periods, now)
@@ -208,11 +211,11 @@ class PeriodicReset(NeuronReset):
             self.renew(self.choose())
         self._periods = periods
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """See :meth:`Intervention.state_dict`."""
         return {**super().state_dict(), "periods": self._periods, "reset_frequency": self.reset_frequency}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See :meth:`Intervention.load_state_dict`."""
         super().load_state_dict(state)
         self._periods = state["periods"] if state["reset_frequency"] == self.reset_frequency else None

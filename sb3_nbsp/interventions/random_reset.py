@@ -6,6 +6,7 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
+from typing_extensions import override
 
 from sb3_nbsp.interventions.base import own_seed
 from sb3_nbsp.interventions.neuron_reset import PeriodicReset
@@ -28,8 +29,8 @@ class RandomReset(PeriodicReset):
     :raises ValueError: if an option is out of its range
     """
 
+    @override
     def attach(self, agent: BaseAlgorithm) -> None:
-        """See :meth:`Intervention.attach`."""
         super().attach(agent)
         self._resets = 0
 
@@ -43,11 +44,11 @@ class RandomReset(PeriodicReset):
         self._resets += 1
         return chosen
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """See :meth:`Intervention.state_dict`."""
         return {**super().state_dict(), "resets": self._resets}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See :meth:`Intervention.load_state_dict`."""
         super().load_state_dict(state)
         self._resets = state["resets"]

@@ -9,6 +9,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from typing_extensions import override
 
 from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.interventions.base import Intervention
@@ -42,12 +43,9 @@ class RecoveryTraining(Intervention):
         self.recovery_epochs = recovery_epochs
         self.max_recovery_updates = max_recovery_updates
 
+    @override
     def attach(self, agent: BaseAlgorithm) -> None:
-        """
-        See :meth:`Intervention.attach`.
-
-        :raises ValueError: if the agent has no rollouts to train longer on
-        """
+        """:raises ValueError: if the agent has no rollouts to train longer on"""
         if not isinstance(agent, OnPolicyAlgorithm):
             raise ValueError(f"interventions: RecoveryTraining needs an on-policy agent, not a {type(agent).__name__}")
         super().attach(agent)
@@ -60,13 +58,15 @@ class RecoveryTraining(Intervention):
         """Additional epochs so far, over the life of the agent."""
         return self._epochs
 
+    @override
     def after_renewal(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
-        """See :meth:`Intervention.after_renewal`. Episodes count from here on."""
+        # Episodes count from here on
         self._updates_left = self.max_recovery_updates
         self._last_before = self._episodes()[-1] if self._episodes() else None
 
+    @override
     def extra_epochs(self) -> int:
-        """See :meth:`Intervention.extra_epochs`; asked once per update."""
+        # Asked once per update
         returns = [episode["r"] for episode in self._episodes_since()]
         is_first = self._updates_left == self.max_recovery_updates
         if not is_first and returns and np.mean(returns) >= self.reward_threshold:
@@ -77,12 +77,13 @@ class RecoveryTraining(Intervention):
         self.record("recovery/epochs", self._epochs)
         return epochs
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """See :meth:`Intervention.state_dict`."""
         return {"updates_left": self._updates_left, "epochs": self._epochs, "episodes_since": len(self._episodes_since())}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See :meth:`Intervention.load_state_dict`. The episodes themselves are SB3's to save."""
+        # The episodes themselves are SB3's to save
         self._updates_left, self._epochs = state["updates_left"], state["epochs"]
         episodes = self._episodes()
         n_before = len(episodes) - state["episodes_since"]

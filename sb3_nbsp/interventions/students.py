@@ -9,6 +9,7 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.distributions import Categorical, Distribution, Normal
+from typing_extensions import override
 
 from sb3_nbsp.fast.matmul_precision import MakeLayers, layers_in
 from sb3_nbsp.fast.mlp_actor_critic import Gaussian, MlpActorCritic, is_mlp_actor_critic
@@ -48,12 +49,12 @@ class AutogradStudent(Student):
     def __init__(self, network: ActorNetwork) -> None:
         self._network = network
 
+    @override
     def act(self, states: th.Tensor) -> list[Distribution]:
-        """See :class:`Student`."""
         return self._network.distribution(states)
 
+    @override
     def set_gradients(self, states: th.Tensor, teacher: Sequence[Distribution], alpha: float) -> None:
-        """See :class:`Student`."""
         for parameter in self._network.parameters:
             parameter.grad = None
         alpha_dkl(teacher, self.act(states), alpha).mean().backward(inputs=self._network.parameters)
@@ -71,15 +72,16 @@ class MlpStudent(Student):
         self._networks = MlpActorCritic(policy, make_layers)
         self._actions = self._networks.distribution
 
+    @override
     @th.no_grad()
     def act(self, states: th.Tensor) -> list[Distribution]:
-        """See :class:`Student`. Without gradients."""
+        # Without gradients
         self._networks.actor.prepare()
         return [self._distribution(self._networks.actor.outputs(self._networks.inputs(states)))]
 
+    @override
     @th.no_grad()
     def set_gradients(self, states: th.Tensor, teacher: Sequence[Distribution], alpha: float) -> None:
-        """See :class:`Student`."""
         self._networks.actor.prepare()
         signals = self._networks.actor.forward(self._networks.inputs(states))
         (old,), new = teacher, self._distribution(signals[-1])

@@ -49,11 +49,7 @@ class DefinedOrder:
         self.calls = [Call(name, module) for name, module in leaves]
 
     def n_other_inputs(self, before: int, after: int, n_units: int) -> int | None:
-        """
-        See :meth:`WatchedPass.n_other_inputs`.
-
-        :return: 0
-        """
+        """See :meth:`WatchedPass.n_other_inputs`: none."""
         return 0
 
 
