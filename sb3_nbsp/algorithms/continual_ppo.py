@@ -123,7 +123,7 @@ class ContinualPPO(ContinualAgent, PhasedRollouts, ActorRollouts):
         return AutogradPPOGradients(self.policy, self._objective, self.all_interventions)
 
     def _is_by_hand(self) -> bool:
-        return self.fused and not self.all_interventions.have_penalty() and is_mlp_actor_critic(self.policy)
+        return self.fused and not self.all_interventions.need_autograd() and is_mlp_actor_critic(self.policy)
 
     def _record_training(self) -> None:
         record = self.logger.record

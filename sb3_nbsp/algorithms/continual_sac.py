@@ -23,7 +23,7 @@ from sb3_nbsp.fast.captured_step import CapturedStep, Step, can_be_captured
 from sb3_nbsp.fast.fused_optimizers import take_step
 from sb3_nbsp.fast.matmul_precision import on_cuda
 from sb3_nbsp.fast.sac_gradients import MlpGradients, SACGradients, can_use_mlp_gradients
-from sb3_nbsp.interventions.base import OFF_POLICY_HOOKS
+from sb3_nbsp.interventions.base import OFF_POLICY_HOOKS, own_seed
 
 # Type of device on which gradient steps are captured
 CAPTURES_ON = "cuda"
@@ -45,6 +45,8 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
     :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase
         other than the first, if its task is new; None for ``learning_starts``
     :param reset_optimizers: forget the optimizers' moments when a new task starts
+    :param reset_critics: initialize the critics and their targets again, and forget their optimizer's moments, when a new
+        task starts
     :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
     :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
         this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
@@ -63,6 +65,7 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
         "clear_replay_buffer",
         "phase_learning_starts",
         "reset_optimizers",
+        "reset_critics",
         "reset_ent_coef",
         "known_task_threshold",
         "probe_episodes",
@@ -83,6 +86,7 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
         clear_replay_buffer: bool = True,
         phase_learning_starts: int | None = None,
         reset_optimizers: bool = False,
+        reset_critics: bool = False,
         reset_ent_coef: bool = False,
         known_task_threshold: float | None = None,
         probe_episodes: int = 10,
@@ -93,6 +97,7 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
         self.clear_replay_buffer = clear_replay_buffer
         self.phase_learning_starts = phase_learning_starts
         self.reset_optimizers = reset_optimizers
+        self.reset_critics = reset_critics
         self.reset_ent_coef = reset_ent_coef
         self.known_task_threshold = known_task_threshold
         self.probe_episodes = probe_episodes
@@ -110,7 +115,7 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
         if self.known_task_threshold is not None:
             check_range("known_task_threshold", self.known_task_threshold, 0, 1, low_open=True)
         whole("probe_episodes", self.probe_episodes, 1)
-        for name in ("clear_replay_buffer", "reset_optimizers", "reset_ent_coef", "cuda_graph"):
+        for name in ("clear_replay_buffer", "reset_optimizers", "reset_critics", "reset_ent_coef", "cuda_graph"):
             check_option(name, getattr(self, name), (True, False))
 
     def _option_was_set(self, name: str) -> None:
@@ -200,6 +205,7 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
         :param update_targets: whether the target critics move
         :return: what to record, by name, each of shape () or (1,)
         """
+        self.all_interventions.on_batch(data)
         if self.use_sde:
             self.actor.reset_noise()
         log_prob = gradients.sample_actions(data)
@@ -252,7 +258,7 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
     def _is_by_hand(self) -> bool:
         return (
             self.fused
-            and not self.all_interventions.have_penalty()
+            and not self.all_interventions.need_autograd()
             and can_use_mlp_gradients(self.actor, self.critic, self.critic_target)
         )
 
@@ -309,9 +315,23 @@ class ContinualSAC(ContinualAgent, PhasedReplay, SAC):
             optimizers.append(self.ent_coef_optimizer)
         for optimizer in optimizers:
             reset_optimizer(optimizer)
+        if self.reset_critics:
+            self._renew_critics()
         if self.reset_ent_coef and self.log_ent_coef is not None:
             assert self._initial_log_ent_coef is not None
             self.log_ent_coef.data.fill_(self._initial_log_ent_coef)
+
+    def _renew_critics(self) -> None:
+        """Draw the critics again, from a generator of this reset's own; a features extractor that the actor uses stays."""
+        is_shared = self.policy.share_features_extractor
+        drawn = self.critic.q_networks if is_shared else [self.critic]
+        with th.random.fork_rng(devices=[]):
+            th.manual_seed(own_seed(self, self.phase, purpose=10))
+            for module in (each for network in drawn for each in network.modules()):
+                if callable(draw := getattr(module, "reset_parameters", None)):
+                    draw()
+        self.critic_target.load_state_dict(self.critic.state_dict())
+        reset_optimizer(self.critic.optimizer)
 
     def learn(
         self: SelfContinualSAC,

@@ -55,6 +55,8 @@ class NBSPSAC(Method, ContinualSAC):
     :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase other than
         the first, if its task is new; None for ``learning_starts``
     :param reset_optimizers: forget the optimizers' moments when a new task starts
+    :param reset_critics: initialize the critics and their targets again, and forget their optimizer's moments, when a new
+        task starts
     :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
     :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
         this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
@@ -202,6 +204,8 @@ class SBPSAC(Method, ContinualSAC):
     :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase other than
         the first, if its task is new; None for ``learning_starts``
     :param reset_optimizers: forget the optimizers' moments when a new task starts
+    :param reset_critics: initialize the critics and their targets again, and forget their optimizer's moments, when a new
+        task starts
     :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
     :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
         this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
@@ -304,6 +308,8 @@ class CycleSAC(Method, ContinualSAC):
     :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase other than
         the first, if its task is new; None for ``learning_starts``
     :param reset_optimizers: forget the optimizers' moments when a new task starts
+    :param reset_critics: initialize the critics and their targets again, and forget their optimizer's moments, when a new
+        task starts
     :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
     :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
         this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
@@ -405,6 +411,8 @@ class ReDoSAC(Method, ContinualSAC):
     :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase other than
         the first, if its task is new; None for ``learning_starts``
     :param reset_optimizers: forget the optimizers' moments when a new task starts
+    :param reset_critics: initialize the critics and their targets again, and forget their optimizer's moments, when a new
+        task starts
     :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
     :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
         this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
@@ -505,6 +513,8 @@ class CBPSAC(Method, ContinualSAC):
     :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase other than
         the first, if its task is new; None for ``learning_starts``
     :param reset_optimizers: forget the optimizers' moments when a new task starts
+    :param reset_critics: initialize the critics and their targets again, and forget their optimizer's moments, when a new
+        task starts
     :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
     :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
         this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is

@@ -62,6 +62,15 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
             self._end_phase()
         self._start_phase(Phase(self.phase.index + 1, task))
 
+    def set_task(self, task: str) -> None:
+        """
+        Say on which task the agent is to act next, to methods that are told; all others ignore it. A
+        :class:`~sb3_nbsp.tasks.SequenceEvaluation` says it for every task that it plays, and training at every phase start.
+
+        :param task: name of the task
+        """
+        self.all_interventions.on_task(task)
+
     @property
     def n_finished_phases(self) -> int:
         """Phases of the agent's life that have ended."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
@@ -31,6 +32,7 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         "clear_replay_buffer": True,
         "phase_learning_starts": None,
         "reset_optimizers": False,
+        "reset_critics": False,
         "reset_ent_coef": False,
         "known_task_threshold": None,
     }
@@ -201,8 +203,16 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
     ) -> tuple[np.ndarray, np.ndarray]:
         if self.phase.index > 0:
             is_random = not self._is_probing and not self._is_known and self.phase_steps < self._warmup_end
+            if is_random and (actions := self._warmup_actions()) is not None:
+                is_box = isinstance(self.action_space, spaces.Box)
+                return actions, self.policy.scale_action(actions) if is_box else actions
             learning_starts = self.num_timesteps + 1 if is_random else 0
         return super()._sample_action(learning_starts, action_noise, n_envs)
+
+    def _warmup_actions(self) -> np.ndarray | None:
+        assert self._last_obs is not None
+        assert not isinstance(self._last_obs, tuple)
+        return self.all_interventions.warmup_actions(self._last_obs)
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
         """Collect experience, see SB3; training stops when the task sequence is over, and where it is to pause."""

@@ -72,7 +72,7 @@ def _measure(comparison: Comparison, env_id: str, runs: Sequence[Run]) -> dict[s
         task_env = make_vec_env(make_env)
         everyone: list[Any] = [RandomAgent(env.action_space), *agents]
         seed = evaluation_seed(SEED, index)  # the episodes of SequenceEvaluation
-        found = [evaluate_task(each, task_env, comparison.n_eval_episodes, seed) for each in everyone]
+        found = [evaluate_task(each, task_env, comparison.n_eval_episodes, seed, task=task) for each in everyone]
         # Where one has reported success, those that have not had none
         reported = any(is_success for _, is_success in found)
         rates = [0.0 if reported and not is_success else rate for rate, is_success in found]

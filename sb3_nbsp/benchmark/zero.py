@@ -146,7 +146,7 @@ def _success(
     success = {}
     for index, (task, env) in enumerate(envs.items()):
         seed = evaluation_seed(SEED, index, model.seed)  # the episodes of SequenceEvaluation
-        success[task], is_success = evaluate_task(model, env, n_episodes, seed, on_episode, task in reporting)
+        success[task], is_success = evaluate_task(model, env, n_episodes, seed, on_episode, task in reporting, task)
         if is_success:
             reporting.add(task)
         else:

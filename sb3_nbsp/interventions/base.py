@@ -10,6 +10,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from typing_extensions import override
 
 from sb3_nbsp.neurons.masks import MaskedStep
@@ -29,8 +30,10 @@ _COMMON_HOOKS = frozenset(
         "on_learn_start",
         "on_phase_start",
         "on_phase_end",
+        "on_task",
         "on_transition",
         "has_penalty",
+        "needs_autograd",
         "penalty",
         "before_step",
         "masked_step",
@@ -43,7 +46,7 @@ _COMMON_HOOKS = frozenset(
         "on_load",
     }
 )
-OFF_POLICY_HOOKS = _COMMON_HOOKS | {"replay_source", "memory_state", "load_memory_state"}
+OFF_POLICY_HOOKS = _COMMON_HOOKS | {"replay_source", "on_batch", "warmup_actions", "memory_state", "load_memory_state"}
 ON_POLICY_HOOKS = _COMMON_HOOKS | {"extra_epochs"}
 HOOKS = OFF_POLICY_HOOKS | ON_POLICY_HOOKS
 
@@ -116,6 +119,15 @@ class Intervention:
         :param phase: the phase that has ended
         """
 
+    def on_task(self, task: str) -> None:
+        """
+        The agent is about to act on a task: an evaluation calls this for every task that it plays, and with the current
+        phase's task when it has played them. Methods that are told the task, in training as in evaluation, switch here; of
+        the start of a phase, :meth:`on_phase_start` tells.
+
+        :param task: name of the task
+        """
+
     def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """
         One transition per environment has just been added to the replay buffer. On-policy agents call this for all steps of a
@@ -134,6 +146,31 @@ class Intervention:
         :return: a buffer, or None for the agent's own
         """
         return None
+
+    def on_batch(self, data: ReplayBufferSamples) -> None:
+        """
+        A gradient step of an off-policy agent begins.
+
+        :param data: its batch
+        """
+
+    def warmup_actions(self, observations: np.ndarray | dict[str, np.ndarray]) -> np.ndarray | None:
+        """
+        Who acts where an off-policy agent would act uniformly at random: in the warm-up of a phase other than the first.
+
+        :param observations: one per environment, normalized if the agent's are
+        :return: actions within the bounds of the action space, shape (n_envs, ...); None for random ones
+        """
+        return None
+
+    def needs_autograd(self) -> bool:
+        """
+        Whether gradients must be autograd's at present, because the intervention watches the forward and backward passes of
+        training. Asked at the start of every ``train()``.
+
+        :return: False
+        """
+        return False
 
     def has_penalty(self) -> bool:
         """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_nbsp.fast.masked_step import take_masked_step
 from sb3_nbsp.interventions.base import HOOKS, AnyIntervention, Intervention, Network, Phase, agent_seed
@@ -88,6 +89,11 @@ class Interventions:
         for intervention in self._all:
             intervention.on_phase_end(phase)
 
+    def on_task(self, task: str) -> None:
+        """See :meth:`Intervention.on_task`."""
+        for intervention in self._all:
+            intervention.on_task(task)
+
     def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """See :meth:`Intervention.on_transition`."""
         for intervention in self._all:
@@ -98,6 +104,16 @@ class Interventions:
         sources = (intervention.replay_source(gradient_step) for intervention in self._all)
         return next((source for source in sources if source is not None), None)
 
+    def on_batch(self, data: ReplayBufferSamples) -> None:
+        """See :meth:`Intervention.on_batch`."""
+        for intervention in self._all:
+            intervention.on_batch(data)
+
+    def warmup_actions(self, observations: np.ndarray | dict[str, np.ndarray]) -> np.ndarray | None:
+        """See :meth:`Intervention.warmup_actions`; the first intervention that acts decides."""
+        found = (intervention.warmup_actions(observations) for intervention in self._all)
+        return next((actions for actions in found if actions is not None), None)
+
     def penalty(self, network: Network) -> th.Tensor | float:
         """See :meth:`Intervention.penalty`; the sum over the interventions."""
         penalties = [penalty for each in self._all if each.has_penalty() and (penalty := _penalty(each, network)) is not None]
@@ -106,6 +122,10 @@ class Interventions:
     def have_penalty(self) -> bool:
         """Whether one of them may add a term to a loss: see :meth:`Intervention.has_penalty`."""
         return any(each.has_penalty() for each in self._all)
+
+    def need_autograd(self) -> bool:
+        """Whether gradients by hand would miss something: see :meth:`Intervention.has_penalty` and ``needs_autograd``."""
+        return any(each.has_penalty() or each.needs_autograd() for each in self._all)
 
     @property
     def capturable(self) -> bool:

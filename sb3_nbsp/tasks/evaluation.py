@@ -251,7 +251,7 @@ class SequenceEvaluation(BaseCallback):
         env, reports = self._env(task), task in self._history.report_success
         assert self.matrix is not None
         seed = evaluation_seed(self.seed, self.matrix.tasks.index(task), self.model.seed)
-        rate, is_success = evaluate_task(self.model, env, self.n_eval_episodes, seed, on_episode, reports)
+        rate, is_success = evaluate_task(self.model, env, self.n_eval_episodes, seed, on_episode, reports, task)
         if is_success and not reports:
             self._expect_success(task)
         if not is_success:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
@@ -42,6 +43,7 @@ def evaluate_task(
     seed: int,
     on_episode: Callable[[], Any] = lambda: None,
     reports_success: bool = False,
+    task: str | None = None,
 ) -> tuple[float, bool]:
     """
     Play episodes with the deterministic policy. An episode succeeds if any of its steps does. As soon as one episode
@@ -54,6 +56,7 @@ def evaluate_task(
     :param seed: seed of the environment
     :param on_episode: called after every episode
     :param reports_success: whether the task is known to report success
+    :param task: its name, which methods are told that have to know it (``set_task()``)
     :return: the success rate, or the mean return if the task does not report success; and whether it is the success rate
     """
     normalizer = model.get_vec_normalize_env()
@@ -64,19 +67,33 @@ def evaluate_task(
     returns: list[float] = []
     successes: list[bool] = []
     succeeded, total = False, 0.0
-    while len(returns) < n_episodes:
-        seen = normalizer.normalize_obs(observations) if normalizer is not None else observations
-        masks = {"action_masks": np.stack(env.env_method("action_masks"))} if has_masks else {}
-        actions, state = model.predict(seen, state=state, episode_start=starts, deterministic=True, **masks)
-        observations, rewards, starts, infos = env.step(actions)
-        total += float(rewards[0])
-        success = step_success(infos[0])
-        reports_success |= success is not None
-        succeeded |= bool(success)
-        if starts[0]:
-            # A Monitor inside of what ends the episode has not seen it end
-            returns.append(infos[0].get("episode", {"r": total})["r"])
-            successes.append(succeeded)
-            succeeded, total = False, 0.0
-            on_episode()
+    with _told(model, task):
+        while len(returns) < n_episodes:
+            seen = normalizer.normalize_obs(observations) if normalizer is not None else observations
+            masks = {"action_masks": np.stack(env.env_method("action_masks"))} if has_masks else {}
+            actions, state = model.predict(seen, state=state, episode_start=starts, deterministic=True, **masks)
+            observations, rewards, starts, infos = env.step(actions)
+            total += float(rewards[0])
+            success = step_success(infos[0])
+            reports_success |= success is not None
+            succeeded |= bool(success)
+            if starts[0]:
+                # A Monitor inside of what ends the episode has not seen it end
+                returns.append(infos[0].get("episode", {"r": total})["r"])
+                successes.append(succeeded)
+                succeeded, total = False, 0.0
+                on_episode()
     return (float(np.mean(successes)), True) if reports_success else (float(np.mean(returns)), False)
+
+
+@contextmanager
+def _told(model: BaseAlgorithm, task: str | None) -> Iterator[None]:
+    """Methods that have to know their task know this one within the block, and the current phase's after it."""
+    is_told = task is not None and hasattr(model, "set_task")
+    if is_told:
+        model.set_task(task)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if is_told:
+            model.set_task(model.phase.task)  # type: ignore[attr-defined]
