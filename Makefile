@@ -39,7 +39,7 @@ format: $(READY) ## format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 
 docs: $(READY) ## build docs/ into site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Of this version pip finds a CPU build where there is an index of such
 TORCH := 2.13.0
