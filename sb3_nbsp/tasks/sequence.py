@@ -310,17 +310,36 @@ class TaskSequence(gym.Env):
         self._envs.clear()
 
 
-def gymnasium_cycle(env_ids: Sequence[str], env_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> TaskSequence:
+def gymnasium_cycle(
+    env_ids: Sequence[str | tuple[str, dict[str, Any]]], env_kwargs: dict[str, Any] | None = None, **kwargs: Any
+) -> TaskSequence:
     """
     A cycle of registered Gymnasium environments.
 
-    :param env_ids: ids of environments with equal spaces, in order
+    :param env_ids: ids of environments with equal spaces, in order, or pairs of an id and arguments of that task alone:
+        ``[("Pendulum-v1", {"g": 10.0}), ("Pendulum-v1", {"g": 2.0})]``, whose tasks are "Pendulum-v1 (g=10.0)" and
+        "Pendulum-v1 (g=2.0)"
     :param env_kwargs: arguments for each of them
     :param kwargs: options of :class:`TaskSequence`
     :return: the sequence
-    :raises ValueError: if the spaces differ
+    :raises ValueError: if an entry is neither, or the spaces differ
     """
     if isinstance(env_ids, str) or not env_ids:
         raise ValueError(f"env_ids must be a list of at least one environment id, not {env_ids!r}")
-    makers = {env_id: partial(gym.make, env_id, **(env_kwargs or {})) for env_id in env_ids}
-    return TaskSequence(makers, list(env_ids), **kwargs)
+    makers: dict[str, MakeEnv] = {}
+    names = []
+    for entry in env_ids:
+        env_id, own = _id_and_arguments(entry)
+        given = ", ".join(f"{name}={value!r}" for name, value in own.items())
+        names.append(f"{env_id} ({given})" if own else env_id)
+        makers[names[-1]] = partial(gym.make, env_id, **{**(env_kwargs or {}), **own})
+    return TaskSequence(makers, names, **kwargs)
+
+
+def _id_and_arguments(entry: Any) -> tuple[str, dict[str, Any]]:
+    if isinstance(entry, str):
+        return entry, {}
+    match entry:
+        case (str(env_id), dict(arguments)) if all(isinstance(name, str) for name in arguments):
+            return env_id, arguments
+    raise ValueError(f"env_ids: an entry must be an environment id or a pair of an id and a dictionary, not {entry!r}")

@@ -394,6 +394,15 @@ def test_gymnasium_cycle_env_kwargs() -> None:
     assert env._env().unwrapped.g == 2.5
 
 
+def test_gymnasium_cycle_with_arguments_of_each_task() -> None:
+    earth, moon = ("Pendulum-v1", {"g": 9.8}), ("Pendulum-v1", {"g": 1.6})
+    env = gymnasium_cycle([earth, moon, earth, "Pendulum-v1"], env_kwargs={"g": 2.5, "max_episode_steps": 7}, cycles=1)
+    names = ["Pendulum-v1 (g=9.8)", "Pendulum-v1 (g=1.6)", "Pendulum-v1"]
+    assert env.tasks == [names[0], names[1], names[0], names[2]] and env.task_names == names
+    assert [env._env(name).unwrapped.g for name in names] == [9.8, 1.6, 2.5]
+    assert all(env._env(name).spec.max_episode_steps == 7 for name in names)
+
+
 @pytest.mark.filterwarnings("ignore:.*out of date")
 def test_gymnasium_cycle_of_mujoco() -> None:
     pytest.importorskip("mujoco")
@@ -415,6 +424,9 @@ def test_gymnasium_cycle_of_mujoco() -> None:
         (["Pendulum-v1", "Acrobot-v1"], "'Acrobot-v1'"),
         ([], "env_ids must be a list"),
         ("Pendulum-v1", "env_ids must be a list"),
+        ([("Pendulum-v1", 3)], r"env_ids: an entry must be .* not \('Pendulum-v1', 3\)"),
+        ([("Pendulum-v1", {3: 1})], "env_ids: an entry must be"),
+        ([3], "env_ids: an entry must be"),
     ],
 )
 def test_gymnasium_cycle_of_what_does_not_fit(env_ids: Any, message: str) -> None:
