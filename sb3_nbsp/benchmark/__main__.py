@@ -92,7 +92,9 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int | None], str]] = {
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m sb3_nbsp.benchmark", description=__doc__)
+    own = "sb3-nbsp benchmark"
+    prog = own if sys.argv[0] == own else "python -m sb3_nbsp.benchmark"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands = {
         name: subparsers.add_parser(name, help=what, description=f"{what.capitalize()}.", formatter_class=_Formatter)

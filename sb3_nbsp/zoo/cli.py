@@ -15,15 +15,16 @@ from typing import Any
 
 USAGE = """usage: sb3-nbsp COMMAND [options]
 
-RL Zoo's commands with this package's algorithms (nbsp_sac, p3o, ...: see train --help) and environments:
+RL Zoo's commands with this package's algorithms (nbsp_sac, p3o, ...: see train --help) and environments, and one to compare methods:
 
   train         train an agent, or search hyperparameters with -optimize
   enjoy         watch a trained agent; on a sequence it plays the tasks in turn
   record_video  record a video of a trained agent
   push_to_hub   upload a trained agent to the Hugging Face Hub
   load_from_hub download a trained agent
+  benchmark     compare methods on environments and seeds; tables, figures, a report
 
-sb3-nbsp COMMAND --help lists the options of a command."""
+sb3-nbsp COMMAND --help lists the options of a command, sb3-nbsp --version prints the version."""
 
 
 def train() -> None:
@@ -72,6 +73,15 @@ def load_from_hub() -> None:
     _prepare()
     _mend_load_from_hub()
     runpy.run_module("rl_zoo3.load_from_hub", run_name="__main__")
+
+
+def benchmark() -> None:
+    """Run ``python -m sb3_nbsp.benchmark``."""
+    try:
+        from sb3_nbsp.benchmark.__main__ import main
+    except ImportError as error:
+        raise SystemExit(f"{error}") from error
+    sys.exit(main())
 
 
 def _prepare() -> None:
@@ -187,7 +197,7 @@ def _mend_load_from_hub() -> None:
 
 
 COMMANDS: dict[str, Callable[[], None]] = {
-    command.__name__: command for command in (train, enjoy, record_video, push_to_hub, load_from_hub)
+    command.__name__: command for command in (train, enjoy, record_video, push_to_hub, load_from_hub, benchmark)
 }
 
 
@@ -196,6 +206,11 @@ def main() -> None:
     name = sys.argv[1].replace("-", "_") if len(sys.argv) > 1 else ""
     if name in ("__help", "_h"):
         print(USAGE)
+        sys.exit()
+    if name == "__version":
+        from sb3_nbsp import __version__
+
+        print(__version__)
         sys.exit()
     if name not in COMMANDS:
         error = f"there is no command {sys.argv[1]!r}" if name else "which command?"

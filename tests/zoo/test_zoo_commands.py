@@ -17,6 +17,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER
 from zoo_commands import ENV_ID, NBSP_PARAMS, ROOT, SAC_PARAMS, SEQUENCE, TASKS, environment, sb3_nbsp, train_py
 
 from sb3_nbsp import NBSPSAC
+from sb3_nbsp import __version__ as sb3_nbsp_version
 from sb3_nbsp.tasks import TaskSequence
 from sb3_nbsp.zoo import cli
 
@@ -51,7 +52,7 @@ def test_help_lists_the_commands(arguments, monkeypatch, capsys):
         cli.main()
     assert not stopped.value.code
     output = capsys.readouterr().out
-    for name in ("train", "enjoy", "record_video", "push_to_hub", "load_from_hub"):
+    for name in ("train", "enjoy", "record_video", "push_to_hub", "load_from_hub", "benchmark"):
         assert re.search(rf"^  {name}\s+\w", output, re.MULTILINE)
 
 
@@ -64,6 +65,25 @@ def test_a_wrong_command_is_an_error(arguments, error, monkeypatch, capsys):
     output = capsys.readouterr()
     assert "usage: sb3-nbsp COMMAND" in output.err and error in output.err
     assert not output.out
+
+
+def test_the_version(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["sb3-nbsp", "--version"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert not stopped.value.code and capsys.readouterr().out == f"{sb3_nbsp_version}\n"
+
+
+def test_benchmark_is_one_of_the_commands(monkeypatch, capsys):
+    for arguments, code, text in (
+        (["--help"], 0, "usage: sb3-nbsp benchmark [-h]"),
+        (["table", "nowhere"], 2, "sb3-nbsp benchmark table: "),
+    ):
+        monkeypatch.setattr("sys.argv", ["sb3-nbsp", "benchmark", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        output = capsys.readouterr()
+        assert (stopped.value.code or 0) == code and text in output.out + output.err
 
 
 def test_the_module_runs_as_a_command(tmp_path):
