@@ -15,7 +15,8 @@ from typing import Any
 
 USAGE = """usage: sb3-nbsp COMMAND [options]
 
-RL Zoo's commands with this package's algorithms (nbsp_sac, p3o, ...: see train --help) and environments, and one to compare methods:
+RL Zoo's commands with this package's algorithms (nbsp_sac, p3o, ...: see train --help) and environments, and
+benchmark, which compares methods:
 
   train         train an agent, or search hyperparameters with -optimize
   enjoy         watch a trained agent; on a sequence it plays the tasks in turn
