@@ -31,7 +31,8 @@ def stub() -> str:
     :return: the text of the file
     """
     own = [each for each in vars(methods).values() if inspect.isclass(each) and each.__module__ == methods.__name__]
-    return "\n\n".join([HEADER, *map(_class, own)])
+    exported = f"__all__ = {[each.__name__ for each in own]}\n"
+    return "\n\n".join([HEADER, exported, *map(_class, own)])
 
 
 def _class(cls: type[Method]) -> str:
@@ -39,16 +40,18 @@ def _class(cls: type[Method]) -> str:
     options = {name: (_annotation(cls, name), repr(option.default)) for name, option in cls.options.items()}
     attributes = [f"{name}: {annotation}" for name, (annotation, _) in options.items()]
     arguments = [f"    {name}: {annotation} = {default}," for name, (annotation, default) in options.items()]
-    constructor = [
-        "def __init__(",
-        "    self,",
-        "    policy: str | type[BasePolicy],",
-        "    env: GymEnv | str,",
-        "    *args: Any,",
-    ]
-    constructor += [*arguments, "    **kwargs: Any,", ") -> None: ..."]
-    lines = [f'"""\n{inspect.getdoc(cls)}\n"""', *attributes, *constructor]
+    constructor = ["def __init__(", "    self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,"]
+    constructor += [*arguments, "    **kwargs: Any", ") -> None: ..."]
+    lines = [f'"""\n{_text(cls)}\n"""', *attributes, *constructor]
     return f"class {cls.__name__}({bases}):\n" + textwrap.indent("\n".join(lines), "    ") + "\n"
+
+
+def _text(cls: type[Method]) -> str:
+    """What the class is and what its own options mean; the rest stands where it is written."""
+    what, base = (inspect.getdoc(cls) or "").partition("\n\n:param")[0], cls.__bases__[-1].__name__
+    texts = [f":param {name}: {' '.join(text.split())}" for name, text in cls.option_texts().items()]
+    wrapped = [textwrap.fill(text, 120, subsequent_indent="    ", break_on_hyphens=False) for text in texts]
+    return "\n".join([what, "", *wrapped, f":param kwargs: see :class:`{base}`"])
 
 
 def _annotation(cls: type[Method], name: str) -> str:

@@ -105,3 +105,6 @@ class CBPSAC(Method, ContinualSAC):
     """SAC with continual backpropagation: see :class:`CBPPPO`."""
 
     parts = (ContinualBackprop,)
+
+
+__all__ = [name for name, each in globals().items() if isinstance(each, type) and each.__module__ == __name__]

@@ -10,6 +10,9 @@ from sb3_nbsp.algorithms.continual_sac import ContinualSAC as ContinualSAC
 from sb3_nbsp.algorithms.method import Method
 
 
+__all__ = ['NBSPSAC', 'P3O', 'SBPSAC', 'CyclePPO', 'CycleSAC', 'ReDoPPO', 'ReDoSAC', 'CBPPPO', 'CBPSAC']
+
+
 class NBSPSAC(Method, ContinualSAC):
     """
     Neuron-level Balance between Stability and Plasticity (NBSP) on Soft Actor-Critic: after each task, the
@@ -19,11 +22,14 @@ class NBSPSAC(Method, ContinualSAC):
     Paper: NBSP, A Neuron-Level Framework for Balancing Stability and Plasticity in Deep Reinforcement Learning
     (Algorithms 1 and 2). Until the first task ends it is plain SAC.
 
-    :param policy: the name of a policy or its class, see SB3
-    :param env: the environment, a task sequence or any other
-    :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param masking: use gradient masking
     :param replay: use experience replay
+    :param memory_size: capacity of the memory in transitions, shared equally between the tasks seen
+    :param replay_interval: k; 1 draws every batch from the memory once there is one
+    :param replay_ent_coef: SAC's entropy coefficient for these batches: "current", which the current phase learns, from
+        these batches too; "own", for each transition that with which its task was learned: the smallest with which a phase
+        of the task ended, since a phase that resets the coefficient and is soon over ends with one that is too large; or
+        "auto": "own" if the agent resets its coefficient when a task starts (``reset_ent_coef``), otherwise "current"
     :param skill_proportion: m, share of the eligible hidden neurons of a network that are skill neurons, in (0, 1]
     :param mask_alpha: α of equation 7, in [0, 1]
     :param mask_type: "soft" (equation 7) or "hard" (mask 0)
@@ -44,35 +50,7 @@ class NBSPSAC(Method, ContinualSAC):
         episode's success where only some do, its return elsewhere
     :param min_active_share: a neuron is eligible if at least this share of the steps is above its mean, and this share not,
         in [0, 0.5]. With 0 every neuron is eligible, which is the paper's literal formula
-    :param memory_size: capacity of the memory in transitions, shared equally between the tasks seen
-    :param replay_interval: k; 1 draws every batch from the memory once there is one
-    :param replay_ent_coef: SAC's entropy coefficient for these batches: "current", which the current phase learns, from
-        these batches too; "own", for each transition that with which its task was learned: the smallest with which a phase
-        of the task ended, since a phase that resets the coefficient and is soon over ends with one that is too large; or
-        "auto": "own" if the agent resets its coefficient when a task starts (``reset_ent_coef``), otherwise "current"
-    :param qf_learning_rate: learning rate of the critics; None for ``learning_rate``
-    :param clear_replay_buffer: empty D when a phase starts
-    :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase other than
-        the first, if its task is new; None for ``learning_starts``
-    :param reset_optimizers: forget the optimizers' moments when a new task starts
-    :param reset_critics: initialize the critics and their targets again, and forget their optimizer's moments, when a new
-        task starts
-    :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
-    :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
-        this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
-        reset. Otherwise, and where the task does not report success, it is new. None: without a probe, every task is new
-    :param probe_episodes: episodes of the probe; it ends early when its outcome is certain
-    :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
-        that are pretended only, not on a GPU
-    :param interventions: changes to how the agent learns, in the order in which they act
-    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
-        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
-        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
-        callbacks see NaN for them until then. False is SB3 bit for bit
-    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
-        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
-        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
-    :param kwargs: SB3's arguments by name
+    :param kwargs: see :class:`ContinualSAC`
     """
     masking: bool
     replay: bool
@@ -92,10 +70,7 @@ class NBSPSAC(Method, ContinualSAC):
     replay_interval: int
     replay_ent_coef: Literal['auto', 'own', 'current']
     def __init__(
-        self,
-        policy: str | type[BasePolicy],
-        env: GymEnv | str,
-        *args: Any,
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
         masking: bool = True,
         replay: bool = True,
         skill_proportion: float = 0.2,
@@ -113,7 +88,7 @@ class NBSPSAC(Method, ContinualSAC):
         memory_size: int = 100000,
         replay_interval: int = 10,
         replay_ent_coef: Literal['auto', 'own', 'current'] = 'auto',
-        **kwargs: Any,
+        **kwargs: Any
     ) -> None: ...
 
 
@@ -125,13 +100,6 @@ class P3O(Method, ContinualPPO):
     Paper: Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning (Algorithm 2, equation 4).
     Until the first reset it is plain PPO.
 
-    :param policy: the name of a policy or its class, see SB3
-    :param env: the environment, a task sequence or any other
-    :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
-    :param reset_frequency: F, in environment steps
-    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
-    :param clear_moments: also forget the optimizer's moments of what is reset
-    :param renew_shared: include the layers of a features extractor that actor and critic share
     :param distill_alpha: α of equation 4: weight of KL(teacher ‖ student), in [0, 1]
     :param distill_threshold: τ
     :param max_distill_epochs: give up after so many epochs; training then continues, with the record "distillation/at_cap"
@@ -139,15 +107,11 @@ class P3O(Method, ContinualPPO):
     :param distill_states: states to draw from a replay buffer
     :param distill_batch_size: states of a minibatch
     :param distill_learning_rate: learning rate of the distillation's own Adam
-    :param interventions: changes to how the agent learns, in the order in which they act
-    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
-        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
-        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
-        callbacks see NaN for them until then. False is SB3 bit for bit
-    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
-        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
-        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
-    :param kwargs: SB3's arguments by name
+    :param reset_frequency: F, in environment steps
+    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
+    :param clear_moments: also forget the optimizer's moments of what is reset
+    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param kwargs: see :class:`ContinualPPO`
     """
     reset_frequency: int
     reset_rate: float
@@ -161,10 +125,7 @@ class P3O(Method, ContinualPPO):
     distill_batch_size: int
     distill_learning_rate: float
     def __init__(
-        self,
-        policy: str | type[BasePolicy],
-        env: GymEnv | str,
-        *args: Any,
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
         reset_frequency: int = 50000,
         reset_rate: float = 0.01,
         clear_moments: bool = True,
@@ -176,7 +137,7 @@ class P3O(Method, ContinualPPO):
         distill_states: int = 8192,
         distill_batch_size: int = 256,
         distill_learning_rate: float = 0.0003,
-        **kwargs: Any,
+        **kwargs: Any
     ) -> None: ...
 
 
@@ -185,13 +146,6 @@ class SBPSAC(Method, ContinualSAC):
     Sustainable Backup Propagation (SBP) on Soft Actor-Critic: what :class:`P3O` is on PPO. The states to distil on are drawn
     from the replay buffer (P3O paper, appendix A.5 and table 6).
 
-    :param policy: the name of a policy or its class, see SB3
-    :param env: the environment, a task sequence or any other
-    :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
-    :param reset_frequency: F, in environment steps
-    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
-    :param clear_moments: also forget the optimizer's moments of what is reset
-    :param renew_shared: include the layers of a features extractor that actor and critic share
     :param distill_alpha: α of equation 4: weight of KL(teacher ‖ student), in [0, 1]
     :param distill_threshold: τ
     :param max_distill_epochs: give up after so many epochs; training then continues, with the record "distillation/at_cap"
@@ -199,29 +153,11 @@ class SBPSAC(Method, ContinualSAC):
     :param distill_states: states to draw from a replay buffer
     :param distill_batch_size: states of a minibatch
     :param distill_learning_rate: learning rate of the distillation's own Adam
-    :param qf_learning_rate: learning rate of the critics; None for ``learning_rate``
-    :param clear_replay_buffer: empty D when a phase starts
-    :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase other than
-        the first, if its task is new; None for ``learning_starts``
-    :param reset_optimizers: forget the optimizers' moments when a new task starts
-    :param reset_critics: initialize the critics and their targets again, and forget their optimizer's moments, when a new
-        task starts
-    :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
-    :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
-        this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
-        reset. Otherwise, and where the task does not report success, it is new. None: without a probe, every task is new
-    :param probe_episodes: episodes of the probe; it ends early when its outcome is certain
-    :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
-        that are pretended only, not on a GPU
-    :param interventions: changes to how the agent learns, in the order in which they act
-    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
-        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
-        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
-        callbacks see NaN for them until then. False is SB3 bit for bit
-    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
-        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
-        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
-    :param kwargs: SB3's arguments by name
+    :param reset_frequency: F, in environment steps
+    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
+    :param clear_moments: also forget the optimizer's moments of what is reset
+    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param kwargs: see :class:`ContinualSAC`
     """
     reset_frequency: int
     reset_rate: float
@@ -235,10 +171,7 @@ class SBPSAC(Method, ContinualSAC):
     distill_batch_size: int
     distill_learning_rate: float
     def __init__(
-        self,
-        policy: str | type[BasePolicy],
-        env: GymEnv | str,
-        *args: Any,
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
         reset_frequency: int = 10000,
         reset_rate: float = 0.01,
         clear_moments: bool = True,
@@ -250,7 +183,7 @@ class SBPSAC(Method, ContinualSAC):
         distill_states: int = 8192,
         distill_batch_size: int = 256,
         distill_learning_rate: float = 0.0003,
-        **kwargs: Any,
+        **kwargs: Any
     ) -> None: ...
 
 
@@ -258,37 +191,23 @@ class CyclePPO(Method, ContinualPPO):
     """
     PPO with the cycle reset only: "PPO+Cycle" of the P3O paper.
 
-    :param policy: the name of a policy or its class, see SB3
-    :param env: the environment, a task sequence or any other
-    :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
     :param clear_moments: also forget the optimizer's moments of what is reset
     :param renew_shared: include the layers of a features extractor that actor and critic share
-    :param interventions: changes to how the agent learns, in the order in which they act
-    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
-        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
-        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
-        callbacks see NaN for them until then. False is SB3 bit for bit
-    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
-        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
-        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
-    :param kwargs: SB3's arguments by name
+    :param kwargs: see :class:`ContinualPPO`
     """
     reset_frequency: int
     reset_rate: float
     clear_moments: bool
     renew_shared: bool
     def __init__(
-        self,
-        policy: str | type[BasePolicy],
-        env: GymEnv | str,
-        *args: Any,
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
         reset_frequency: int = 50000,
         reset_rate: float = 0.01,
         clear_moments: bool = True,
         renew_shared: bool = False,
-        **kwargs: Any,
+        **kwargs: Any
     ) -> None: ...
 
 
@@ -296,51 +215,23 @@ class CycleSAC(Method, ContinualSAC):
     """
     SAC with the cycle reset only.
 
-    :param policy: the name of a policy or its class, see SB3
-    :param env: the environment, a task sequence or any other
-    :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
     :param clear_moments: also forget the optimizer's moments of what is reset
     :param renew_shared: include the layers of a features extractor that actor and critic share
-    :param qf_learning_rate: learning rate of the critics; None for ``learning_rate``
-    :param clear_replay_buffer: empty D when a phase starts
-    :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase other than
-        the first, if its task is new; None for ``learning_starts``
-    :param reset_optimizers: forget the optimizers' moments when a new task starts
-    :param reset_critics: initialize the critics and their targets again, and forget their optimizer's moments, when a new
-        task starts
-    :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
-    :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
-        this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
-        reset. Otherwise, and where the task does not report success, it is new. None: without a probe, every task is new
-    :param probe_episodes: episodes of the probe; it ends early when its outcome is certain
-    :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
-        that are pretended only, not on a GPU
-    :param interventions: changes to how the agent learns, in the order in which they act
-    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
-        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
-        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
-        callbacks see NaN for them until then. False is SB3 bit for bit
-    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
-        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
-        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
-    :param kwargs: SB3's arguments by name
+    :param kwargs: see :class:`ContinualSAC`
     """
     reset_frequency: int
     reset_rate: float
     clear_moments: bool
     renew_shared: bool
     def __init__(
-        self,
-        policy: str | type[BasePolicy],
-        env: GymEnv | str,
-        *args: Any,
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
         reset_frequency: int = 10000,
         reset_rate: float = 0.01,
         clear_moments: bool = True,
         renew_shared: bool = False,
-        **kwargs: Any,
+        **kwargs: Any
     ) -> None: ...
 
 
@@ -351,9 +242,6 @@ class ReDoPPO(Method, ContinualPPO):
     Papers: The Dormant Neuron Phenomenon in Deep Reinforcement Learning (Sokar et al., 2023), whose own way of choosing is
     ``dormant_threshold``; Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning (table 3).
 
-    :param policy: the name of a policy or its class, see SB3
-    :param env: the environment, a task sequence or any other
-    :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]; without effect if there is a
         ``dormant_threshold``
@@ -361,15 +249,7 @@ class ReDoPPO(Method, ContinualPPO):
     :param redo_states: states to draw from a replay buffer (of a rollout, all are taken)
     :param clear_moments: also forget the optimizer's moments of what is reset
     :param renew_shared: include the layers of a features extractor that actor and critic share
-    :param interventions: changes to how the agent learns, in the order in which they act
-    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
-        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
-        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
-        callbacks see NaN for them until then. False is SB3 bit for bit
-    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
-        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
-        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
-    :param kwargs: SB3's arguments by name
+    :param kwargs: see :class:`ContinualPPO`
     """
     reset_frequency: int
     reset_rate: float
@@ -378,17 +258,14 @@ class ReDoPPO(Method, ContinualPPO):
     clear_moments: bool
     renew_shared: bool
     def __init__(
-        self,
-        policy: str | type[BasePolicy],
-        env: GymEnv | str,
-        *args: Any,
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
         reset_frequency: int = 50000,
         reset_rate: float = 0.01,
         dormant_threshold: float | None = None,
         redo_states: int = 8192,
         clear_moments: bool = True,
         renew_shared: bool = False,
-        **kwargs: Any,
+        **kwargs: Any
     ) -> None: ...
 
 
@@ -396,9 +273,6 @@ class ReDoSAC(Method, ContinualSAC):
     """
     SAC that recycles the neurons that do least: see :class:`ReDoPPO`.
 
-    :param policy: the name of a policy or its class, see SB3
-    :param env: the environment, a task sequence or any other
-    :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]; without effect if there is a
         ``dormant_threshold``
@@ -406,29 +280,7 @@ class ReDoSAC(Method, ContinualSAC):
     :param redo_states: states to draw from a replay buffer (of a rollout, all are taken)
     :param clear_moments: also forget the optimizer's moments of what is reset
     :param renew_shared: include the layers of a features extractor that actor and critic share
-    :param qf_learning_rate: learning rate of the critics; None for ``learning_rate``
-    :param clear_replay_buffer: empty D when a phase starts
-    :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase other than
-        the first, if its task is new; None for ``learning_starts``
-    :param reset_optimizers: forget the optimizers' moments when a new task starts
-    :param reset_critics: initialize the critics and their targets again, and forget their optimizer's moments, when a new
-        task starts
-    :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
-    :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
-        this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
-        reset. Otherwise, and where the task does not report success, it is new. None: without a probe, every task is new
-    :param probe_episodes: episodes of the probe; it ends early when its outcome is certain
-    :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
-        that are pretended only, not on a GPU
-    :param interventions: changes to how the agent learns, in the order in which they act
-    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
-        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
-        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
-        callbacks see NaN for them until then. False is SB3 bit for bit
-    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
-        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
-        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
-    :param kwargs: SB3's arguments by name
+    :param kwargs: see :class:`ContinualSAC`
     """
     reset_frequency: int
     reset_rate: float
@@ -437,17 +289,14 @@ class ReDoSAC(Method, ContinualSAC):
     clear_moments: bool
     renew_shared: bool
     def __init__(
-        self,
-        policy: str | type[BasePolicy],
-        env: GymEnv | str,
-        *args: Any,
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
         reset_frequency: int = 10000,
         reset_rate: float = 0.01,
         dormant_threshold: float | None = None,
         redo_states: int = 8192,
         clear_moments: bool = True,
         renew_shared: bool = False,
-        **kwargs: Any,
+        **kwargs: Any
     ) -> None: ...
 
 
@@ -459,23 +308,12 @@ class CBPPPO(Method, ContinualPPO):
     Papers: Loss of plasticity in deep continual learning (Dohare et al., 2024); Stay Hungry, Keep Learning: Sustainable
     Plasticity for Deep Reinforcement Learning (tables 3 and 4).
 
-    :param policy: the name of a policy or its class, see SB3
-    :param env: the environment, a task sequence or any other
-    :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param replacement_rate: share of the eligible neurons that are replaced per gradient step, in (0, 1]
     :param maturity_threshold: age above which a neuron is eligible, in gradient steps
     :param decay_rate: η, of the running averages, in [0, 1)
     :param clear_moments: also forget the optimizer's moments of the incoming and outgoing weights of what is replaced
     :param renew_shared: include the layers of a features extractor that actor and critic share
-    :param interventions: changes to how the agent learns, in the order in which they act
-    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
-        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
-        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
-        callbacks see NaN for them until then. False is SB3 bit for bit
-    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
-        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
-        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
-    :param kwargs: SB3's arguments by name
+    :param kwargs: see :class:`ContinualPPO`
     """
     replacement_rate: float
     maturity_threshold: int
@@ -483,16 +321,13 @@ class CBPPPO(Method, ContinualPPO):
     clear_moments: bool
     renew_shared: bool
     def __init__(
-        self,
-        policy: str | type[BasePolicy],
-        env: GymEnv | str,
-        *args: Any,
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
         replacement_rate: float = 0.0001,
         maturity_threshold: int = 10000,
         decay_rate: float = 0.99,
         clear_moments: bool = True,
         renew_shared: bool = False,
-        **kwargs: Any,
+        **kwargs: Any
     ) -> None: ...
 
 
@@ -500,37 +335,12 @@ class CBPSAC(Method, ContinualSAC):
     """
     SAC with continual backpropagation: see :class:`CBPPPO`.
 
-    :param policy: the name of a policy or its class, see SB3
-    :param env: the environment, a task sequence or any other
-    :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param replacement_rate: share of the eligible neurons that are replaced per gradient step, in (0, 1]
     :param maturity_threshold: age above which a neuron is eligible, in gradient steps
     :param decay_rate: η, of the running averages, in [0, 1)
     :param clear_moments: also forget the optimizer's moments of the incoming and outgoing weights of what is replaced
     :param renew_shared: include the layers of a features extractor that actor and critic share
-    :param qf_learning_rate: learning rate of the critics; None for ``learning_rate``
-    :param clear_replay_buffer: empty D when a phase starts
-    :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase other than
-        the first, if its task is new; None for ``learning_starts``
-    :param reset_optimizers: forget the optimizers' moments when a new task starts
-    :param reset_critics: initialize the critics and their targets again, and forget their optimizer's moments, when a new
-        task starts
-    :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
-    :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
-        this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
-        reset. Otherwise, and where the task does not report success, it is new. None: without a probe, every task is new
-    :param probe_episodes: episodes of the probe; it ends early when its outcome is certain
-    :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
-        that are pretended only, not on a GPU
-    :param interventions: changes to how the agent learns, in the order in which they act
-    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients
-        by hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
-        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
-        callbacks see NaN for them until then. False is SB3 bit for bit
-    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
-        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on processors
-        with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
-    :param kwargs: SB3's arguments by name
+    :param kwargs: see :class:`ContinualSAC`
     """
     replacement_rate: float
     maturity_threshold: int
@@ -538,14 +348,11 @@ class CBPSAC(Method, ContinualSAC):
     clear_moments: bool
     renew_shared: bool
     def __init__(
-        self,
-        policy: str | type[BasePolicy],
-        env: GymEnv | str,
-        *args: Any,
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
         replacement_rate: float = 0.0001,
         maturity_threshold: int = 10000,
         decay_rate: float = 0.99,
         clear_moments: bool = True,
         renew_shared: bool = False,
-        **kwargs: Any,
+        **kwargs: Any
     ) -> None: ...

@@ -1,26 +1,13 @@
 """Changes to how an agent learns, one per file. They combine freely."""
 
-from sb3_nbsp.interventions.base import Intervention, Phase
-from sb3_nbsp.interventions.container import Interventions
-from sb3_nbsp.interventions.continual_backprop import ContinualBackprop
-from sb3_nbsp.interventions.cycle_reset import CycleReset
-from sb3_nbsp.interventions.experience_replay import ExperienceReplay
-from sb3_nbsp.interventions.gradient_masking import GradientMasking
-from sb3_nbsp.interventions.inner_distillation import InnerDistillation
-from sb3_nbsp.interventions.random_reset import RandomReset
-from sb3_nbsp.interventions.recovery_training import RecoveryTraining
-from sb3_nbsp.interventions.redo import ReDo
-
-__all__ = [
-    "ContinualBackprop",
-    "CycleReset",
-    "ExperienceReplay",
-    "GradientMasking",
-    "InnerDistillation",
-    "Intervention",
-    "Interventions",
-    "Phase",
-    "RandomReset",
-    "ReDo",
-    "RecoveryTraining",
-]
+from sb3_nbsp.interventions.base import Intervention as Intervention
+from sb3_nbsp.interventions.base import Phase as Phase
+from sb3_nbsp.interventions.container import Interventions as Interventions
+from sb3_nbsp.interventions.continual_backprop import ContinualBackprop as ContinualBackprop
+from sb3_nbsp.interventions.cycle_reset import CycleReset as CycleReset
+from sb3_nbsp.interventions.experience_replay import ExperienceReplay as ExperienceReplay
+from sb3_nbsp.interventions.gradient_masking import GradientMasking as GradientMasking
+from sb3_nbsp.interventions.inner_distillation import InnerDistillation as InnerDistillation
+from sb3_nbsp.interventions.random_reset import RandomReset as RandomReset
+from sb3_nbsp.interventions.recovery_training import RecoveryTraining as RecoveryTraining
+from sb3_nbsp.interventions.redo import ReDo as ReDo

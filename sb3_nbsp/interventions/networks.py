@@ -114,6 +114,26 @@ def plain_policy(agent: BaseAlgorithm) -> BasePolicy:
     return policy
 
 
+def optimized_parameters(agent: BaseAlgorithm, network: Network) -> list[nn.Parameter]:
+    """
+    All that the step of a network moves, whatever its layers are. Each parameter belongs to one network; what actor and critic
+    of PPO share belongs to the actor.
+
+    :param agent: an agent with a policy of PPO, or one with an actor and a critic as SAC's
+    :param network: "actor" or "critic"
+    :return: parameters, in the optimizer's order, with those that are frozen or without a gradient
+    """
+    policy = plain_policy(agent)
+    owner = policy if isinstance(policy, ActorCriticPolicy) else getattr(policy, network)
+    found = [parameter for group in owner.optimizer.param_groups for parameter in group["params"]]
+    if not isinstance(policy, ActorCriticPolicy):
+        return found
+    critic = [policy.value_net, getattr(policy.mlp_extractor, "value_net", nn.Identity())]
+    critic += [] if policy.share_features_extractor else [policy.vf_features_extractor]
+    of_critic = {id(parameter) for parameter in _parameters(*critic)}
+    return [parameter for parameter in found if (id(parameter) in of_critic) == (network == "critic")]
+
+
 def _check_actor_critic(policy: ActorCriticPolicy) -> None:
     """Complain of policies that take more than an observation, and of networks in which the actor cannot be found."""
     needed = [each.name for each in signature(policy.get_distribution).parameters.values() if each.default is each.empty][1:]

@@ -10,19 +10,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
-from sb3_nbsp.algorithms import (
-    CBPPPO,
-    CBPSAC,
-    NBSPSAC,
-    P3O,
-    SBPSAC,
-    ContinualPPO,
-    ContinualSAC,
-    CyclePPO,
-    CycleSAC,
-    ReDoPPO,
-    ReDoSAC,
-)
+from sb3_nbsp.algorithms import ContinualPPO, ContinualSAC, methods
 from sb3_nbsp.extras import needs
 from sb3_nbsp.messages import did_you_mean, warn
 from sb3_nbsp.zoo.samplers import sample_cbp, sample_nbsp, sample_reset, sample_sbp
@@ -48,18 +36,23 @@ class Entry:
     sample: Callable[[Any], dict[str, Any]] | None = None
 
 
-# A new method is one line here, with a name that ends with its base, and a file of that name in hyperparams/
+# A new method is one line here, with a name that ends with its base. Where its settings are not those of its base, it has a
+# file of that name in hyperparams/
 TABLE = {
-    "nbsp_sac": Entry(NBSPSAC, "NBSP", "masks and replay on SAC", sample_nbsp),
+    "nbsp_sac": Entry(methods.NBSPSAC, "NBSP", "masks and replay on SAC", sample_nbsp),
     "continual_sac": Entry(ContinualSAC, "vanilla SAC", "plain SAC, whose replay buffer is emptied when a phase starts"),
-    "sbp_sac": Entry(SBPSAC, "SBP on SAC", "cycle reset and inner distillation on SAC", sample_sbp),
-    "cycle_sac": Entry(CycleSAC, "cycle reset on SAC", "neurons are renewed in turns, without distillation", sample_reset),
-    "redo_sac": Entry(ReDoSAC, "ReDo on SAC", "dormant neurons are renewed", sample_reset),
-    "cbp_sac": Entry(CBPSAC, "CBP on SAC", "continual backpropagation", sample_cbp),
-    "p3o": Entry(P3O, "P3O", "cycle reset and inner distillation on PPO", sample_sbp),
-    "cycle_ppo": Entry(CyclePPO, "cycle reset", "neurons are renewed in turns on PPO, without distillation", sample_reset),
-    "redo_ppo": Entry(ReDoPPO, "ReDo", "dormant neurons are renewed on PPO", sample_reset),
-    "cbp_ppo": Entry(CBPPPO, "CBP", "continual backpropagation on PPO", sample_cbp),
+    "sbp_sac": Entry(methods.SBPSAC, "SBP on SAC", "cycle reset and inner distillation on SAC", sample_sbp),
+    "cycle_sac": Entry(
+        methods.CycleSAC, "cycle reset on SAC", "neurons are renewed in turns, without distillation", sample_reset
+    ),
+    "redo_sac": Entry(methods.ReDoSAC, "ReDo on SAC", "dormant neurons are renewed", sample_reset),
+    "cbp_sac": Entry(methods.CBPSAC, "CBP on SAC", "continual backpropagation", sample_cbp),
+    "p3o": Entry(methods.P3O, "P3O", "cycle reset and inner distillation on PPO", sample_sbp),
+    "cycle_ppo": Entry(
+        methods.CyclePPO, "cycle reset", "neurons are renewed in turns on PPO, without distillation", sample_reset
+    ),
+    "redo_ppo": Entry(methods.ReDoPPO, "ReDo", "dormant neurons are renewed on PPO", sample_reset),
+    "cbp_ppo": Entry(methods.CBPPPO, "CBP", "continual backpropagation on PPO", sample_cbp),
     "continual_ppo": Entry(ContinualPPO, "ContinualPPO", "PPO that follows the phases of a task sequence"),
     # SB3's own, for which this package has hyperparameters on its environments
     "sac": Entry(SAC, "SB3's SAC", "SAC whose replay buffer is never emptied"),
@@ -73,13 +66,15 @@ SCHEDULED = {"learning_rate", "qf_learning_rate", "clip_range", "clip_range_vf"}
 
 def hyperparams_file(algo: str) -> Path | None:
     """
-    The YAML with an algorithm's hyperparameters.
+    The YAML with an algorithm's hyperparameters: its own, or that of the class it derives from.
 
     :param algo: name of the algorithm
     :return: the file, in the checkout or in the installed package; None if this package has none for it
     """
     package = Path(__file__).parent.parent
-    candidates = [package / "hyperparams" / f"{algo}.yml", package.parent / "hyperparams" / f"{algo}.yml"]
+    bases = algorithm(algo).__mro__ if algo in TABLE else ()
+    names = [algo, *(name for base in bases for name, entry in TABLE.items() if entry.cls is base)]
+    candidates = [folder / "hyperparams" / f"{name}.yml" for name in names for folder in (package, package.parent)]
     return next((path for path in candidates if path.is_file()), None)
 
 

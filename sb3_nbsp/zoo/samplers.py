@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,14 @@ if TYPE_CHECKING:
 
 # Attribute of a trial: its environment steps
 BUDGET = "n_timesteps"
+
+
+def log_uniform(**ranges: tuple[float, float]) -> Callable[[optuna.Trial], dict[str, Any]]:
+    """
+    :param ranges: by name of an option, its lowest and its highest value
+    :return: a sampler of these options, uniform in their logarithms
+    """
+    return lambda trial: {name: trial.suggest_float(name, low, high, log=True) for name, (low, high) in ranges.items()}
 
 
 def sample_nbsp(trial: optuna.Trial) -> dict[str, Any]:

@@ -17,19 +17,8 @@ from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from tagged_tasks import differing, parameters, tiny
 
-from sb3_nbsp import (
-    CBPPPO,
-    CBPSAC,
-    NBSPSAC,
-    P3O,
-    SBPSAC,
-    ContinualPPO,
-    ContinualSAC,
-    CyclePPO,
-    CycleSAC,
-    ReDoPPO,
-    ReDoSAC,
-)
+from sb3_nbsp import NBSPSAC, P3O, ContinualPPO, ContinualSAC
+from sb3_nbsp.algorithms import methods
 from sb3_nbsp.interventions import InnerDistillation, RandomReset, RecoveryTraining
 from sb3_nbsp.random_states import random_states, restore_random_states
 from sb3_nbsp.tasks import TaskSequence, load_checkpoint
@@ -44,28 +33,29 @@ def sequence() -> TaskSequence:
 RESET: dict[str, Any] = {"reset_frequency": 30, "reset_rate": 0.25}
 DISTILL = {"max_distill_epochs": 2, "distill_states": 64}
 CBP = {"replacement_rate": 0.02, "maturity_threshold": 5}
+# What makes a method act that does not by itself within one hundred steps; all others are tested as they are
+OF_METHODS: dict[str, dict[str, Any]] = {
+    "NBSPSAC": {"identification_steps": 20, "identification_data": "auto", "memory_size": 60},
+    "CBPSAC": CBP,
+    "CBPPPO": CBP,
+    **dict.fromkeys(("CycleSAC", "CyclePPO", "ReDoSAC", "ReDoPPO"), RESET),
+    "SBPSAC": {**RESET, **DISTILL},
+    "P3O": {**RESET, **DISTILL},
+}
 AGENTS: dict[str, tuple[type, dict[str, Any]]] = {
+    **{name: (getattr(methods, name), OF_METHODS.get(name, {})) for name in methods.__all__},
     "ContinualSAC": (ContinualSAC, {}),
     "ContinualSAC with gSDE": (ContinualSAC, {"use_sde": True, "use_sde_at_warmup": True, "reset_ent_coef": True}),
     "ContinualSAC in medium precision": (
         ContinualSAC,
         {"matmul_precision": "medium", "policy_kwargs": {"net_arch": [64, 64]}},
     ),
-    "NBSPSAC": (NBSPSAC, {"identification_steps": 20, "identification_data": "auto", "memory_size": 60}),
     "NBSPSAC without a seed": (NBSPSAC, {"seed": None, "memory_size": 60, "replay_interval": 2, "identification_steps": 20}),
-    "SBPSAC": (SBPSAC, {**RESET, **DISTILL}),
-    "CycleSAC": (CycleSAC, RESET),
-    "ReDoSAC": (ReDoSAC, RESET),
-    "CBPSAC": (CBPSAC, CBP),
     "ContinualPPO": (ContinualPPO, {}),
-    "P3O": (P3O, {**RESET, **DISTILL}),
     "P3O in medium precision": (
         P3O,
         {**RESET, **DISTILL, "matmul_precision": "medium", "policy_kwargs": {"net_arch": [64, 64]}},
     ),
-    "CyclePPO": (CyclePPO, RESET),
-    "ReDoPPO": (ReDoPPO, RESET),
-    "CBPPPO": (CBPPPO, CBP),
     "others": (ContinualPPO, {"interventions": "others", "fused": False}),
 }
 

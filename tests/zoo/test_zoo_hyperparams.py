@@ -242,8 +242,11 @@ def test_an_unknown_algorithm_is_an_error(algo):
 
 
 def test_a_checkout_has_its_files_at_the_root():
-    for algo in ALL_CLASSES:
-        assert hyperparams_file(algo) == ROOT / "hyperparams" / f"{algo}.yml"
+    files = {path.stem: path for path in (ROOT / "hyperparams").glob("*.yml")}
+    assert set(files) <= set(ALL_CLASSES)
+    for algo, cls in ALL_CLASSES.items():
+        base = "continual_ppo" if issubclass(cls, PPO) else "continual_sac"
+        assert hyperparams_file(algo) == files.get(algo, files[base])
 
 
 def test_an_installed_package_has_its_files_inside(tmp_path):
@@ -256,6 +259,6 @@ def test_an_installed_package_has_its_files_inside(tmp_path):
         shutil.copytree(ROOT / source, target, ignore=shutil.ignore_patterns("__pycache__"))
     code = "import sb3_nbsp.zoo.algos as a; print(*map(a.hyperparams_file, {**a.ALGOS, **a.PLAIN}), sep='\\n')"
     output = run(["-c", code], cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    expected = [tmp_path / "sb3_nbsp" / "hyperparams" / f"{algo}.yml" for algo in ALL_CLASSES]
+    expected = [tmp_path / "sb3_nbsp" / "hyperparams" / hyperparams_file(algo).name for algo in ALL_CLASSES]
     assert [Path(line) for line in output.split()] == expected
     assert environment()["PYTHONPATH"].startswith(str(ROOT))
