@@ -16,6 +16,7 @@ from sb3_nbsp.interventions import (
     ExperienceReplay,
     GradientMasking,
     InnerDistillation,
+    L2Init,
     ReDo,
 )
 
@@ -105,6 +106,22 @@ class CBPSAC(Method, ContinualSAC):
     """SAC with continual backpropagation: see :class:`CBPPPO`."""
 
     parts = (ContinualBackprop,)
+
+
+class L2InitSAC(Method, ContinualSAC):
+    """
+    SAC whose actor and critics are pulled back to their initial parameters.
+
+    Paper: Maintaining Plasticity in Continual Learning via Regenerative Regularization (Kumar et al., 2023).
+    """
+
+    parts = (L2Init,)
+
+
+class L2InitPPO(Method, ContinualPPO):
+    """PPO that is pulled back to its initial parameters: see :class:`L2InitSAC`."""
+
+    parts = (L2Init,)
 
 
 __all__ = [name for name, each in globals().items() if isinstance(each, type) and each.__module__ == __name__]

@@ -10,7 +10,7 @@ from sb3_nbsp.algorithms.continual_sac import ContinualSAC as ContinualSAC
 from sb3_nbsp.algorithms.method import Method
 
 
-__all__ = ['NBSPSAC', 'P3O', 'SBPSAC', 'CyclePPO', 'CycleSAC', 'ReDoPPO', 'ReDoSAC', 'CBPPPO', 'CBPSAC']
+__all__ = ['NBSPSAC', 'P3O', 'SBPSAC', 'CyclePPO', 'CycleSAC', 'ReDoPPO', 'ReDoSAC', 'CBPPPO', 'CBPSAC', 'L2InitSAC', 'L2InitPPO']
 
 
 class NBSPSAC(Method, ContinualSAC):
@@ -354,5 +354,37 @@ class CBPSAC(Method, ContinualSAC):
         decay_rate: float = 0.99,
         clear_moments: bool = True,
         renew_shared: bool = False,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class L2InitSAC(Method, ContinualSAC):
+    """
+    SAC whose actor and critics are pulled back to their initial parameters.
+
+    Paper: Maintaining Plasticity in Continual Learning via Regenerative Regularization (Kumar et al., 2023).
+
+    :param l2_init_weight: λ, which the paper varies between 1e-5 and 1e-2; 0 for no pull
+    :param kwargs: see :class:`ContinualSAC`
+    """
+    l2_init_weight: float
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        l2_init_weight: float = 0.0001,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class L2InitPPO(Method, ContinualPPO):
+    """
+    PPO that is pulled back to its initial parameters: see :class:`L2InitSAC`.
+
+    :param l2_init_weight: λ, which the paper varies between 1e-5 and 1e-2; 0 for no pull
+    :param kwargs: see :class:`ContinualPPO`
+    """
+    l2_init_weight: float
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        l2_init_weight: float = 0.0001,
         **kwargs: Any
     ) -> None: ...

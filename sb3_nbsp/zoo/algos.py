@@ -13,7 +13,7 @@ from torch import nn
 from sb3_nbsp.algorithms import ContinualPPO, ContinualSAC, methods
 from sb3_nbsp.extras import needs
 from sb3_nbsp.messages import did_you_mean, warn
-from sb3_nbsp.zoo.samplers import sample_cbp, sample_nbsp, sample_reset, sample_sbp
+from sb3_nbsp.zoo.samplers import log_uniform, sample_cbp, sample_nbsp, sample_reset, sample_sbp
 
 with needs("zoo", "sb3_nbsp.zoo"):
     import yaml
@@ -36,6 +36,7 @@ class Entry:
     sample: Callable[[Any], dict[str, Any]] | None = None
 
 
+_SAMPLE_L2 = log_uniform(l2_init_weight=(1e-6, 1e-2))
 # A new method is one line here, with a name that ends with its base. Where its settings are not those of its base, it has a
 # file of that name in hyperparams/
 TABLE = {
@@ -47,12 +48,14 @@ TABLE = {
     ),
     "redo_sac": Entry(methods.ReDoSAC, "ReDo on SAC", "dormant neurons are renewed", sample_reset),
     "cbp_sac": Entry(methods.CBPSAC, "CBP on SAC", "continual backpropagation", sample_cbp),
+    "l2_init_sac": Entry(methods.L2InitSAC, "L2 Init on SAC", "parameters are pulled to their initial values", _SAMPLE_L2),
     "p3o": Entry(methods.P3O, "P3O", "cycle reset and inner distillation on PPO", sample_sbp),
     "cycle_ppo": Entry(
         methods.CyclePPO, "cycle reset", "neurons are renewed in turns on PPO, without distillation", sample_reset
     ),
     "redo_ppo": Entry(methods.ReDoPPO, "ReDo", "dormant neurons are renewed on PPO", sample_reset),
     "cbp_ppo": Entry(methods.CBPPPO, "CBP", "continual backpropagation on PPO", sample_cbp),
+    "l2_init_ppo": Entry(methods.L2InitPPO, "L2 Init on PPO", "parameters are pulled to their initial values", _SAMPLE_L2),
     "continual_ppo": Entry(ContinualPPO, "ContinualPPO", "PPO that follows the phases of a task sequence"),
     # SB3's own, for which this package has hyperparameters on its environments
     "sac": Entry(SAC, "SB3's SAC", "SAC whose replay buffer is never emptied"),
