@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 
 from sb3_nbsp import NBSPSAC
@@ -121,7 +122,17 @@ def tagged_sequence(
     return TaskSequence(makers, list(tasks), cycles, steps_per_task, mastery_threshold, mastery_window)
 
 
-# A small agent, for both SB3's SAC and ours
+# A small agent, for both SB3's and ours
+TINY_PPO: dict[str, Any] = {
+    "policy": "MlpPolicy",
+    "policy_kwargs": {"net_arch": [8, 8]},
+    "n_steps": 20,
+    "batch_size": 10,
+    "n_epochs": 2,
+    "learning_rate": 3e-3,
+    "seed": 0,
+    "device": "cpu",
+}
 TINY: dict[str, Any] = {
     "policy": "MlpPolicy",
     "policy_kwargs": {"net_arch": [8, 8]},
@@ -138,7 +149,8 @@ def tiny(cls: type, env: Any, **kwargs: Any) -> Any:
     """An agent with small networks, which identifies skill neurons on its training steps: 10 000 fresh ones take time."""
     if isinstance(cls, type) and issubclass(cls, NBSPSAC):
         kwargs = {"identification_data": "training", **kwargs}
-    return cls(env=env, **{**copy.deepcopy(TINY), **kwargs})
+    small = TINY_PPO if isinstance(cls, type) and issubclass(cls, PPO) else TINY
+    return cls(env=env, **{**copy.deepcopy(small), **kwargs})
 
 
 class Spy(Intervention):
