@@ -66,6 +66,7 @@ def register_sequences() -> None:
     # Any list of tasks: gym.make("MW-Cycle-v0", tasks=[...], cycles=2, ...)
     register("MW-Cycle-v0", entry_point=_METAWORLD)
     register("GymCycle-v0", entry_point="sb3_nbsp.tasks.sequence:gymnasium_cycle")
+    register("HalfCheetah-Directions-v0", entry_point="sb3_nbsp.tasks.half_cheetah:half_cheetah_directions")
     for env_id, kwargs in sequences().items():
         register(env_id, entry_point=_METAWORLD, kwargs=kwargs)
 
@@ -111,4 +112,5 @@ def is_sequence(env_id: str) -> bool:
     :param env_id: a registered environment id
     :return: whether it is one of this package's task sequences
     """
-    return str(spec(env_id).entry_point).startswith(("sb3_nbsp.tasks.metaworld:", "sb3_nbsp.tasks.sequence:"))
+    modules = ("metaworld", "sequence", "half_cheetah")
+    return str(spec(env_id).entry_point).startswith(tuple(f"sb3_nbsp.tasks.{module}:" for module in modules))
