@@ -11,6 +11,7 @@ from sb3_nbsp.algorithms.continual_ppo import ContinualPPO
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC
 from sb3_nbsp.algorithms.method import Method
 from sb3_nbsp.interventions import (
+    EWC,
     ContinualBackprop,
     CycleReset,
     ExperienceReplay,
@@ -122,6 +123,18 @@ class L2InitPPO(Method, ContinualPPO):
     """PPO that is pulled back to its initial parameters: see :class:`L2InitSAC`."""
 
     parts = (L2Init,)
+
+
+class EWCSAC(Method, ContinualSAC):
+    """
+    SAC with elastic weight consolidation: parameters that mattered for the policy of earlier phases are pulled back to where
+    they were.
+
+    Papers: Overcoming catastrophic forgetting in neural networks (Kirkpatrick et al., 2017); Continual World (Wołczyk et al.,
+    2021). Until the first phase ends it is plain SAC.
+    """
+
+    parts = (EWC,)
 
 
 __all__ = [name for name, each in globals().items() if isinstance(each, type) and each.__module__ == __name__]

@@ -10,7 +10,7 @@ from sb3_nbsp.algorithms.continual_sac import ContinualSAC as ContinualSAC
 from sb3_nbsp.algorithms.method import Method
 
 
-__all__ = ['NBSPSAC', 'P3O', 'SBPSAC', 'CyclePPO', 'CycleSAC', 'ReDoPPO', 'ReDoSAC', 'CBPPPO', 'CBPSAC', 'L2InitSAC', 'L2InitPPO']
+__all__ = ['NBSPSAC', 'P3O', 'SBPSAC', 'CyclePPO', 'CycleSAC', 'ReDoPPO', 'ReDoSAC', 'CBPPPO', 'CBPSAC', 'L2InitSAC', 'L2InitPPO', 'EWCSAC']
 
 
 class NBSPSAC(Method, ContinualSAC):
@@ -386,5 +386,41 @@ class L2InitPPO(Method, ContinualPPO):
     def __init__(
         self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
         l2_init_weight: float = 0.0001,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class EWCSAC(Method, ContinualSAC):
+    """
+    SAC with elastic weight consolidation: parameters that mattered for the policy of earlier phases are pulled back to where
+    they were.
+
+    Papers: Overcoming catastrophic forgetting in neural networks (Kirkpatrick et al., 2017); Continual World (Wołczyk et al.,
+    2021). Until the first phase ends it is plain SAC.
+
+    :param ewc_coef: λ of the actor; 0 leaves it alone
+    :param ewc_critic_coef: λ of the critics, whose F is larger by orders of magnitude; 0 leaves them alone
+    :param accumulate: how several phases act together. "sum": F ← F + F_new with the latest θ*, so that a task that comes
+        back counts twice; "online": F ← γF + F_new; "separate": each task has its F and θ*, and one that comes back
+        replaces its own
+    :param ewc_decay: γ of "online", in [0, 1]
+    :param fisher_states: number of states to compute F in
+    :param fisher_window: from how many of the last transitions of a phase these states are drawn
+    :param kwargs: see :class:`ContinualSAC`
+    """
+    ewc_coef: float
+    ewc_critic_coef: float
+    accumulate: Literal['sum', 'online', 'separate']
+    ewc_decay: float
+    fisher_states: int
+    fisher_window: int
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        ewc_coef: float = 100.0,
+        ewc_critic_coef: float = 0.0,
+        accumulate: Literal['sum', 'online', 'separate'] = 'sum',
+        ewc_decay: float = 0.9,
+        fisher_states: int = 2560,
+        fisher_window: int = 10000,
         **kwargs: Any
     ) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from inspect import signature
 
@@ -210,7 +211,8 @@ def _sac_actor(policy: SACPolicy, shared: bool) -> ActorNetwork:
 
     def distribution(observations: th.Tensor) -> list[Distribution]:
         mean_actions, log_std, kwargs = actor.get_action_dist_params(observations)
-        return [actor.action_dist.proba_distribution(mean_actions, log_std, **kwargs).distribution]
+        # Of a copy, as what depends on gradients cannot stay in an agent that may be copied
+        return [copy(actor.action_dist).proba_distribution(mean_actions, log_std, **kwargs).distribution]
 
     front = [] if is_shared and not shared else [("actor.features_extractor", actor.features_extractor)]
     run = trial_pass(policy, actor.get_action_dist_params)

@@ -49,6 +49,12 @@ TABLE = {
     "redo_sac": Entry(methods.ReDoSAC, "ReDo on SAC", "dormant neurons are renewed", sample_reset),
     "cbp_sac": Entry(methods.CBPSAC, "CBP on SAC", "continual backpropagation", sample_cbp),
     "l2_init_sac": Entry(methods.L2InitSAC, "L2 Init on SAC", "parameters are pulled to their initial values", _SAMPLE_L2),
+    "ewc_sac": Entry(
+        methods.EWCSAC,
+        "EWC",
+        "parameters are pulled back to where earlier tasks left them",
+        log_uniform(ewc_coef=(1e-2, 1e4)),
+    ),
     "p3o": Entry(methods.P3O, "P3O", "cycle reset and inner distillation on PPO", sample_sbp),
     "cycle_ppo": Entry(
         methods.CyclePPO, "cycle reset", "neurons are renewed in turns on PPO, without distillation", sample_reset

@@ -36,6 +36,7 @@ CBP = {"replacement_rate": 0.02, "maturity_threshold": 5}
 # What makes a method act that does not by itself within one hundred steps; all others are tested as they are
 OF_METHODS: dict[str, dict[str, Any]] = {
     "NBSPSAC": {"identification_steps": 20, "identification_data": "auto", "memory_size": 60},
+    "EWCSAC": {"ewc_critic_coef": 0.1, "accumulate": "separate"},
     "CBPSAC": CBP,
     "CBPPPO": CBP,
     **dict.fromkeys(("CycleSAC", "CyclePPO", "ReDoSAC", "ReDoPPO"), RESET),

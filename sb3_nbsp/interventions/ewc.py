@@ -1,0 +1,186 @@
+"""Elastic weight consolidation (EWC): what mattered for earlier tasks is pulled back to where it was."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from torch import nn
+from typing_extensions import override
+
+from sb3_nbsp.checks import check_option, check_range, whole
+from sb3_nbsp.interventions.base import NETWORKS, Network, OffPolicyIntervention, Phase, own_seed
+from sb3_nbsp.interventions.fisher import diagonal_fisher, policy_outputs
+from sb3_nbsp.interventions.networks import actor_of, optimized_parameters, plain_policy
+from sb3_nbsp.interventions.observations import phase_states
+from sb3_nbsp.interventions.quadratic_pull import Importance, Pull, Tensors
+from sb3_nbsp.interventions.trial_pass import evaluating
+from sb3_nbsp.messages import warn
+
+# The smallest importance of a parameter of the actor, as in Continual World (there of each state, here of their mean)
+ACTOR_FLOOR = 1e-5
+
+
+class EWC(OffPolicyIntervention):
+    r"""
+    At the end of a phase, the diagonal Fisher information F of each network in states of that phase says how much the
+    policy, or the Q-values, depend on each parameter. From then on it is pulled back to the value θ* that it had then:
+
+    .. math:: L = L_{SAC} + \lambda \sum_i F_i (\theta_i - \theta^*_i)^2
+
+    The gradient of this, :math:`2 \lambda F (\theta - \theta^*)`, is added to the gradient at hand, which keeps gradients by
+    hand. Targets and the entropy coefficient are left alone.
+
+    Papers: Overcoming catastrophic forgetting in neural networks (Kirkpatrick et al., 2017, equation 3, with λ/2 in the place
+    of λ); Continual World (Wołczyk et al., 2021), whose form and defaults these are: actor only, sums of F.
+
+    :param ewc_coef: λ of the actor; 0 leaves it alone
+    :param ewc_critic_coef: λ of the critics, whose F is larger by orders of magnitude; 0 leaves them alone
+    :param accumulate: how several phases act together. "sum": F ← F + F_new with the latest θ*, so that a task that comes
+        back counts twice; "online": F ← γF + F_new; "separate": each task has its F and θ*, and one that comes back replaces
+        its own
+    :param ewc_decay: γ of "online", in [0, 1]
+    :param fisher_states: number of states to compute F in
+    :param fisher_window: from how many of the last transitions of a phase these states are drawn
+    :raises ValueError: if an option is out of its range
+    """
+
+    capturable: ClassVar[bool] = True
+    waits_for_phase_end: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        ewc_coef: float = 100.0,
+        ewc_critic_coef: float = 0.0,
+        accumulate: Literal["sum", "online", "separate"] = "sum",
+        ewc_decay: float = 0.9,
+        fisher_states: int = 2560,
+        fisher_window: int = 10_000,
+    ) -> None:
+        check_range("ewc_coef", ewc_coef, 0)
+        check_range("ewc_critic_coef", ewc_critic_coef, 0)
+        check_option("accumulate", accumulate, ("sum", "online", "separate"))
+        check_range("ewc_decay", ewc_decay, 0, 1)
+        self.ewc_coef = ewc_coef
+        self.ewc_critic_coef = ewc_critic_coef
+        self.accumulate = accumulate
+        self.ewc_decay = ewc_decay
+        self.fisher_states = whole("fisher_states", fisher_states, 1)
+        self.fisher_window = whole("fisher_window", fisher_window, 1)
+
+    @override
+    def attach(self, agent: BaseAlgorithm) -> None:
+        super().attach(agent)
+        actor_of(agent)  # complains of other policies
+        # By network and task; one for all tasks together unless they are "separate"
+        self._known: dict[Network, dict[str, Importance]] = {network: {} for network in NETWORKS}
+        self._prepare_pulls()
+
+    @property
+    def importances(self) -> dict[Network, dict[str, Importance]]:
+        """By network and task, what is known; with "sum" and "online" it is one for all tasks, under the name ""."""
+        return self._known
+
+    @override
+    def on_learn_start(self, reset: bool) -> None:
+        normalizer = self.agent.get_vec_normalize_env()
+        if normalizer is not None and normalizer.norm_obs and normalizer.training:
+            warn(
+                f"{type(self).__name__} holds parameters in place, but VecNormalize goes on to change the observations that "
+                "they read: the policy forgets all the same. Use VecNormalize(training=False), or none"
+            )
+        if self._coef("critic") > 0 and getattr(self.agent, "reset_critics", False):
+            raise ValueError(
+                f"ewc_critic_coef={self.ewc_critic_coef:g} pulls the critics back to what reset_critics=True draws anew: use "
+                "one of the two"
+            )
+        self._prepare_pulls()  # networks may have been exchanged since
+
+    def on_phase_end(self, phase: Phase) -> None:
+        """Compute F in states of the phase that is over, and take the parameters as they are for θ*."""
+        networks = [network for network in NETWORKS if self._coef(network) > 0]
+        if self.agent.phase_steps == 0 or not networks:  # type: ignore[attr-defined]
+            return
+        states = phase_states(self.agent, self.fisher_states, self.fisher_window, own_seed(self.agent, phase, purpose=400))
+        for network in networks:
+            anchor = {name: parameter.detach().clone() for name, parameter in self._parameters(network).items()}
+            new = Importance(self.fisher(network, *states), anchor)
+            self._remember(network, phase.task, new)
+            self.record(f"ewc/fisher_{network}", _mean(new.fisher))
+        self._prepare_pulls()
+
+    def fisher(self, network: Network, observations: th.Tensor, actions: th.Tensor) -> Tensors:
+        r"""
+        :param network: "actor" or "critic"
+        :param observations: as the policy sees them, shape (states, ...)
+        :param actions: as a replay buffer holds them, shape (states, actions)
+        :return: by name of a parameter that the network's optimizer moves: the policy's Fisher information, at least
+            :data:`ACTOR_FLOOR`, or the sum of :math:`E (\partial Q_j / \partial \theta)^2` over the critics
+        """
+        policy, parameters = plain_policy(self.agent), self._parameters(network)
+        outputs = self._policy_outputs if network == "actor" else self._q_values
+        with evaluating(policy), th.autocast(self.agent.device.type, enabled=False):
+            found = diagonal_fisher(getattr(policy, network), list(parameters.values()), outputs, observations, actions)
+        if network == "actor":
+            found = [each.clamp_min(ACTOR_FLOOR) for each in found]
+        return dict(zip(parameters, found, strict=True))
+
+    @override
+    def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        if dones.any():  # SB3 writes its records at the end of episodes
+            for network, pull in self._pulls.items():
+                self.record(f"ewc/penalty_{network}", pull.value())
+
+    @override
+    def before_step(self, network: Network) -> None:
+        if network in self._pulls:
+            self._pulls[network].add_gradients()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {network: {task: vars(each) for task, each in known.items()} for network, known in self._known.items()}
+
+    @override
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._known = {network: {task: Importance(**each) for task, each in state[network].items()} for network in NETWORKS}
+        self._prepare_pulls()
+
+    def _coef(self, network: Network) -> float:
+        return self.ewc_coef if network == "actor" else self.ewc_critic_coef
+
+    def _policy_outputs(self, observations: th.Tensor, actions: th.Tensor) -> list[tuple[th.Tensor, th.Tensor]]:
+        return policy_outputs(self._distribution(observations))
+
+    def _q_values(self, observations: th.Tensor, actions: th.Tensor) -> list[tuple[th.Tensor, th.Tensor]]:
+        return [(q, th.ones_like(q)) for q in self.agent.critic(observations, actions)]  # type: ignore[attr-defined]
+
+    def _parameters(self, network: Network) -> dict[str, nn.Parameter]:
+        """What the network's optimizer moves, by name."""
+        names = {parameter: name for name, parameter in plain_policy(self.agent).named_parameters()}
+        return {names[each]: each for each in optimized_parameters(self.agent, network) if each.requires_grad}
+
+    def _remember(self, network: Network, task: str, new: Importance) -> None:
+        known = self._known[network]
+        if self.accumulate == "separate":
+            known[task] = new
+            return
+        decay = self.ewc_decay if self.accumulate == "online" else 1.0
+        for old in known.values():
+            for name, fisher in old.fisher.items():
+                if name in new.fisher:
+                    new.fisher[name] = new.fisher[name] + decay * fisher
+        self._known[network] = {"": new}
+
+    def _prepare_pulls(self) -> None:
+        self._distribution = actor_of(self.agent).distribution
+        self._pulls: dict[Network, Pull] = {}
+        for network, known in self._known.items():
+            if known and self._coef(network) > 0:
+                self._pulls[network] = Pull(self._parameters(network), list(known.values()), self._coef(network))
+
+
+def _mean(tensors: Tensors) -> float:
+    """Over all entries."""
+    return sum(each.sum().item() for each in tensors.values()) / sum(each.numel() for each in tensors.values())
