@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+from sb3_nbsp.algorithms.continual_discrete_sac import ContinualDiscreteSAC
 from sb3_nbsp.algorithms.continual_ppo import ContinualPPO
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC
 from sb3_nbsp.algorithms.method import Method
@@ -38,6 +39,13 @@ class NBSPSAC(Method, ContinualSAC):
     )
 
 
+class NBSPDiscreteSAC(Method, ContinualDiscreteSAC):
+    """NBSP on SAC for discrete actions, as in the paper's experiments on Atari: see :class:`NBSPSAC`."""
+
+    parts = NBSPSAC.parts
+    switches = NBSPSAC.switches
+
+
 class P3O(Method, ContinualPPO):
     """
     Plastic PPO (P3O): every ``reset_frequency`` steps the next ``reset_rate`` of every hidden layer of the actor is
@@ -60,6 +68,13 @@ class SBPSAC(Method, ContinualSAC):
     defaults = MappingProxyType({"reset_frequency": 10_000, "distill_alpha": 0.8})
 
 
+class SBPDiscreteSAC(Method, ContinualDiscreteSAC):
+    """SBP on SAC for discrete actions: see :class:`SBPSAC`."""
+
+    parts = SBPSAC.parts
+    defaults = SBPSAC.defaults
+
+
 class CyclePPO(Method, ContinualPPO):
     """PPO with the cycle reset only: "PPO+Cycle" of the P3O paper."""
 
@@ -71,6 +86,13 @@ class CycleSAC(Method, ContinualSAC):
 
     parts = (CycleReset,)
     defaults = MappingProxyType({"reset_frequency": 10_000})
+
+
+class CycleDiscreteSAC(Method, ContinualDiscreteSAC):
+    """SAC for discrete actions with the cycle reset only."""
+
+    parts = CycleSAC.parts
+    defaults = CycleSAC.defaults
 
 
 class ReDoPPO(Method, ContinualPPO):
@@ -91,6 +113,13 @@ class ReDoSAC(Method, ContinualSAC):
     defaults = MappingProxyType({"reset_frequency": 10_000})
 
 
+class ReDoDiscreteSAC(Method, ContinualDiscreteSAC):
+    """SAC for discrete actions that recycles the neurons that do least: see :class:`ReDoPPO`."""
+
+    parts = ReDoSAC.parts
+    defaults = ReDoSAC.defaults
+
+
 class CBPPPO(Method, ContinualPPO):
     """
     PPO that replaces a tiny share of its least useful neurons at every gradient step: "PPO+CBP" of the P3O paper, with
@@ -109,12 +138,24 @@ class CBPSAC(Method, ContinualSAC):
     parts = (ContinualBackprop,)
 
 
+class CBPDiscreteSAC(Method, ContinualDiscreteSAC):
+    """SAC for discrete actions with continual backpropagation: see :class:`CBPPPO`."""
+
+    parts = CBPSAC.parts
+
+
 class L2InitSAC(Method, ContinualSAC):
     """
     SAC whose actor and critics are pulled back to their initial parameters.
 
     Paper: Maintaining Plasticity in Continual Learning via Regenerative Regularization (Kumar et al., 2023).
     """
+
+    parts = (L2Init,)
+
+
+class L2InitDiscreteSAC(Method, ContinualDiscreteSAC):
+    """SAC for discrete actions that is pulled back to its initial parameters: see :class:`L2InitSAC`."""
 
     parts = (L2Init,)
 

@@ -5,12 +5,13 @@ from typing import Any, Literal, Union
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
+from sb3_nbsp.algorithms.continual_discrete_sac import ContinualDiscreteSAC as ContinualDiscreteSAC
 from sb3_nbsp.algorithms.continual_ppo import ContinualPPO as ContinualPPO
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC as ContinualSAC
 from sb3_nbsp.algorithms.method import Method
 
 
-__all__ = ['NBSPSAC', 'P3O', 'SBPSAC', 'CyclePPO', 'CycleSAC', 'ReDoPPO', 'ReDoSAC', 'CBPPPO', 'CBPSAC', 'L2InitSAC', 'L2InitPPO', 'EWCSAC']
+__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC']
 
 
 class NBSPSAC(Method, ContinualSAC):
@@ -51,6 +52,80 @@ class NBSPSAC(Method, ContinualSAC):
     :param min_active_share: a neuron is eligible if at least this share of the steps is above its mean, and this share not,
         in [0, 0.5]. With 0 every neuron is eligible, which is the paper's literal formula
     :param kwargs: see :class:`ContinualSAC`
+    """
+    masking: bool
+    replay: bool
+    skill_proportion: float
+    mask_alpha: float
+    mask_type: Literal['soft', 'hard']
+    mask_target: Literal['step', 'gradient']
+    mask_accumulation: Literal['minimum', 'latest']
+    mask_side: Literal['incoming', 'outgoing', 'both']
+    mask_networks: Literal['both', 'actor', 'critic']
+    identification: Literal['goal', 'balanced', 'activation', 'weight', 'random']
+    identification_steps: int
+    identification_data: Literal['auto', 'training', 'fresh']
+    goal_metric: Union[Literal['auto', 'step_success', 'episode_success', 'episode_return'], collections.abc.Callable[[float, bool, dict[str, Any]], float]]
+    min_active_share: float
+    memory_size: int
+    replay_interval: int
+    replay_ent_coef: Literal['auto', 'own', 'current']
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        masking: bool = True,
+        replay: bool = True,
+        skill_proportion: float = 0.2,
+        mask_alpha: float = 0.2,
+        mask_type: Literal['soft', 'hard'] = 'soft',
+        mask_target: Literal['step', 'gradient'] = 'step',
+        mask_accumulation: Literal['minimum', 'latest'] = 'minimum',
+        mask_side: Literal['incoming', 'outgoing', 'both'] = 'incoming',
+        mask_networks: Literal['both', 'actor', 'critic'] = 'both',
+        identification: Literal['goal', 'balanced', 'activation', 'weight', 'random'] = 'balanced',
+        identification_steps: int = 10000,
+        identification_data: Literal['auto', 'training', 'fresh'] = 'auto',
+        goal_metric: Union[Literal['auto', 'step_success', 'episode_success', 'episode_return'], collections.abc.Callable[[float, bool, dict[str, Any]], float]] = 'auto',
+        min_active_share: float = 0.01,
+        memory_size: int = 100000,
+        replay_interval: int = 10,
+        replay_ent_coef: Literal['auto', 'own', 'current'] = 'auto',
+        **kwargs: Any
+    ) -> None: ...
+
+
+class NBSPDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    NBSP on SAC for discrete actions, as in the paper's experiments on Atari: see :class:`NBSPSAC`.
+
+    :param masking: use gradient masking
+    :param replay: use experience replay
+    :param memory_size: capacity of the memory in transitions, shared equally between the tasks seen
+    :param replay_interval: k; 1 draws every batch from the memory once there is one
+    :param replay_ent_coef: SAC's entropy coefficient for these batches: "current", which the current phase learns, from
+        these batches too; "own", for each transition that with which its task was learned: the smallest with which a phase
+        of the task ended, since a phase that resets the coefficient and is soon over ends with one that is too large; or
+        "auto": "own" if the agent resets its coefficient when a task starts (``reset_ent_coef``), otherwise "current"
+    :param skill_proportion: m, share of the eligible hidden neurons of a network that are skill neurons, in (0, 1]
+    :param mask_alpha: α of equation 7, in [0, 1]
+    :param mask_type: "soft" (equation 7) or "hard" (mask 0)
+    :param mask_target: "step" scales the optimizer's step, "gradient" the gradient, which Adam mostly undoes
+    :param mask_accumulation: "minimum" keeps protecting the neurons of all tasks, and a task that comes back replaces its
+        own; "latest" protects only those of the last phase
+    :param mask_side: the parameters of a neuron that are held back: "incoming" (its weights, its bias, the gain and bias of
+        its norm layer), "outgoing" (the weights that read it, those of output layers included) or "both"
+    :param mask_networks: "both", "actor" or "critic"
+    :param identification: "balanced" (the paper's score, corrected for chance: :func:`~sb3_nbsp.neurons.balanced_score`),
+        "goal" (as it is printed), "activation", "weight" or "random" (its table 3)
+    :param identification_steps: T, number of steps to identify on
+    :param identification_data: "training" takes the last T steps of the phase, "fresh" lets the trained policy act for T
+        steps in an environment of its own, without learning; "auto" is "fresh" on a task sequence that is not wrapped into
+        another space, and "training" elsewhere
+    :param goal_metric: q(t): "step_success", "episode_success", "episode_return", a function of (reward, done, info) of a
+        step, or "auto": the step's success where nearly all steps report ``info["success"]`` (or ``"is_success"``), the
+        episode's success where only some do, its return elsewhere
+    :param min_active_share: a neuron is eligible if at least this share of the steps is above its mean, and this share not,
+        in [0, 0.5]. With 0 every neuron is eligible, which is the paper's literal formula
+    :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     masking: bool
     replay: bool
@@ -187,6 +262,51 @@ class SBPSAC(Method, ContinualSAC):
     ) -> None: ...
 
 
+class SBPDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    SBP on SAC for discrete actions: see :class:`SBPSAC`.
+
+    :param distill_alpha: α of equation 4: weight of KL(teacher ‖ student), in [0, 1]
+    :param distill_threshold: τ
+    :param max_distill_epochs: give up after so many epochs; training then continues, with the record "distillation/at_cap"
+    :param min_distill_epochs: at least so many epochs; the paper's algorithms make one even if the loss is small already
+    :param distill_states: states to draw from a replay buffer
+    :param distill_batch_size: states of a minibatch
+    :param distill_learning_rate: learning rate of the distillation's own Adam
+    :param reset_frequency: F, in environment steps
+    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
+    :param clear_moments: also forget the optimizer's moments of what is reset
+    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param kwargs: see :class:`ContinualDiscreteSAC`
+    """
+    reset_frequency: int
+    reset_rate: float
+    clear_moments: bool
+    renew_shared: bool
+    distill_alpha: float
+    distill_threshold: float
+    max_distill_epochs: int
+    min_distill_epochs: int
+    distill_states: int
+    distill_batch_size: int
+    distill_learning_rate: float
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        reset_frequency: int = 10000,
+        reset_rate: float = 0.01,
+        clear_moments: bool = True,
+        renew_shared: bool = False,
+        distill_alpha: float = 0.8,
+        distill_threshold: float = 0.01,
+        max_distill_epochs: int = 100,
+        min_distill_epochs: int = 1,
+        distill_states: int = 8192,
+        distill_batch_size: int = 256,
+        distill_learning_rate: float = 0.0003,
+        **kwargs: Any
+    ) -> None: ...
+
+
 class CyclePPO(Method, ContinualPPO):
     """
     PPO with the cycle reset only: "PPO+Cycle" of the P3O paper.
@@ -220,6 +340,30 @@ class CycleSAC(Method, ContinualSAC):
     :param clear_moments: also forget the optimizer's moments of what is reset
     :param renew_shared: include the layers of a features extractor that actor and critic share
     :param kwargs: see :class:`ContinualSAC`
+    """
+    reset_frequency: int
+    reset_rate: float
+    clear_moments: bool
+    renew_shared: bool
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        reset_frequency: int = 10000,
+        reset_rate: float = 0.01,
+        clear_moments: bool = True,
+        renew_shared: bool = False,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class CycleDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    SAC for discrete actions with the cycle reset only.
+
+    :param reset_frequency: F, in environment steps
+    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
+    :param clear_moments: also forget the optimizer's moments of what is reset
+    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     reset_frequency: int
     reset_rate: float
@@ -300,6 +444,37 @@ class ReDoSAC(Method, ContinualSAC):
     ) -> None: ...
 
 
+class ReDoDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    SAC for discrete actions that recycles the neurons that do least: see :class:`ReDoPPO`.
+
+    :param reset_frequency: F, in environment steps
+    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]; without effect if there is a
+        ``dormant_threshold``
+    :param dormant_threshold: τ; None for the share γ
+    :param redo_states: states to draw from a replay buffer (of a rollout, all are taken)
+    :param clear_moments: also forget the optimizer's moments of what is reset
+    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param kwargs: see :class:`ContinualDiscreteSAC`
+    """
+    reset_frequency: int
+    reset_rate: float
+    dormant_threshold: float | None
+    redo_states: int
+    clear_moments: bool
+    renew_shared: bool
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        reset_frequency: int = 10000,
+        reset_rate: float = 0.01,
+        dormant_threshold: float | None = None,
+        redo_states: int = 8192,
+        clear_moments: bool = True,
+        renew_shared: bool = False,
+        **kwargs: Any
+    ) -> None: ...
+
+
 class CBPPPO(Method, ContinualPPO):
     """
     PPO that replaces a tiny share of its least useful neurons at every gradient step: "PPO+CBP" of the P3O paper, with
@@ -358,6 +533,33 @@ class CBPSAC(Method, ContinualSAC):
     ) -> None: ...
 
 
+class CBPDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    SAC for discrete actions with continual backpropagation: see :class:`CBPPPO`.
+
+    :param replacement_rate: share of the eligible neurons that are replaced per gradient step, in (0, 1]
+    :param maturity_threshold: age above which a neuron is eligible, in gradient steps
+    :param decay_rate: η, of the running averages, in [0, 1)
+    :param clear_moments: also forget the optimizer's moments of the incoming and outgoing weights of what is replaced
+    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param kwargs: see :class:`ContinualDiscreteSAC`
+    """
+    replacement_rate: float
+    maturity_threshold: int
+    decay_rate: float
+    clear_moments: bool
+    renew_shared: bool
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        replacement_rate: float = 0.0001,
+        maturity_threshold: int = 10000,
+        decay_rate: float = 0.99,
+        clear_moments: bool = True,
+        renew_shared: bool = False,
+        **kwargs: Any
+    ) -> None: ...
+
+
 class L2InitSAC(Method, ContinualSAC):
     """
     SAC whose actor and critics are pulled back to their initial parameters.
@@ -366,6 +568,21 @@ class L2InitSAC(Method, ContinualSAC):
 
     :param l2_init_weight: λ, which the paper varies between 1e-5 and 1e-2; 0 for no pull
     :param kwargs: see :class:`ContinualSAC`
+    """
+    l2_init_weight: float
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        l2_init_weight: float = 0.0001,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class L2InitDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    SAC for discrete actions that is pulled back to its initial parameters: see :class:`L2InitSAC`.
+
+    :param l2_init_weight: λ, which the paper varies between 1e-5 and 1e-2; 0 for no pull
+    :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     l2_init_weight: float
     def __init__(

@@ -49,6 +49,7 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         self._probe: list[bool] = []  # success of the episodes of the probe
         self._warmup_end = 0  # phase_steps after which this phase learns
         self._is_known = False  # is the policy good enough to act in the warm-up?
+        self._life_steps = 0  # environment steps of the agent's life, whose count learn() begins anew
         # Of the rollout under way: steps of each environment, episodes, and gradient steps that were made ahead of its end
         self._rollout_steps, self._rollout_episodes, self._made_early = 0, 0, 0
         # Is training to stop at the next boundary, and has it?
@@ -87,6 +88,7 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
             if self._is_probing:
                 self._follow_probe(dones, infos)
         self._rollout_steps += 1
+        self._life_steps += self.n_envs
         self._rollout_episodes += int(np.sum(dones))
         if self._has_phases():
             self._follow_boundaries(dones, infos)

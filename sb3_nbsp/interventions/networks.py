@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from inspect import signature
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -14,7 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
-from stable_baselines3.sac.policies import Actor, ContinuousCritic, SACPolicy
+from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import nn
 from torch.distributions import Distribution
 
@@ -47,7 +48,7 @@ class AgentNetwork:
     role: Network
     layers: list[NeuronLayer]
     own: list[nn.Parameter]
-    owner: ActorCriticPolicy | Actor | ContinuousCritic
+    owner: Any
     initializer: Initializer
     forward: Callable[[th.Tensor, th.Tensor], object]
 
@@ -187,8 +188,9 @@ def _ppo_critic(policy: ActorCriticPolicy, shared: bool) -> AgentNetwork:
     return AgentNetwork("critic", "critic", layers, own, policy, _initializer(policy), lambda obs, _: forward(obs))
 
 
-def _initializer(policy: ActorCriticPolicy) -> Initializer:
-    return Initializer(float(np.sqrt(2)) if policy.ortho_init else None)
+def _initializer(policy: ActorCriticPolicy | SACPolicy) -> Initializer:
+    is_kaiming = getattr(policy, "kaiming_init", False)
+    return Initializer(float(np.sqrt(2)) if getattr(policy, "ortho_init", False) else None, is_kaiming)
 
 
 def _parameters(*modules: nn.Module) -> list[nn.Parameter]:
@@ -207,41 +209,54 @@ def _add_readers(
 
 
 def _sac_actor(policy: SACPolicy, shared: bool) -> ActorNetwork:
-    actor, is_shared = policy.actor, policy.share_features_extractor
+    actor: Any = policy.actor
+    is_shared = policy.share_features_extractor
+    is_discrete = isinstance(policy.action_space, spaces.Discrete)
+    forward = actor.logits if is_discrete else actor.get_action_dist_params
 
     def distribution(observations: th.Tensor) -> list[Distribution]:
+        if is_discrete:
+            return [actor.distribution(observations)]
         mean_actions, log_std, kwargs = actor.get_action_dist_params(observations)
         # Of a copy, as what depends on gradients cannot stay in an agent that may be copied
         return [copy(actor.action_dist).proba_distribution(mean_actions, log_std, **kwargs).distribution]
 
     front = [] if is_shared and not shared else [("actor.features_extractor", actor.features_extractor)]
-    run = trial_pass(policy, actor.get_action_dist_params)
-    layers = find_neuron_layers([*front, ("actor.latent_pi", actor.latent_pi)], _heads(actor), run)
+    layers = find_neuron_layers([*front, ("actor.latent_pi", actor.latent_pi)], _heads(actor), trial_pass(policy, forward))
     others = {id(parameter) for parameter in actor.features_extractor.parameters()} if is_shared else set()
     own = [each for each in actor.parameters() if id(each) not in others]
-    forward = actor.get_action_dist_params
-    return ActorNetwork("actor", "actor", layers, own, actor, Initializer(), lambda obs, _: forward(obs), distribution)
+    return ActorNetwork("actor", "actor", layers, own, actor, _initializer(policy), lambda obs, _: forward(obs), distribution)
 
 
-def _heads(actor: Actor) -> list[nn.Module]:
+def _heads(actor: Any) -> list[nn.Module]:
     """The output layers; with gSDE, log_std is a parameter of its own."""
+    if not isinstance(actor, Actor):
+        return [actor.action_net]
     return [actor.mu] if isinstance(actor.log_std, nn.Parameter) else [actor.mu, actor.log_std]
 
 
 def _sac_critics(policy: SACPolicy, shared: bool) -> list[AgentNetwork]:
-    critic, n_actions = policy.critic, get_action_dim(policy.action_space)
+    critic: Any = policy.critic
     is_left_out = policy.share_features_extractor and not shared
-    front = [] if is_left_out else [("critic.features_extractor", critic.features_extractor)]
+    is_discrete = isinstance(policy.action_space, spaces.Discrete)
 
     def network(index: int) -> AgentNetwork:
-        head = critic.q_networks[index]
+        head, extractor, name = critic.q_networks[index], critic.features_extractor, "critic.features_extractor"
+        if is_discrete:  # each critic has one of its own, unless they share it with the actor
+            own_index = 0 if policy.share_features_extractor else index
+            extractor, name = critic.features_extractors[own_index], f"critic.features_extractors.{own_index}"
 
         def forward(observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
-            features = critic.extract_features(observations, critic.features_extractor)
+            if is_discrete:
+                return critic.q_values(index, observations)
+            features = critic.extract_features(observations, extractor)
             return head(th.cat([features, actions], dim=1))
 
+        n_actions = 0 if is_discrete else get_action_dim(policy.action_space)
         run = trial_pass(policy, lambda obs: forward(obs, th.zeros(len(obs), n_actions, device=obs.device)))
+        front = [] if is_left_out else [(name, extractor)]
         layers = find_neuron_layers([*front, (f"critic.qf{index}", head)], run=run)
-        return AgentNetwork(f"qf{index}", "critic", layers, _parameters(head), critic, Initializer(), forward)
+        own = _parameters(head, *([extractor] if is_discrete and not policy.share_features_extractor else []))
+        return AgentNetwork(f"qf{index}", "critic", layers, own, critic, _initializer(policy), forward)
 
     return [network(index) for index in range(critic.n_critics)]

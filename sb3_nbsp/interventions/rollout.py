@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -52,7 +53,7 @@ def fresh_steps(
     :param seed: seed of the environment and of the policy's noise
     :param window: filled with the goal metric of the steps
     :param progress_bar: show the steps on a bar
-    :return: the observations (as the environment gives them) and actions (scaled to [-1, 1])
+    :return: the observations (as the environment gives them) and actions (continuous ones scaled to [-1, 1])
     :raises ValueError: if the environment's spaces are not the agent's
     """
     env = agent._wrap_env(make_env(), monitor_wrapper=True)
@@ -65,6 +66,7 @@ def fresh_steps(
     assert isinstance(env.unwrapped, DummyVecEnv)
     window.of_sequence = isinstance(env.unwrapped.envs[0].unwrapped, TaskSequence)
     normalizer = agent.get_vec_normalize_env()
+    is_box = isinstance(agent.action_space, spaces.Box)
     buffer = ReplayBuffer(n_steps, agent.observation_space, agent.action_space, device=agent.device)
     cuda = [agent.device] if agent.device.type == "cuda" else []
     with th.random.fork_rng(devices=cuda), kept_noise(agent):
@@ -78,7 +80,8 @@ def fresh_steps(
             actions, _ = agent.predict(seen, deterministic=False)
             following, rewards, dones, infos = env.step(actions)
             # The state after a step plays no part in identification
-            buffer.add(observations, observations, agent.policy.scale_action(actions), rewards, np.asarray(dones), infos)
+            stored = agent.policy.scale_action(actions) if is_box else actions
+            buffer.add(observations, observations, stored, rewards, np.asarray(dones), infos)
             window.add(rewards, np.asarray(dones), infos)
             observations = following
             episode_steps = 0 if dones[0] else episode_steps + 1

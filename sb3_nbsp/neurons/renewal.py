@@ -20,9 +20,11 @@ class Initializer:
 
     :param orthogonal_gain: gain of an orthogonal initialization with biases of zero (SB3's ``ortho_init``); None for PyTorch's
         own initialization: uniform in ±1/√(number of inputs), biases too
+    :param kaiming: Kaiming's normal initialization (He et al., 2015), of variance 2 / (number of inputs), with biases of zero
     """
 
     orthogonal_gain: float | None = None
+    kaiming: bool = False
 
     def draw(self, linear: Weighted, generator: th.Generator) -> tuple[th.Tensor, th.Tensor]:
         """
@@ -37,6 +39,8 @@ class Initializer:
         if self.orthogonal_gain is not None:
             nn.init.orthogonal_(weight, self.orthogonal_gain, generator)
             return weight, bias
+        if self.kaiming:
+            return nn.init.kaiming_normal_(weight, generator=generator), bias
         bound = 1 / math.sqrt(weight[0].numel())
         return weight.uniform_(-bound, bound, generator=generator), bias.uniform_(-bound, bound, generator=generator)
 

@@ -10,7 +10,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
-from sb3_nbsp.algorithms import ContinualPPO, ContinualSAC, methods
+from sb3_nbsp.algorithms import ContinualDiscreteSAC, ContinualPPO, ContinualSAC, methods
 from sb3_nbsp.extras import needs
 from sb3_nbsp.messages import did_you_mean, warn
 from sb3_nbsp.zoo.samplers import log_uniform, sample_cbp, sample_nbsp, sample_reset, sample_sbp
@@ -42,6 +42,17 @@ _SAMPLE_L2 = log_uniform(l2_init_weight=(1e-6, 1e-2))
 TABLE = {
     "nbsp_sac": Entry(methods.NBSPSAC, "NBSP", "masks and replay on SAC", sample_nbsp),
     "continual_sac": Entry(ContinualSAC, "vanilla SAC", "plain SAC, whose replay buffer is emptied when a phase starts"),
+    "nbsp_discrete_sac": Entry(methods.NBSPDiscreteSAC, "NBSP, discrete", "masks and replay on discrete SAC", sample_nbsp),
+    "continual_discrete_sac": Entry(ContinualDiscreteSAC, "discrete SAC", "vanilla SAC for discrete actions"),
+    "sbp_discrete_sac": Entry(methods.SBPDiscreteSAC, "SBP on discrete SAC", "sbp_sac for discrete actions", sample_sbp),
+    "cycle_discrete_sac": Entry(
+        methods.CycleDiscreteSAC, "cycle reset on discrete SAC", "cycle_sac for discrete actions", sample_reset
+    ),
+    "redo_discrete_sac": Entry(methods.ReDoDiscreteSAC, "ReDo on discrete SAC", "redo_sac for discrete actions", sample_reset),
+    "cbp_discrete_sac": Entry(methods.CBPDiscreteSAC, "CBP on discrete SAC", "cbp_sac for discrete actions", sample_cbp),
+    "l2_init_discrete_sac": Entry(
+        methods.L2InitDiscreteSAC, "L2 Init on discrete SAC", "l2_init_sac for discrete actions", _SAMPLE_L2
+    ),
     "sbp_sac": Entry(methods.SBPSAC, "SBP on SAC", "cycle reset and inner distillation on SAC", sample_sbp),
     "cycle_sac": Entry(
         methods.CycleSAC, "cycle reset on SAC", "neurons are renewed in turns, without distillation", sample_reset

@@ -7,8 +7,10 @@ from typing import Any
 
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from sb3_nbsp.algorithms import ContinualDiscreteSAC
 from sb3_nbsp.extras import needs
 from sb3_nbsp.zoo.algos import ALGOS, TABLE
+from sb3_nbsp.zoo.samplers import sample_discrete_sac
 
 with needs("zoo", "sb3_nbsp.zoo"):
     import optuna
@@ -33,10 +35,13 @@ def sampler(algo: str) -> Sampler:
     :return: what rl-zoo3 calls to sample keyword arguments of the algorithm
     """
     base = sample_ppo_params if _is_on_policy(algo) else sample_sac_params
-    own = TABLE[algo].sample
+    owns = [TABLE[algo].sample, sample_discrete_sac if issubclass(ALGOS[algo], ContinualDiscreteSAC) else None]
 
     def sample(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
-        return {**base(trial, n_actions, n_envs, additional_args), **(own(trial) if own else {})}
+        sampled = base(trial, n_actions, n_envs, additional_args)
+        for own in filter(None, owns):
+            sampled |= own(trial)
+        return sampled
 
     return sample
 

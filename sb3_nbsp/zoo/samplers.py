@@ -35,6 +35,14 @@ def sample_nbsp(trial: optuna.Trial) -> dict[str, Any]:
     }
 
 
+def sample_discrete_sac(trial: optuna.Trial) -> dict[str, Any]:
+    """
+    :param trial: the Optuna trial
+    :return: keyword arguments that all agents for discrete actions with a temperature have
+    """
+    return {"target_entropy_scale": trial.suggest_float("target_entropy_scale", 0.2, 0.98)}
+
+
 def _within_budget(trial: optuna.Trial, name: str, low: int, high: int, share: float) -> int:
     """A whole number that is at most a share of the trial's steps, so that in every trial the method acts."""
     budget: float = trial.user_attrs.get(BUDGET, math.inf)

@@ -12,7 +12,7 @@ from tagged_tasks import Spy, differing, parameters, tagged_sequence, tiny
 from torch import nn
 
 from sb3_nbsp import NBSPSAC, SBPSAC, ContinualSAC
-from sb3_nbsp.algorithms import continual_sac
+from sb3_nbsp.algorithms import soft_actor_critic
 from sb3_nbsp.fast import captured_step, masked_step
 from sb3_nbsp.fast.captured_step import WARM_UP, CapturedStep, can_be_captured, capture_cuda_graph
 from sb3_nbsp.interventions import ExperienceReplay
@@ -51,7 +51,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     """Every agent that could on a GPU, and was told to, captures its steps."""
     graph = Pretended()
     monkeypatch.setattr(captured_step, "capture_cuda_graph", graph)
-    monkeypatch.setattr(continual_sac, "CAPTURES_ON", "cpu")
+    monkeypatch.setattr(soft_actor_critic, "CAPTURES_ON", "cpu")
     monkeypatch.setattr(masked_step, "can_step_into", lambda optimizer: False)  # GPUs have no such way
     return graph
 
@@ -140,7 +140,7 @@ def test_captured_runs_are_the_runs(name: str, pretended: Pretended, monkeypatch
     captured = learned(**RUNS[name])
     assert pretended.replayed > 0.6 * captured._n_updates
     assert pretended.captured >= 5, "in every phase anew, and in every learn()"
-    monkeypatch.setattr(continual_sac, "CAPTURES_ON", "cuda")
+    monkeypatch.setattr(soft_actor_critic, "CAPTURES_ON", "cuda")
     plain = learned(**RUNS[name])
     assert differing(parameters(captured), parameters(plain)) == []
 
@@ -220,7 +220,7 @@ def test_a_real_graph() -> None:
 def test_real_captured_runs_are_the_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options = RUNS[name]
     captured = learned(device="cuda", **options)
-    monkeypatch.setattr(continual_sac, "CAPTURES_ON", "nothing")
+    monkeypatch.setattr(soft_actor_critic, "CAPTURES_ON", "nothing")
     plain = learned(device="cuda", **options)
     for name_, tensor in parameters(plain).items():
         assert th.allclose(parameters(captured)[name_], tensor, rtol=1e-2, atol=1e-3), name_

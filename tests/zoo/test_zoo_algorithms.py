@@ -43,6 +43,10 @@ def own_params(algo: str) -> list[str]:
     return OWN_PARAMS.get(algo.split("_")[0], [])
 
 
+def env_of(algo: str) -> str:
+    return "CartPole-v1" if "discrete" in algo else "Hopper-v5"
+
+
 def params(algo: str) -> list[str]:
     return ["-params", *(PPO_PARAMS if is_on_policy(algo) else SAC_PARAMS), *own_params(algo)]
 
@@ -58,18 +62,19 @@ def run_folder(algo: str, env_id: str, number: int = 1) -> Path:
 
 @pytest.mark.parametrize("algo", ALGOS)
 def test_train_continue_and_enjoy(algo, command, capsys):
-    run = ["--algo", algo, "--env", "Hopper-v5"]
+    env_id = env_of(algo)
+    run = ["--algo", algo, "--env", env_id]
     command("train", *run, "-n", "40", "--eval-freq", "-1", "--seed", "1", *params(algo))
     output = capsys.readouterr().out
     assert f"Loading hyperparameters from: {hyperparams_file(algo)}" in output
-    path = run_folder(algo, "Hopper-v5") / "Hopper-v5.zip"
+    path = run_folder(algo, env_id) / f"{env_id}.zip"
     model = ALGOS[algo].load(path)
     assert (type(model), model.num_timesteps) == (ALGOS[algo], 40)
     for name, value in (each.split(":") for each in own_params(algo)):
         assert getattr(model, name) == float(value)
 
     command("train", *run, "-n", "20", "--eval-freq", "-1", "-i", str(path), *params(algo))
-    continued = ALGOS[algo].load(run_folder(algo, "Hopper-v5", 2) / "Hopper-v5.zip")
+    continued = ALGOS[algo].load(run_folder(algo, env_id, 2) / f"{env_id}.zip")
     assert continued.num_timesteps == 60
     assert continued._n_updates > model._n_updates
 
@@ -154,7 +159,7 @@ def test_hyperparameter_search(algo, command, capsys):
 @pytest.mark.parametrize("algo", ALGOS)
 def test_the_sampler_gives_what_the_class_accepts(algo):
     register()
-    own = set()
+    own, env_id = set(), "CartPole-v1" if "discrete" in algo else "Pendulum-v1"
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(3):
         trial = study.ask()
@@ -162,7 +167,7 @@ def test_the_sampler_gives_what_the_class_accepts(algo):
         # A study that is loaded gives the same again
         assert HYPERPARAMS_CONVERTER[algo](dict(trial.params)) == sampled
         smaller = {} if is_on_policy(algo) else {"buffer_size": 10}
-        model = rl_zoo3.ALGOS[algo]("MlpPolicy", gym.make("Pendulum-v1"), device="cpu", **{**sampled, **smaller})
+        model = rl_zoo3.ALGOS[algo]("MlpPolicy", gym.make(env_id), device="cpu", **{**sampled, **smaller})
         made_otherwise = {"policy_kwargs", "clip_range", "learning_rate", "train_freq"}
         own = set(sampled) & set(vars(model)) - made_otherwise
         assert all(getattr(model, name) == sampled[name] for name in own)
