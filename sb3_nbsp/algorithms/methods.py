@@ -19,6 +19,7 @@ from sb3_nbsp.interventions import (
     GradientMasking,
     InnerDistillation,
     L2Init,
+    PackNet,
     ReDo,
 )
 
@@ -176,6 +177,25 @@ class EWCSAC(Method, ContinualSAC):
     """
 
     parts = (EWC,)
+
+
+class PackNetSAC(Method, ContinualSAC):
+    """
+    PackNet on Soft Actor-Critic: every weight of the actor belongs to one task, and later tasks share what earlier ones can
+    do without. It is told which task it plays: ``set_task(name)`` ahead of ``predict()``. Until the first task ends it is
+    plain SAC.
+
+    Papers: PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning (Mallya & Lazebnik, 2018); Continual World:
+    A Robotic Benchmark For Continual Reinforcement Learning (Wołczyk et al., 2021).
+    """
+
+    parts = (PackNet,)
+
+
+class PackNetDiscreteSAC(Method, ContinualDiscreteSAC):
+    """PackNet on SAC for discrete actions: see :class:`PackNetSAC`."""
+
+    parts = (PackNet,)
 
 
 __all__ = [name for name, each in globals().items() if isinstance(each, type) and each.__module__ == __name__]

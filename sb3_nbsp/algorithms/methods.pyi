@@ -11,7 +11,7 @@ from sb3_nbsp.algorithms.continual_sac import ContinualSAC as ContinualSAC
 from sb3_nbsp.algorithms.method import Method
 
 
-__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC']
+__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC', 'PackNetSAC', 'PackNetDiscreteSAC']
 
 
 class NBSPSAC(Method, ContinualSAC):
@@ -639,5 +639,54 @@ class EWCSAC(Method, ContinualSAC):
         ewc_decay: float = 0.9,
         fisher_states: int = 2560,
         fisher_window: int = 10000,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class PackNetSAC(Method, ContinualSAC):
+    """
+    PackNet on Soft Actor-Critic: every weight of the actor belongs to one task, and later tasks share what earlier ones can
+    do without. It is told which task it plays: ``set_task(name)`` ahead of ``predict()``. Until the first task ends it is
+    plain SAC.
+
+    Papers: PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning (Mallya & Lazebnik, 2018); Continual World:
+    A Robotic Benchmark For Continual Reinforcement Learning (Wołczyk et al., 2021).
+
+    :param n_tasks: how many tasks there will be, at most 255; None: as many as the task sequence has
+    :param retrain_steps: gradient steps on D with the weights that a task keeps
+    :param revisit: "reuse": a task that comes back has its weights again; "new": every phase has weights of its own, and a
+        task is played with its latest
+    :param kwargs: see :class:`ContinualSAC`
+    """
+    n_tasks: int | None
+    retrain_steps: int
+    revisit: Literal['reuse', 'new']
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        n_tasks: int | None = None,
+        retrain_steps: int = 100000,
+        revisit: Literal['reuse', 'new'] = 'reuse',
+        **kwargs: Any
+    ) -> None: ...
+
+
+class PackNetDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    PackNet on SAC for discrete actions: see :class:`PackNetSAC`.
+
+    :param n_tasks: how many tasks there will be, at most 255; None: as many as the task sequence has
+    :param retrain_steps: gradient steps on D with the weights that a task keeps
+    :param revisit: "reuse": a task that comes back has its weights again; "new": every phase has weights of its own, and a
+        task is played with its latest
+    :param kwargs: see :class:`ContinualDiscreteSAC`
+    """
+    n_tasks: int | None
+    retrain_steps: int
+    revisit: Literal['reuse', 'new']
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        n_tasks: int | None = None,
+        retrain_steps: int = 100000,
+        revisit: Literal['reuse', 'new'] = 'reuse',
         **kwargs: Any
     ) -> None: ...

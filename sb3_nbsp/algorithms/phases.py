@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -18,7 +19,7 @@ from sb3_nbsp.tasks.boundaries import ended_phases
 from sb3_nbsp.tasks.recognize import has_phases
 
 # Attributes that are rebuilt when a model is loaded
-_NOT_SAVED = ["_crossed", "_sequence_over", "_last_progress", "_asked", "_warned", "show_progress"]
+_NOT_SAVED = ["_crossed", "_sequence_over", "_last_progress", "_asked", "_warned", "_is_untold", "show_progress"]
 
 
 class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
@@ -31,6 +32,7 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
     phase_options: ClassVar[dict[str, Any]] = {}
 
     show_progress = False
+    _is_untold = False  # does it act by a method that is told the task, has been loaded and not been told any?
 
     def _init_phases(self) -> None:
         self.phase = Phase(0, "")
@@ -69,7 +71,22 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
 
         :param task: name of the task
         """
+        self._is_untold = False
         self.all_interventions.on_task(task)
+
+    def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Act, see SB3. A loaded agent whose method has to be told the task plays as on its last one, with a warning."""
+        if self._is_untold:
+            self._is_untold = False
+            warn(
+                f"{type(self).__name__} has to be told which task it plays: it acts as on its last one, {self.phase.task!r}, "
+                "until set_task(task) says otherwise"
+            )
+        return super().predict(*args, **kwargs)
+
+    def _end_loading(self, path: File, device: th.device | str, replaced: set[str]) -> None:
+        super()._end_loading(path, device, replaced)
+        self._is_untold = self.phase.index > 0 and any(each.overrides("on_task") for each in self.all_interventions)
 
     @property
     def n_finished_phases(self) -> int:
@@ -136,9 +153,12 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         reset = reset_num_timesteps or self._last_obs is None
         self._sequence_progress = None
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        self._sequence_over = False
+        self._sequence_over, self._is_untold = False, False
         if len(self._crossed) != self.n_envs:
             self._crossed = np.zeros(self.n_envs, dtype=bool)
+        if self._has_phases() and self._env_phase is None and self.phase_steps == 0:
+            self._env_phase, task = self._here()  # the first phase gets its task's name
+            self.phase = Phase(self.phase.index, task)
         self.all_interventions.on_learn_start(reset)
         if self._has_phases():
             self._catch_up_with_environment()
@@ -172,13 +192,9 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
 
     def _catch_up_with_environment(self) -> None:
         """
-        The first phase gets its task's name. An environment that was exchanged or begins again is a new phase; the reset of
-        an episode under way can end one, too.
+        An environment that was exchanged or begins again is a new phase; the reset of an episode under way can end one, too.
         """
         here = self._here()
-        if self._env_phase is None and self.phase_steps == 0:
-            self._env_phase, self.phase = here[0], Phase(self.phase.index, here[1])
-            return
         self._crossed = self._have_left()
         if self._phase_over or self._crossed.all():
             self._crossed[:] = False

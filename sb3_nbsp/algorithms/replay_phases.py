@@ -116,6 +116,17 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
             self._made_early += due
             self.policy.set_training_mode(False)  # the rollout continues
 
+    def train_further(self, gradient_steps: int) -> None:
+        """
+        Make gradient steps that no environment steps are due for: an intervention's, at the end of a phase.
+
+        :param gradient_steps: number of gradient steps on D, which holds at least one transition
+        """
+        made, self._made_early = self._made_early, 0
+        self.train(gradient_steps, self.batch_size)
+        self._made_early = made
+        self.policy.set_training_mode(False)
+
     def _still_due(self, gradient_steps: int) -> int:
         """
         :param gradient_steps: gradient steps of a whole rollout

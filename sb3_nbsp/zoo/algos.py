@@ -13,7 +13,7 @@ from torch import nn
 from sb3_nbsp.algorithms import ContinualDiscreteSAC, ContinualPPO, ContinualSAC, methods
 from sb3_nbsp.extras import needs
 from sb3_nbsp.messages import did_you_mean, warn
-from sb3_nbsp.zoo.samplers import log_uniform, sample_cbp, sample_nbsp, sample_reset, sample_sbp
+from sb3_nbsp.zoo.samplers import log_uniform, sample_cbp, sample_nbsp, sample_packnet, sample_reset, sample_sbp
 
 with needs("zoo", "sb3_nbsp.zoo"):
     import yaml
@@ -60,6 +60,15 @@ TABLE = {
     "redo_sac": Entry(methods.ReDoSAC, "ReDo on SAC", "dormant neurons are renewed", sample_reset),
     "cbp_sac": Entry(methods.CBPSAC, "CBP on SAC", "continual backpropagation", sample_cbp),
     "l2_init_sac": Entry(methods.L2InitSAC, "L2 Init on SAC", "parameters are pulled to their initial values", _SAMPLE_L2),
+    "packnet_sac": Entry(
+        methods.PackNetSAC, "PackNet (told the task)", "each weight of the actor belongs to one task", sample_packnet
+    ),
+    "packnet_discrete_sac": Entry(
+        methods.PackNetDiscreteSAC,
+        "PackNet on discrete SAC (told the task)",
+        "packnet_sac for discrete actions",
+        sample_packnet,
+    ),
     "ewc_sac": Entry(
         methods.EWCSAC,
         "EWC",

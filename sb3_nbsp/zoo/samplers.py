@@ -84,3 +84,11 @@ def sample_cbp(trial: optuna.Trial) -> dict[str, Any]:
         # In gradient steps, of which PPO makes fewer than environment steps
         "maturity_threshold": _within_budget(trial, "maturity_threshold", 100, 20_000, share=0.02),
     }
+
+
+def sample_packnet(trial: optuna.Trial) -> dict[str, Any]:
+    """
+    :param trial: the Optuna trial
+    :return: keyword arguments of PackNetSAC
+    """
+    return {"retrain_steps": _within_budget(trial, "retrain_steps", 1_000, 200_000, share=0.1)}
