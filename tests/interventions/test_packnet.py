@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from tagged_tasks import differing, parameters, random_states, tagged_sequence, tiny
 
-from sb3_nbsp import ContinualPPO, ContinualSAC, PackNetSAC
+from sb3_nbsp import ContinualPPO, ContinualSAC, PackNetDiscreteSAC, PackNetSAC
 from sb3_nbsp.interventions import CycleReset, Intervention, PackNet
 from sb3_nbsp.interventions.packnet import prune
-from sb3_nbsp.tasks import SequenceEvaluation
+from sb3_nbsp.tasks import SequenceEvaluation, TaskSequence
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
 
@@ -131,6 +133,28 @@ def test_retraining_moves_the_kept_weights_alone(monkeypatch: pytest.MonkeyPatch
         moved = before[f"actor.{name}"] != after[f"actor.{name}"]
         assert moved.any() and not moved[owners == 1].any() and not before[f"actor.{name}"][owners == 1].any()
     assert not agent.policy.training and agent._n_updates == 60 - 20 + 5
+
+
+def cart_pole(gravity: float, render_mode: str | None = None) -> gym.Env:
+    env = gym.make("CartPole-v1", render_mode=render_mode)
+    env.unwrapped.gravity = gravity  # type: ignore[attr-defined]
+    return env
+
+
+def test_discrete_actions() -> None:
+    makers = {"earth": partial(cart_pole, 9.8), "moon": partial(cart_pole, 1.6)}
+    agent = tiny(PackNetDiscreteSAC, TaskSequence(makers, steps_per_task=60, mastery_threshold=None), retrain_steps=5)
+    agent.learn(90)
+    observations = th.as_tensor(OBSERVATIONS)
+    logits = {}
+    for name in ("before", "after"):
+        agent.set_task("earth")
+        logits[name] = agent.actor.logits(observations).detach()
+        agent.set_task("moon")
+        logits[f"{name}, moon"] = agent.actor.logits(observations).detach()
+        agent.learn(25, reset_num_timesteps=False)
+    assert th.equal(logits["before"], logits["after"])
+    assert not th.equal(logits["before, moon"], logits["after, moon"])
 
 
 def test_a_task_alone_keeps_learning() -> None:
