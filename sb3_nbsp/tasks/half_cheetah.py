@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -54,6 +55,7 @@ def _make(direction: str, horizon: int, distance: float, render_mode: str | None
 
 
 def half_cheetah_directions(
+    tasks: Sequence[str] = ("forwards", "backwards"),
     horizon: int = 200,
     distance: float = 10.0,
     steps_per_task: int = 40_000,
@@ -64,6 +66,7 @@ def half_cheetah_directions(
     Run forwards, then backwards. A policy that knows only one task runs the wrong way on the other, so that success on a task
     measures memory and nothing else; and as the observation tells the direction, one policy can know both.
 
+    :param tasks: "forwards" and "backwards", in order
     :param horizon: steps of an episode, of 0.05 seconds each
     :param distance: metres in the asked direction that are a success; with the default horizon, a mean speed of 1 m/s
     :param steps_per_task: see :class:`TaskSequence`
@@ -75,4 +78,4 @@ def half_cheetah_directions(
     horizon = whole("horizon", horizon, 1)
     check_range("distance", distance, 0, np.inf, low_open=True)
     makers = {name: partial(_make, name, horizon, distance) for name in DIRECTIONS}
-    return TaskSequence(makers, steps_per_task=steps_per_task, mastery_threshold=mastery_threshold, **kwargs)
+    return TaskSequence(makers, tasks, steps_per_task=steps_per_task, mastery_threshold=mastery_threshold, **kwargs)

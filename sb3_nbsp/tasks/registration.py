@@ -66,7 +66,8 @@ def register_sequences() -> None:
     # Any list of tasks: gym.make("MW-Cycle-v0", tasks=[...], cycles=2, ...)
     register("MW-Cycle-v0", entry_point=_METAWORLD)
     register("GymCycle-v0", entry_point="sb3_nbsp.tasks.sequence:gymnasium_cycle")
-    register("HalfCheetah-Directions-v0", entry_point="sb3_nbsp.tasks.half_cheetah:half_cheetah_directions")
+    directions = {"tasks": ["forwards", "backwards"]}
+    register("HalfCheetah-Directions-v0", entry_point="sb3_nbsp.tasks.half_cheetah:half_cheetah_directions", kwargs=directions)
     for env_id, kwargs in sequences().items():
         register(env_id, entry_point=_METAWORLD, kwargs=kwargs)
 

@@ -58,7 +58,12 @@ def test_each_task_wants_its_direction(phase: int, sign: float) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"horizon": 0}, "horizon must be"), ({"distance": 0.0}, "distance must be"), ({"distance": np.nan}, "distance must be")],
+    [
+        ({"tasks": ["sideways"]}, "tasks: .'sideways'. are not among"),
+        ({"horizon": 0}, "horizon must be"),
+        ({"distance": 0.0}, "distance must be"),
+        ({"distance": np.nan}, "distance must be"),
+    ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
