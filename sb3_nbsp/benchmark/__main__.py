@@ -54,7 +54,7 @@ def _table(args: argparse.Namespace) -> None:
 
 
 def _plot(args: argparse.Namespace) -> None:
-    from sb3_nbsp.benchmark.drawing import write_figures
+    from sb3_nbsp.benchmark.figures import write_figures
     from sb3_nbsp.benchmark.frames import load_results
 
     results = load_results(args.folder)

@@ -1,34 +1,54 @@
-"""Figures of the success of methods on a task sequence."""
+"""Figures of a comparison: the success of methods on a task sequence, the course of training, and all of them as files."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import matplotlib
+import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from sb3_nbsp.benchmark.frames import CONTINUAL, Results
+from sb3_nbsp.benchmark import neuron_figures
+from sb3_nbsp.benchmark.comparison import short_name
+from sb3_nbsp.benchmark.folder import RunFolder
+from sb3_nbsp.benchmark.frames import CONTINUAL, Results, episodes_frame, success_frame
 from sb3_nbsp.benchmark.statistics import interquartile_mean
 from sb3_nbsp.benchmark.style import (
-    GREYS,
-    MARKERS,
     OF_INTEREST,
     NoDataError,
     colors,
     draw_baselines,
-    heatmap,
+    draw_heatmap,
+    draw_legend,
+    heatmap_size,
     panels,
-    phases_of,
-    seeds,
-    tasks_of,
+    task_colors,
+    tasks_and_phases,
+    with_seeds,
 )
+from sb3_nbsp.diagnostics.figure import FROM_ZERO, TITLES
+from sb3_nbsp.figure_style import STYLE
+from sb3_nbsp.files import atomic_path
+from sb3_nbsp.tasks.registration import is_sequence
 
+DPI = 150
 MEANINGS = {
     "ASR ↑": "success on the tasks met so far",
     "FM ↓": "forgetting",
     "FWT ↑": "success on the task just trained",
 }
+MEASURES = ["ep_rew_mean", "weight_norm", "dormant_ratio", "distillation_epochs"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p"]
+GREYS = ["0.25", "0.4", "0.55", "0.7"]
+RATES: dict[str, Any] = {"ylim": (-0.05, 1.05), "yticks": [0, 0.25, 0.5, 0.75, 1]}
 
 
 def metrics_figure(results: Results) -> Figure:
@@ -36,23 +56,20 @@ def metrics_figure(results: Results) -> Figure:
     Mean over seeds ± standard error; each small dot is a seed. ASR: mean success on the tasks met so far, FM: forgetting, FWT:
     success on the task just trained. Grey lines: agents that have learned nothing.
     """
-    tasks_of(results)
+    tasks_and_phases(results)
     methods = list(results.runs.method.unique())
     figure, axes = panels(3, 3, (3.5, 0.4 * len(methods) + 0.6), 0.5 if len(results.baselines) else 0.25, sharey=True)
-    style: dict[str, Any] = {
-        "data": results.runs.astype({"method": str}),
-        "y": "method",
-        "hue": "method",
-        "palette": colors(results),
-    }
+    runs = results.runs.astype({"method": str})
+    style: dict[str, Any] = {"data": runs, "y": "method", "hue": "method", "order": methods, "palette": colors(results)}
     for axis, metric, (title, meaning) in zip(axes, CONTINUAL, MEANINGS.items(), strict=True):
-        sns.pointplot(x=metric, order=methods, errorbar="se", ls="none", markersize=4, capsize=0.25, lw=1.5, ax=axis, **style)
-        sns.stripplot(x=metric, order=methods, size=3, alpha=0.6, jitter=0.2, ax=axis, legend=False, **style)
+        sns.pointplot(x=metric, errorbar="se", ls="none", markersize=4, capsize=0.25, lw=1.5, ax=axis, **style)
+        sns.stripplot(x=metric, size=3, alpha=0.6, jitter=0.2, ax=axis, legend=False, **style)
         if metric != "FM":
-            draw_baselines(axis.axvline, {agent: found[metric] for agent, found in results.baseline_metrics().items()})
+            found = results.baseline_metrics()
+            draw_baselines(axis.axvline, results, {agent: metrics[metric] for agent, metrics in found.items()})
         axis.set(title=title, xlabel=meaning, ylabel="", xlim=(min(-0.03, axis.get_xlim()[0]), 1.03))
         axis.xaxis.set_major_locator(MaxNLocator(steps=[2.5, 5, 10]))
-        axis.grid(axis="x", color="0.85", lw=0.6)
+        axis.grid(axis="x")
     if len(results.baselines):
         figure.legend(handles=axes[0].get_legend_handles_labels()[0][-2:], loc="outside lower center", ncols=2)
     return figure
@@ -60,22 +77,15 @@ def metrics_figure(results: Results) -> Figure:
 
 def success_matrix_figure(results: Results) -> Figure:
     """Success on every task after every phase, mean over seeds. The task that the phase has trained is framed."""
-    tasks, phases = tasks_of(results), phases_of(results)
-    methods = list(results.success.method.unique())
-    is_flat = max(map(len, tasks)) * 0.075 < max(0.62, 2.2 / len(tasks))
-    cells = max(0.62 * len(tasks), 2.2, 0.085 * (max(map(len, methods)) + 10))  # the title has to fit, too
-    width = cells + 0.075 * max(map(len, phases)) + 0.3
-    height = 0.27 * len(phases) + 0.5 + (0.4 if is_flat else 0.06 * max(map(len, tasks)))
-    figure, axes = panels(len(methods), max(1, min(3, int(12 // width))), (width, height), 0.3)
-    for axis, method in zip(axes, methods, strict=True):
-        frame = results.success[results.success.method == method]
-        heatmap(axis, frame, tasks, phases)
-        axis.set_title(f"{method} ({seeds(frame.seed.nunique())})")
-        axis.tick_params(axis="x", labelrotation=0 if is_flat else 35)
-        for label in [] if is_flat else axis.get_xticklabels():
-            label.set(ha="right", rotation_mode="anchor")
-    figure.supxlabel("success on the task", fontsize=9)
-    figure.supylabel("after phase", fontsize=9)
+    tasks, phases = tasks_and_phases(results)
+    frames = {with_seeds(method, frame): frame for method, frame in results.success.groupby("method", observed=True)}
+    width, height, is_level = heatmap_size(tasks, phases, list(frames))
+    figure, axes = panels(len(frames), max(1, min(3, int(12 // width))), (width, height), 0.3)
+    for axis, (title, frame) in zip(axes, frames.items(), strict=True):
+        draw_heatmap(axis, frame, tasks, phases, is_level)
+        axis.set_title(title)
+    figure.supxlabel("success on the task")
+    figure.supylabel("after phase")
     return figure
 
 
@@ -84,52 +94,29 @@ def forgetting_figure(results: Results) -> Figure:
     Success on each task after every phase, mean over seeds ± standard error. Phases that train the task are shaded: a drop
     between them is forgetting.
     """
-    tasks, phases = tasks_of(results), phases_of(results)
+    tasks, phases = tasks_and_phases(results)
     methods = list(results.success.method.unique())
     greys = iter(GREYS * len(methods))
-    palette = {method: OF_INTEREST.get(method) or next(greys) for method in methods}
-    if not set(OF_INTEREST) & set(methods):
-        palette = {method: color for method, color in colors(results).items() if method in methods}
+    others = colors(results) if OF_INTEREST.keys().isdisjoint(methods) else {}
+    palette = {method: others.get(method) or OF_INTEREST.get(method) or next(greys) for method in methods}
+    style: dict[str, Any] = {"hue_order": methods, "palette": palette, "dodge": 0.5 if len(methods) > 1 else False}
+    style |= {"markers": (MARKERS * 9)[: len(methods)], "linestyles": (["-", "--", ":", "-."] * 9)[: len(methods)]}
+    style |= {"native_scale": True, "errorbar": "se", "lw": 1.3, "markersize": 4.5, "err_kws": {"lw": 1}}
     width = max(3.4, 0.45 * len(phases) + 0.8)
     figure, axes = panels(len(tasks), max(1, min(2, int(13 // width))), (width, 2.1), 0.8, sharey=True)
-    frame = results.success.astype({"method": str})
     for axis, task in zip(axes, tasks, strict=True):
         for phase in phases.index[phases == task]:
             axis.axvspan(phase - 0.5, phase + 0.5, color="0.92", lw=0, zorder=0)
-        part = frame[frame.task == task]
-        style: dict[str, Any] = {
-            "markers": (MARKERS * 9)[: len(methods)],
-            "linestyles": (["-", "--", ":", "-."] * 9)[: len(methods)],
-        }
-        style |= {"hue_order": methods, "palette": palette, "dodge": 0.5 if len(methods) > 1 else False, "errorbar": "se"}
-        sns.pointplot(
-            part,
-            x="phase",
-            y="success",
-            hue="method",
-            native_scale=True,
-            lw=1.3,
-            markersize=4.5,
-            err_kws={"lw": 1},
-            ax=axis,
-            **style,
-        )
+        part = results.success[results.success.task == task].astype({"method": str})
+        sns.pointplot(part, x="phase", y="success", hue="method", ax=axis, **style)
+        axis.legend().remove()  # one for all panels is enough
         rates = results.baselines[results.baselines.task == task].set_index("agent").success
-        draw_baselines(axis.axhline, rates.to_dict())
-        axis.set(
-            title=task,
-            xlabel="",
-            ylabel="",
-            ylim=(-0.05, 1.05),
-            xticks=phases.index,
-            yticks=[0, 0.25, 0.5, 0.75, 1],
-            xlim=(0.5, len(phases) + 0.5),
-        )
-        axis.grid(axis="y", color="0.85", lw=0.6)
-    figure.supxlabel("after phase (shaded: phases that train the task)", fontsize=9)
-    figure.supylabel("success", fontsize=9)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4 if len(axes) > 1 else 2)
+        draw_baselines(axis.axhline, results, rates.to_dict())
+        axis.set(title=task, xlabel="", ylabel="", xticks=phases.index, xlim=(0.5, len(phases) + 0.5), **RATES)
+        axis.grid(axis="y")
+    figure.supxlabel("after phase (shaded: phases that train the task)")
+    figure.supylabel("success")
+    draw_legend(figure, {}, axes[0].get_legend_handles_labels()[0])
     return figure
 
 
@@ -140,21 +127,205 @@ def retention_figure(results: Results) -> Figure:
     """
     if results.retention.empty:
         raise NoDataError("no run has a readable retention.csv")
-    tasks, palette = tasks_of(results), colors(results)
+    tasks, palette = tasks_and_phases(results)[0], colors(results)
     figure, axes = panels(len(tasks), len(tasks), (4.2, 2.8), 0.7, sharey=True)
     for axis, task in zip(axes, tasks, strict=True):
         frame = results.retention[results.retention.task == task]
         for method, part in frame.groupby("method", observed=True):
             # Where episodes differ in length, so do the last steps of seeds
             rates = part.pivot_table(index="step", columns="seed", values="success").dropna()
-            bands = [interquartile_mean(row.to_numpy()[:, None]) for _, row in rates.iterrows()]
-            mean, low, high = zip(*bands, strict=True)
-            axis.plot(rates.index, mean, color=palette[str(method)], lw=1.8, label=f"{method} ({seeds(rates.shape[1])})")
-            axis.fill_between(rates.index, low, high, color=palette[str(method)], alpha=0.15, lw=0)
-        axis.set(title=task, ylim=(-0.03, 1.05), yticks=[0, 0.25, 0.5, 0.75, 1])
+            mean, low, high = zip(*(interquartile_mean(row[:, None]) for row in rates.to_numpy()), strict=True)
+            axis.plot(rates.index, mean, color=palette[method], lw=1.8, label=with_seeds(method, part))
+            axis.fill_between(rates.index, low, high, color=palette[method], alpha=0.15, lw=0)
+        axis.set(title=task, **RATES)
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axis.grid(axis="y", color="0.85", lw=0.6)
-    figure.supxlabel(f"steps of {tasks[-1]}", fontsize=9)
-    figure.supylabel("success", fontsize=9)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        axis.grid(axis="y")
+    figure.supxlabel(f"steps of {tasks[-1]}")
+    figure.supylabel("success")
+    draw_legend(figure, {}, axes[0].get_legend_handles_labels()[0])
     return figure
+
+
+def training_figure(results: Results) -> Figure:
+    """
+    Running mean of the success of the last 10 training episodes: thin lines are seeds, the bold line is their mean with its
+    standard error. Every phase is drawn equally wide; dashed lines separate cycles.
+    """
+    tasks, phases = tasks_and_phases(results)
+    palette = task_colors(tasks)
+    if results.training.empty:
+        raise NoDataError("no run has a readable training.csv")
+    n_methods = results.training.method.nunique()
+    size = max(6.0 if len(phases) <= 4 else 10.0, 0.55 * len(phases)), 1.7
+    figure, axes = panels(n_methods, 2 if len(phases) <= 4 and n_methods > 3 else 1, size, 0.7, sharey=True)
+    for axis, (method, frame) in zip(axes, results.training.groupby("method", observed=True), strict=True):
+        for phase, part in frame.assign(place=frame.phase - 1 + frame.share).groupby("phase"):
+            style: dict[str, Any] = {"data": part, "x": "place", "y": "success", "color": palette[phases[phase]], "ax": axis}
+            sns.lineplot(units="seed", estimator=None, lw=0.6, alpha=0.45, **style)
+            sns.lineplot(errorbar="se", lw=2, **style)
+            axis.axvspan(phase - 1, phase, color=style["color"], alpha=0.06, lw=0)
+            is_new_cycle = phase > 1 and phases[phase] == phases.iloc[0]
+            axis.axvline(phase - 1, color="0.3" if is_new_cycle else "0.8", ls="--" if is_new_cycle else "-", lw=1)
+        rates = {agent: phases.map(of.set_index("task").success) for agent, of in results.baselines.groupby("agent")}
+        draw_baselines(partial(axis.hlines, xmin=phases.index - 1, xmax=phases.index), results, rates)
+        axis.set(title=with_seeds(method, frame), xlabel="", ylabel="", xlim=(0, len(phases)), ylim=(-0.03, 1.05))
+        steps = frame.groupby("phase").steps.mean()
+        axis.set_xticks(steps.index - 0.5, [f"{n / 1000:.0f}k{' steps' * (len(phases) <= 8)}" for n in steps])
+        axis.set_yticks([0, 0.5, 1])
+        axis.tick_params(axis="x", length=0)
+    figure.supxlabel("phases, each as wide as the others; below each its mean number of environment steps")
+    figure.supylabel("training success")
+    draw_legend(figure, palette, axes[0].get_legend_handles_labels()[0])
+    return figure
+
+
+def plasticity_figure(results: Results) -> Figure:
+    """Thin lines are seeds, the bold line is their mean with its standard error; dashed: the start of training."""
+    frame = results.plasticity[results.plasticity.measure.isin(MEASURES)]
+    if frame.empty:
+        raise NoDataError("no run has plasticity.csv")
+    shown = [name for name in MEASURES if name in set(frame.measure)]
+    places = [(env_id, name) for env_id in frame.env.unique() for name in shown]
+    figure, axes = panels(len(places), len(shown), (2.9, 2.1))
+    for axis, (env_id, name) in zip(axes, places, strict=True):
+        part = frame[(frame.env == env_id) & (frame.measure == name)]
+        if part.empty:
+            axis.remove()
+            continue
+        for method, color in colors(results).items():
+            draw_course(axis, part[part.method == method], method, color, name)
+        axis.set(title=TITLES[name], xlabel="", ylabel=env_id if name == shown[0] else "")
+        axis.set_xlim(0, part.step.max())
+        if name in FROM_ZERO:
+            top = max(axis.get_ylim()[1], 0.1)
+            axis.set_ylim(-0.03 * top, top)  # a line at zero is seen, too
+        axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.ticklabel_format(axis="y", useOffset=False)
+    figure.supxlabel("environment steps")
+    draw_legend(figure, {}, axes[0].get_legend_handles_labels()[0])
+    return figure
+
+
+def draw_course(axis: Axes, frame: pd.DataFrame, method: str, color: str, name: str) -> None:
+    """Draw a measure of the seeds of a method, and its mean, over the steps."""
+    if frame.empty:
+        return
+    # Runs that were interrupted may have been measured at other steps: between two of them the course is a line
+    course = frame.pivot(index="step", columns="seed", values="value").interpolate("index", limit_area="inside")
+    long = course.melt(ignore_index=False, value_name="value").dropna().reset_index()
+    style: dict[str, Any] = {"data": long, "x": "step", "y": "value", "color": color, "legend": False, "ax": axis}
+    sns.lineplot(units="seed", estimator=None, lw=0.5, alpha=0.4, **style)
+    sns.lineplot(errorbar="se", lw=1.8, **style)
+    axis.lines[-1].set_label(method)
+    if course.index[0] == 0 and name != "distillation_epochs":
+        axis.axhline(course.loc[0].mean(), color=color, lw=0.9, ls="--", zorder=1)
+
+
+def runs_figure(runs: Mapping[str, str | os.PathLike[str]], title: str = "") -> Figure:
+    """
+    For each run, the training success over the steps and the success after each phase.
+
+    :param runs: name of each method and the folder of its run
+    :param title: of the figure
+    :return: the figure
+    :raises FileNotFoundError: if a run has no finished phase
+    """
+    matrices = {name: RunFolder(folder).matrix() for name, folder in runs.items()}
+    palette = task_colors(list(dict.fromkeys(task for matrix in matrices.values() for task in matrix.tasks)))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 2.3 * len(runs) + 0.8))
+        axes = figure.subplots(len(runs), 2, width_ratios=[3, 1], squeeze=False)
+        end = 0
+        for (name, folder), (curve, heat) in zip(runs.items(), axes, strict=True):
+            start = 0
+            for _, part in episodes_frame(RunFolder(folder)).groupby("part"):
+                color = palette[part.task.iloc[0]]
+                sns.lineplot(part, x="step", y="success", color=color, ax=curve)
+                curve.axvspan(start, part.step.iloc[-1], color=color, alpha=0.08, lw=0)
+                start = part.step.iloc[-1]
+                curve.axvline(start, color="grey", ls="--", lw=0.8)
+            end = max(end, start)
+            curve.set(title=name, xlabel="", ylabel="training success", ylim=(-0.03, 1.05), yticks=[0, 0.5, 1])
+            curve.xaxis.set_major_formatter(EngFormatter(sep=""))
+            frame = success_frame(matrices[name])
+            draw_heatmap(heat, frame, matrices[name].tasks, frame.drop_duplicates("phase").set_index("phase").trained)
+        for curve in axes[:, 0]:
+            curve.set_xlim(0, 1.002 * end)
+        axes[-1, 0].set_xlabel("environment steps")
+        axes[0, 1].set_title("success after each phase")
+        figure.suptitle(title, x=0.01, ha="left")
+        draw_legend(figure, palette)
+    return figure
+
+
+# Name of its files, heading, and what draws it: its docstring is the caption
+OF_SEQUENCES: list[tuple[str, str, Callable[[Results], Figure]]] = [
+    ("metrics", "ASR, FM and FWT", metrics_figure),
+    ("training", "Training success over the phases", training_figure),
+    ("success_matrix", "Success after each phase", success_matrix_figure),
+    ("forgetting", "Forgetting over the phases", forgetting_figure),
+    ("skill_neurons", "Skill neurons in each layer", neuron_figures.skill_neurons_figure),
+    ("overlap", "Skill neurons that tasks share", neuron_figures.overlap_figure),
+    ("histograms", "Activation of skill neurons", neuron_figures.histograms_figure),
+]
+# Of a comparison with a switch, ahead of the others
+AFTER_SWITCH = ("retention", "Retention of the first task", retention_figure)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that was drawn: the name of its files, its heading, what it shows and how it is read."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+def draw_figures(results: Results) -> tuple[list[Drawing], list[str]]:
+    """
+    :param results: a comparison
+    :return: its figures, and for each that there is nothing for a sentence that says why
+    """
+    env_ids = results.comparison.env_ids.values()
+    sequences = [env_id for env_id in env_ids if is_sequence(env_id)]
+    kinds = OF_SEQUENCES if results.comparison.switch_steps is None else [AFTER_SWITCH, *OF_SEQUENCES]
+    todo = [(results.of(env_id), env_id, *figure) for env_id in sequences for figure in kinds]
+    if len(sequences) < len(env_ids):
+        todo.append((results, "", "plasticity", "Return and plasticity", plasticity_figure))
+    drawn, skipped = [], []
+    for part, env_id, name, title, draw in todo:
+        if env_id and len(env_ids) > 1:
+            name, title = f"{short_name(env_id)}_{name}", f"{title}: {short_name(env_id)}"
+        try:
+            with matplotlib.rc_context(STYLE):
+                drawn.append(Drawing(name, title, " ".join((draw.__doc__ or "").split()), draw(part)))
+        except NoDataError as error:
+            skipped.append(f"The figure “{title}” was not drawn: {error}.")
+    return drawn, skipped
+
+
+def write_figures(
+    results: Results, folder: str | os.PathLike[str] | None = None, say: Callable[[str], object] = print
+) -> list[Path]:
+    """
+    Write each figure as PNG and SVG. Those without data are skipped, with a sentence that says so.
+
+    :param results: a comparison
+    :param folder: where to write; None for ``plots`` in the folder of the comparison
+    :param say: takes the sentences
+    :return: the files
+    """
+    folder = results.folder / "plots" if folder is None else Path(folder)
+    drawn, skipped = draw_figures(results)
+    for sentence in skipped:
+        say(sentence)
+    return [save(each.figure, folder / f"{each.name}.{form}") for each in drawn for form in ("png", "svg")]
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a figure as PNG or SVG, by the path's suffix."""
+    with matplotlib.rc_context(STYLE), atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, format=Path(path).suffix[1:])
+    return Path(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 from dataclasses import asdict
@@ -9,17 +11,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
 
 from sb3_nbsp.benchmark.comparison import Run, short_name
-from sb3_nbsp.benchmark.drawing import draw_figures
+from sb3_nbsp.benchmark.figures import draw_figures
 from sb3_nbsp.benchmark.frames import Results
 from sb3_nbsp.benchmark.methods import METHODS
-from sb3_nbsp.benchmark.style import data_uri
 from sb3_nbsp.benchmark.table import build_tables
+from sb3_nbsp.figure_style import STYLE
 from sb3_nbsp.files import atomic_write
-
-_PIXELS = 96  # of an inch
 
 
 def write_report(results: Results, path: str | os.PathLike[str] | None = None) -> Path:
@@ -37,31 +39,20 @@ def report_html(results: Results) -> str:
     """The page of a comparison."""
     comparison = results.comparison
     drawn, skipped = draw_figures(results)
-    names = ", ".join(short_name(env_id) for env_id in comparison.env_ids.values())
-    n_runs = len(results.runs) + len(results.left_out)
-    configs = _configs(results)
     environment = Environment(autoescape=True, undefined=StrictUndefined)
-    environment.filters["text"] = _text
+    environment.filters |= {"text": _text, "data_uri": _data_uri}
     template = environment.from_string(files("sb3_nbsp.benchmark").joinpath("report.html").read_text(encoding="utf-8"))
+    configs = _configs(results)
     return template.render(
         zip=zip,
-        title=f"{names}, preset {comparison.preset}" if len(results.success) else names,
-        subtitle=(
-            f"Methods: {', '.join(METHODS[name].title for name in comparison.methods)}. "
-            f"Seed{'s' * (len(comparison.seeds) > 1)}: {', '.join(map(str, comparison.seeds))}. "
-            f"{len(results.runs)} of {n_runs} runs are done."
-        ),
+        results=results,
+        names=[short_name(env_id) for env_id in comparison.env_ids.values()],
         tables=build_tables([results]) if len(results.runs) else [],
-        figures=[
-            (each, data_uri(each.figure), [round(_PIXELS * inches) for inches in each.figure.get_size_inches()])
-            for each in drawn
-        ],
-        left_out=[f"{run.name}: {reason}" for run, reason in results.left_out],
-        damaged=results.damaged,
+        figures=drawn,
         skipped=skipped,
         comparison={**asdict(comparison), "folder": str(results.folder)},
         methods=[METHODS[name] for name in comparison.methods],
-        hyperparams=_hyperparams(configs),
+        hyperparams={env_id: _hyperparams(configs, env_id) for env_id in dict.fromkeys(run.env_id for run in configs)},
         machines=_machines(configs),
         command=comparison.command(),
     )
@@ -69,38 +60,31 @@ def report_html(results: Results) -> str:
 
 def _configs(results: Results) -> dict[Run, dict[str, Any]]:
     """What ``config.json`` says of each run that is done; damaged ones are named elsewhere."""
-    configs = {}
-    left_out = {run for run, _ in results.left_out}
+    configs, left_out = {}, {run for run, _ in results.left_out}
     for run in results.comparison.runs(results.folder):
         try:
-            config = {} if run in left_out else run.folder.config()
+            configs[run] = {} if run in left_out else run.folder.config()
         except (ValueError, OSError):
             continue
-        if config:
-            configs[run] = config
-    return configs
+    return {run: config for run, config in configs.items() if config}
 
 
-def _hyperparams(configs: dict[Run, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By environment: a column for each method, as its first run has them, and the runs that have others."""
-    tables: dict[str, dict[str, Any]] = {}
-    for env_id in dict.fromkeys(run.env_id for run in configs):
-        first: dict[str, tuple[Run, dict[str, Any]]] = {}
-        notes = []
-        for run, config in configs.items():
-            if run.env_id == env_id:
-                told, usual = first.setdefault(METHODS[run.method].title, (run, config["hyperparams"]))
-                if config["hyperparams"] != usual:
-                    other = _differences(usual, config["hyperparams"])
-                    notes.append(f"{run.name} ran with other hyper-parameters than {told.name}: {other}")
-        options = dict.fromkeys(name for _, each in first.values() for name in each)
-        rows = {name: [_text(each[name]) if name in each else None for _, each in first.values()] for name in options}
-        tables[env_id] = {"columns": list(first), "rows": rows, "notes": notes}
-    return tables
+def _hyperparams(configs: dict[Run, dict[str, Any]], env_id: str) -> dict[str, Any]:
+    """A column for each method, as its first run on an environment has them, and the runs that have others."""
+    first: dict[str, tuple[Run, dict[str, Any]]] = {}
+    notes = []
+    for run, config in configs.items():
+        if run.env_id == env_id:
+            told, usual = first.setdefault(METHODS[run.method].title, (run, config["hyperparams"]))
+            if other := _differences(usual, config["hyperparams"]):
+                notes.append(f"{run.name} ran with other hyper-parameters than {told.name}: {other}")
+    options = dict.fromkeys(name for _, each in first.values() for name in each)
+    rows = {name: [_text(each[name]) if name in each else None for _, each in first.values()] for name in options}
+    return {"columns": list(first), "rows": rows, "notes": notes}
 
 
 def _differences(usual: dict[str, Any], other: dict[str, Any]) -> str:
-    names = [name for name in {**usual, **other} if (name in usual, usual.get(name)) != (name in other, other.get(name))]
+    names = [name for name in {**usual, **other} if usual.get(name, ...) != other.get(name, ...)]
     return ", ".join(f"{name} {_text(other[name])}" if name in other else f"no {name}" for name in names)
 
 
@@ -117,6 +101,12 @@ def _text(value: object) -> str:
     """Short: names of options without quotes, everything else as Python would write it."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {_text(part)}" for name, part in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(map(_text, value)) or "none"
-    return value if isinstance(value, str) else repr(value)
+    return (", ".join(map(_text, value)) or "none") if isinstance(value, list) else str(value)
+
+
+def _data_uri(figure: Figure) -> str:
+    """A figure as SVG in an address that needs no file."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,23 +11,20 @@ import pandas as pd
 from sb3_nbsp.benchmark.frames import Results
 from sb3_nbsp.benchmark.methods import METHODS
 from sb3_nbsp.extras import needs
-from sb3_nbsp.figure_style import COLORS, STYLE
-from sb3_nbsp.files import atomic_path
+from sb3_nbsp.figure_style import COLORS
 
 with needs("benchmark", "A figure"):
-    import matplotlib
     import seaborn as sns
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
+    from matplotlib.patches import Patch, Rectangle
 
-DPI = 150
-MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p"]
 # Paul Tol's muted colours, in an order in which neighbours are far apart
 TASK_COLORS = ["#332288", "#CC6677", "#117733", "#AA4499", "#88CCEE", "#999933", "#882255", "#44AA99", "#DDCC77", "#777777"]
 # Those of the two that every figure is about; the others share what is left
 OF_INTEREST = {METHODS["nbsp_sac"].title: COLORS[0], METHODS["continual_sac"].title: COLORS[1]}
-GREYS = ["0.25", "0.4", "0.55", "0.7"]
+_LETTER = 0.075  # inches, about
 
 
 class NoDataError(ValueError):
@@ -68,69 +61,51 @@ def task_colors(tasks: Sequence[str]) -> dict[str, str]:
     return {task: TASK_COLORS[place % len(TASK_COLORS)] for place, task in enumerate(tasks)}
 
 
-def tasks_of(results: Results) -> list[str]:
-    """The distinct tasks of the only sequence, in the order in which they are met."""
+def tasks_and_phases(results: Results) -> tuple[list[str], pd.Series]:
+    """The distinct tasks of the only sequence, in the order in which they are met, and the task of each phase."""
     if results.success.empty:
         raise NoDataError("no run is done")
-    return list(results.success.task.unique())
+    phases = results.success.drop_duplicates("phase").set_index("phase").sort_index().trained
+    return list(results.success.task.unique()), phases
 
 
-def phases_of(results: Results) -> pd.Series:
-    """The task of each phase."""
-    return results.success.drop_duplicates("phase").set_index("phase").sort_index().trained
+def with_seeds(title: object, frame: pd.DataFrame) -> str:
+    """The title of a method with its number of seeds."""
+    number = frame.seed.nunique()
+    return f"{title} ({number} seed{'s' * (number > 1)})"
 
 
-def seeds(number: int) -> str:
-    """A number of seeds in words."""
-    return f"{number} seed{'s' * (number > 1)}"
+def draw_baselines(draw_line: Callable[..., Any], results: Results, values: Mapping[str, Any]) -> None:
+    """Draw what each agent that has learned nothing achieves, by ``axhline`` and the like with the values."""
+    for agent, dashes in zip(results.baselines.agent.unique(), (":", "-."), strict=False):
+        draw_line(values[agent], color="0.45", lw=1.1, ls=dashes, label=agent, zorder=0.5)
 
 
-def draw_baselines(draw_line: Callable[..., Any], values: Mapping[str, float]) -> None:
-    """By ``axhline`` or ``axvline`` of a panel, a line for what each agent that has learned nothing achieves."""
-    for (agent, value), dashes in zip(values.items(), (":", "-."), strict=False):
-        draw_line(value, color="0.45", lw=1.1, ls=dashes, label=agent, zorder=0.5)
+def draw_legend(figure: Figure, palette: Mapping[str, str], more: Sequence[Artist] = ()) -> None:
+    """Above all panels, colours with their names and other handles, in as many rows as it takes."""
+    handles = [*(Patch(color=color, label=name) for name, color in palette.items()), *more]
+    rows = np.ceil(sum(len(str(handle.get_label())) + 6 for handle in handles) * _LETTER / figure.get_figwidth())
+    figure.legend(handles=handles, loc="outside upper center", ncols=int(np.ceil(len(handles) / max(rows, 1))))
 
 
-def draw_legend(figure: Figure, palette: Mapping[str, str], more: Sequence[Any] = ()) -> None:
-    """Above all panels, the colours of tasks and what else there is, in as many rows as it takes."""
-    handles = [Rectangle((0, 0), 1, 1, color=color, label=name) for name, color in palette.items()]
-    width = sum(len(str(handle.get_label())) + 6 for handle in (*handles, *more)) * 0.075
-    rows = int(np.ceil(width / figure.get_figwidth()))
-    figure.legend(handles=[*handles, *more], loc="outside upper center", ncols=int(np.ceil(len([*handles, *more]) / rows)))
+def heatmap_size(tasks: Sequence[str], phases: pd.Series, titles: Sequence[str]) -> tuple[float, float, bool]:
+    """Width and height that a heatmap and its title need, in inches, and whether there is room for level names of tasks."""
+    is_level = len(tasks) <= 3
+    longest = max(map(len, tasks)) * _LETTER
+    cells = max(len(tasks) * (longest + 0.15 if is_level else 0.62), 1.15 * _LETTER * max(map(len, titles)))
+    height = 0.27 * len(phases) + 0.5 + (0.4 if is_level else 0.8 * longest)
+    return cells + _LETTER * max(map(len, phases)) + 0.3, height, is_level
 
 
-def heatmap(axis: Axes, frame: pd.DataFrame, tasks: Sequence[str], phases: pd.Series) -> None:
-    """Mean success on each task after each phase, in which the task that the phase has trained is framed."""
+def draw_heatmap(axis: Axes, frame: pd.DataFrame, tasks: Sequence[str], phases: pd.Series, is_level: bool = True) -> None:
+    """Draw the mean success on each task after each phase; the task that the phase has trained is framed."""
     values = frame.pivot_table(index="phase", columns="task", values="success", observed=True)[list(tasks)]
     rows = [f"{phase}  {task}" for phase, task in phases.items()]
-    sns.heatmap(
-        values,
-        vmin=0,
-        vmax=1,
-        cmap="viridis",
-        annot=True,
-        fmt=".2f",
-        annot_kws={"size": 8},
-        cbar=False,
-        yticklabels=rows,
-        ax=axis,
-    )
+    style: dict[str, Any] = {"vmin": 0, "vmax": 1, "cmap": "viridis", "annot": True, "fmt": ".2f", "annot_kws": {"size": 8}}
+    sns.heatmap(values, cbar=False, yticklabels=rows, ax=axis, **style)
     for row, task in enumerate(phases):
         axis.add_patch(Rectangle((list(tasks).index(task), row), 1, 1, fill=False, ec=COLORS[1], lw=2, clip_on=False))
     axis.set(xlabel="", ylabel="")
     axis.tick_params(length=0, rotation=0)
-
-
-def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure as PNG or SVG, by the path's suffix."""
-    with matplotlib.rc_context(STYLE), atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, format=Path(path).suffix[1:])
-    return Path(path)
-
-
-def data_uri(figure: Figure) -> str:
-    """A figure as SVG in an address that needs no file."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    for label in () if is_level else axis.get_xticklabels():
+        label.set(rotation=35, ha="right", rotation_mode="anchor")

@@ -32,7 +32,7 @@ TITLES = {
     "distillation_epochs": "Epochs of distillation",
 }
 # Their height counts; of the others, the change, but none of less than a tenth is to look like one
-_FROM_ZERO = ["dormant_ratio", "gradient_correlation", "resets_per_neuron", "share_ever_reset", "distillation_epochs"]
+FROM_ZERO = ["dormant_ratio", "gradient_correlation", "resets_per_neuron", "share_ever_reset", "distillation_epochs"]
 _COUNTS = ["resets_per_neuron", "share_ever_reset", "distillation_epochs"]  # which start at zero
 _FEW = 25  # points that are marked one by one
 _MAX_COLUMNS = 4
@@ -95,7 +95,7 @@ def _draw_curves(panel: Axes, histories: Mapping[str, Mapping[str, np.ndarray]],
             panel.axhline(history[name][present][0], color=color, lw=0.9, ls="--", zorder=1)
     panel.set_title(TITLES[name])
     panel.set_xlim(left=0)
-    if name in _FROM_ZERO:
+    if name in FROM_ZERO:
         top = max(panel.get_ylim()[1], 0.1)
         panel.set_ylim(-0.03 * top, top)  # a line at zero is seen, too
     else:

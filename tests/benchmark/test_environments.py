@@ -22,12 +22,11 @@ from matplotlib import rc_context
 
 from sb3_nbsp.benchmark.__main__ import main
 from sb3_nbsp.benchmark.comparison import Comparison
-from sb3_nbsp.benchmark.drawing import write_figures
+from sb3_nbsp.benchmark.figures import draw_course, plasticity_figure, write_figures
 from sb3_nbsp.benchmark.frames import load_results
 from sb3_nbsp.benchmark.settings import Settings
 from sb3_nbsp.benchmark.style import panels
 from sb3_nbsp.benchmark.table import build_tables
-from sb3_nbsp.benchmark.training_figures import _draw_course, plasticity_figure
 from sb3_nbsp.diagnostics.history import COLUMNS, read_history
 from sb3_nbsp.figure_style import STYLE
 from sb3_nbsp.tasks import latest_checkpoint
@@ -163,9 +162,9 @@ def test_the_figure_has_a_line_for_each_method_where_there_is_something_to_show(
     assert [path.name for path in write_figures(results, tmp_path)] == ["plasticity.png", "plasticity.svg"]
     with rc_context(STYLE):
         figure = plasticity_figure(results)
-    assert [panel.get_title(loc="left") for panel in figure.axes] == [
-        *("Hopper-v5: training return", "weight norm", "dormant ratio", "epochs of distillation")
-    ]
+    titles = ["Return of the last episodes", "Weight norm", "Dormant ratio", "Epochs of distillation"]
+    assert [panel.get_title(loc="left") for panel in figure.axes] == titles
+    assert [panel.get_ylabel() for panel in figure.axes] == ["Hopper-v5", "", "", ""]
     assert all(panel.get_legend() is None for panel in figure.axes), "one for all of them is enough"
     named = [[line.get_label() for line in panel.lines if not line.get_label().startswith("_")] for panel in figure.axes]
     assert named == [["P3O", "PPO", "SBP on SAC"]] * 3 + [["P3O", "SBP on SAC"]]
@@ -178,7 +177,7 @@ def test_an_interrupted_run_was_measured_at_other_steps():
     rows = [(0, 1, 0.0), (100, 1, 1.0), (200, 1, 2.0), (100, 2, 3.0), (150, 2, 3.0), (200, 2, 3.0)]
     frame = pd.DataFrame(rows, columns=["step", "seed", "value"])
     _, axis = panels(1, 1, (2, 2))
-    _draw_course(axis[0], frame, "P3O", "#000000", "weight_norm")
+    draw_course(axis[0], frame, "P3O", "#000000", "weight_norm")
     (mean,) = [line for line in axis[0].lines if line.get_label() == "P3O"]
     # In between linear; nothing is known of the second seed ahead of its first record
     assert mean.get_xydata().tolist() == [[0, 0], [100, 2], [150, 2.25], [200, 2.5]]

@@ -15,13 +15,21 @@ from matplotlib.image import imread
 from matplotlib.patches import StepPatch
 
 from sb3_nbsp.benchmark.comparison import Comparison
-from sb3_nbsp.benchmark.drawing import OF_SEQUENCES, draw_figures, write_figures
-from sb3_nbsp.benchmark.figures import forgetting_figure, metrics_figure, success_matrix_figure
+from sb3_nbsp.benchmark.figures import (
+    OF_SEQUENCES,
+    draw_figures,
+    forgetting_figure,
+    metrics_figure,
+    runs_figure,
+    save,
+    success_matrix_figure,
+    training_figure,
+    write_figures,
+)
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.frames import CONTINUAL, episodes_frame, load_results
 from sb3_nbsp.benchmark.neuron_figures import histograms_figure, overlap_figure, overlaps, skill_neurons_figure
-from sb3_nbsp.benchmark.style import NoDataError, save
-from sb3_nbsp.benchmark.training_figures import runs_figure, training_figure
+from sb3_nbsp.benchmark.style import NoDataError
 from sb3_nbsp.figure_style import COLORS, STYLE
 from sb3_nbsp.tasks import SuccessMatrix
 
@@ -95,6 +103,12 @@ def test_forgetting_has_nbsp_and_vanilla_in_colour_and_the_rest_grey(folder):
     lines = [line for line in forgetting_figure(load_results(folder)).axes[0].lines if len(line.get_xdata()) == 4]
     vanilla, replay, nbsp = (to_rgb(line.get_color()) for line in lines)
     assert same_color(nbsp, COLORS[0]) and same_color(vanilla, COLORS[1]) and len({*replay}) == 1
+
+
+def test_forgetting_has_one_legend_outside_of_the_panels(folder):
+    figure = forgetting_figure(load_results(folder))
+    assert all(panel.get_legend() is None for panel in figure.axes)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == TITLES
 
 
 def seeds_of(panel) -> list[np.ndarray]:
@@ -270,9 +284,8 @@ def test_histograms_are_shares_best_score_first(folder):
         histogram["score"] = 0.6 + 0.05 * ((number + 3) % 6)
     write_neurons(folder / "nbsp_sac" / "seed_1", [[0], [1]], histograms)
     figure = histograms_figure(load_results(folder))
-    assert figure.axes[0].get_title(loc="left") == "NBSP: actor after coffee-button, seed 1"
-    texts = [panel.texts[0].get_text() for panel in figure.axes]
-    assert texts == [
+    assert figure.axes[0].texts[0].get_text() == "NBSP: actor after coffee-button, seed 1"
+    assert [panel.get_title(loc="left").strip() for panel in figure.axes] == [
         f"layer 1, neuron {neuron}, score {score}" for neuron, score in ((2, "0.85"), (1, "0.80"), (0, "0.75"), (5, "0.70"))
     ]
     success, _, failure, _ = (patch for patch in figure.axes[0].patches if isinstance(patch, StepPatch))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fake_comparison import write_comparison
 
-from sb3_nbsp.benchmark import drawing
+from sb3_nbsp.benchmark import figures
 from sb3_nbsp.benchmark.__main__ import main
 from sb3_nbsp.benchmark.comparison import Comparison
 from sb3_nbsp.benchmark.frames import load_results
@@ -31,8 +31,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only one that every comparison has, and one of those that need neurons.json."""
-    few = [each for each in drawing.OF_SEQUENCES if each[0] in ("metrics", "histograms")]
-    monkeypatch.setattr(drawing, "OF_SEQUENCES", few)
+    few = [each for each in figures.OF_SEQUENCES if each[0] in ("metrics", "histograms")]
+    monkeypatch.setattr(figures, "OF_SEQUENCES", few)
 
 
 class Page(HTMLParser):

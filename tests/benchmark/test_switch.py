@@ -10,8 +10,7 @@ from test_train import run_until
 
 from sb3_nbsp.benchmark.__main__ import make_parser
 from sb3_nbsp.benchmark.comparison import Comparison
-from sb3_nbsp.benchmark.drawing import draw_figures
-from sb3_nbsp.benchmark.figures import retention_figure
+from sb3_nbsp.benchmark.figures import draw_figures, retention_figure
 from sb3_nbsp.benchmark.first_phase import share_first_phases
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.frames import load_results
