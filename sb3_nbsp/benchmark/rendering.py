@@ -16,13 +16,10 @@ from rich.table import Table as RichTable
 
 UNKNOWN = "–"
 STEPS = "steps"
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
-    **{"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\rightarrow$", "×": r"$\times$", "α": r"$\alpha$"},
-    **{"–": "--", "\u00a0": "~", "\u202f": r"\,"},
-}
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"}
+_LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "\u00a0": "~"}
+_LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "×": r"$\times$", "α": r"$\alpha$"}
+_LATEX |= {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\rightarrow$", "\u202f": r"\,"}
 
 
 @dataclass
@@ -49,10 +46,9 @@ class Table:
 
     def _rows(self, names: Sequence[str], plain: Callable[[str], str], bold: str) -> list[list[str]]:
         """Escaped headings and cells of some columns, those in bold inside a template."""
-        places = [self.cells.columns.get_loc(name) for name in names]
-        pairs = (zip(*each, strict=True) for each in zip(self.cells.to_numpy(), self.bold, strict=True))
-        rows = [[bold.replace("{}", plain(cell), 1) if mark else plain(cell) for cell, mark in row] for row in pairs]
-        return [[plain(name) for name in names], *([row[place] for place in places] for row in rows)]
+        cells = self.cells.map(plain)
+        marked = cells.mask(self.bold, cells.map(lambda cell: bold.replace("{}", cell, 1)))
+        return [[plain(name) for name in names], *marked[list(names)].to_numpy().tolist()]
 
     def markdown(self) -> str:
         """Caption, table and notes as GitHub's Markdown."""
@@ -73,11 +69,7 @@ class Table:
         )
 
     def print(self, console: Console) -> None:
-        """
-        Print it, with its notes: a block of columns below the other, so that 80 characters are enough.
-
-        :param console: where to print it
-        """
+        """Print it, with its notes: a block of columns below the other, so that 80 characters are enough."""
         for number, block in enumerate(self.blocks):
             head, *rows = self._rows([self.cells.columns[0], *block], escape, "[bold]{}[/]")
             table = RichTable(title=None if number else escape(self.caption), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -92,11 +84,7 @@ class Table:
 
 
 def render(tables: Sequence[Table], form: str) -> str:
-    """
-    :param tables: some tables
-    :param form: "markdown", "latex" or "csv" (the numbers; unknown ones are empty)
-    :return: all of them as one text
-    """
+    """All tables as one text: "markdown", "latex" or "csv" (the numbers; unknown ones are empty)."""
     if form == "csv":
         return str(pd.concat([table.numbers.astype(object) for table in tables]).to_csv(index=False))
     return "\n".join(table.markdown() if form == "markdown" else table.latex() for table in tables)

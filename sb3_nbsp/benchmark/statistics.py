@@ -1,7 +1,5 @@
 """Statistics over seeds: the interquartile mean and its interval."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.stats import trim_mean
 

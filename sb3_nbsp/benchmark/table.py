@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +15,7 @@ import pandas as pd
 
 from sb3_nbsp.benchmark.comparison import short_name
 from sb3_nbsp.benchmark.frames import CONTINUAL, Results
-from sb3_nbsp.benchmark.methods import METHODS
-from sb3_nbsp.benchmark.paper import N_SEEDS, NEAREST, ROWS, SETTING, paper_row, stand_in
+from sb3_nbsp.benchmark.methods import METHODS, PAPER_ROWS
 from sb3_nbsp.benchmark.rendering import STEPS, UNKNOWN, Table
 from sb3_nbsp.benchmark.statistics import RESAMPLES, summarize
 from sb3_nbsp.tasks.metaworld import metaworld_cycle
@@ -22,16 +23,14 @@ from sb3_nbsp.tasks.registration import PAPER_CYCLES, is_sequence
 from sb3_nbsp.tasks.sequence import TaskSequence
 
 _WIDTH = 3  # diagnostics beside each other on a terminal
+_NUMBERS = ["method", "source", "measure", "mean", "se", "iqm", "low", "high", "n", "steps"]
+PAPER_SEEDS = 3
+# The pair of the paper's table 2, which stands in for sequences that it does not have
+NEAREST = "ButtonPressTopdown-WindowOpen"
 
 
 class Measure(NamedTuple):
-    """
-    A column of a table.
-
-    :param title: its heading
-    :param decimals: digits after the point
-    :param best: 1 where the highest value is the best, -1 where the lowest is, 0 where none is
-    """
+    """A column: its heading, digits after the point, and 1 where the highest value is the best, -1 where the lowest is."""
 
     title: str
     decimals: int = 2
@@ -50,7 +49,25 @@ ENVIRONMENT_MEASURES = {
 }
 
 
-def build_tables(results_list: Sequence[Results], paper: bool = False) -> list[Table]:
+@cache
+def paper() -> pd.DataFrame:
+    """NBSP, tables 1, 2, 3, 4, 9 and 10: ASR, FM and FWT with their standard errors, by ``sequence`` and ``row``."""
+    with files("sb3_nbsp.benchmark").joinpath("paper.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file, index_col=["sequence", "row"])
+
+
+def stand_in(sequence: str) -> str:
+    """The sequence itself if the paper has it, otherwise :data:`NEAREST`."""
+    return sequence if sequence in paper().index else NEAREST
+
+
+def paper_row(method: str, sequence: str) -> pd.Series | None:
+    """The paper's numbers of a method on a sequence, or on the one that stands in for it; None if it has none."""
+    place = (stand_in(sequence), PAPER_ROWS.get(method))
+    return paper().loc[place] if place in paper().index else None
+
+
+def build_tables(results_list: Sequence[Results], with_paper: bool = False) -> list[Table]:
     """
     One table per comparison and environment, and one over all if there are several sequences: in it a method has the seeds
     that it has done everywhere, its mean is over the sequences first, and the bootstrap's strata are the sequences.
@@ -60,37 +77,39 @@ def build_tables(results_list: Sequence[Results], paper: bool = False) -> list[T
     named in the notes.
 
     :param results_list: the comparisons
-    :param paper: add the paper's rows beside those of ours that have a counterpart
+    :param with_paper: add the paper's rows beside those of ours that have a counterpart
     :return: the tables, the one over all last
     :raises ValueError: if there is no comparison, or one is given twice
     """
-    folders = [Path(results.folder).resolve() for results in results_list]
-    if not folders:
+    if not results_list:
         raise ValueError("A table needs at least one comparison")
-    if len(set(folders)) < len(folders):
+    if len({results.folder.resolve() for results in results_list}) < len(results_list):
         raise ValueError(f"A folder is given twice: {', '.join(str(results.folder) for results in results_list)}")
     parts = [(results.of(env_id), env_id) for results in results_list for env_id in results.comparison.env_ids.values()]
+    names = [f"{short_name(env_id)} ({of.comparison.preset})" if is_sequence(env_id) else env_id for of, env_id in parts]
     labels = [
-        f"{short_name(env_id)} ({results.comparison.preset})" if is_sequence(env_id) else env_id for results, env_id in parts
+        f"{name}, {results.folder}" if names.count(name) > 1 else name for name, (results, _) in zip(names, parts, strict=True)
     ]
-    labels = [
-        f"{label}, {results.folder}" if labels.count(label) > 1 else label
-        for label, (results, _) in zip(labels, parts, strict=True)
-    ]
-    tables = [_table_of(results, env_id, label, paper) for (results, env_id), label in zip(parts, labels, strict=True)]
+    tables = [_table_of(*part, label, with_paper) for part, label in zip(parts, labels, strict=True)]
     sequences = {label: results for label, (results, env_id) in zip(labels, parts, strict=True) if is_sequence(env_id)}
-    return [*tables, _overall_table(sequences, paper, results_list[0].folder / "table_all")] if len(sequences) > 1 else tables
+    if len(sequences) < 2:
+        return tables
+    return [*tables, _overall_table(sequences, with_paper, results_list[0].folder / "table_all")]
 
 
-def _table_of(results: Results, env_id: str, label: str, paper: bool) -> Table:
+def _table_of(results: Results, env_id: str, label: str, with_paper: bool) -> Table:
     measures = SEQUENCE_MEASURES if is_sequence(env_id) else ENVIRONMENT_MEASURES
     rows: list[dict[str, Any]] = []
     for title, runs in results.runs.groupby("method", observed=True):
-        rows += _summaries(title, {name: _column(runs, name)[:, None] for name in measures}, runs.steps.mean())
-        if not is_sequence(env_id):
-            rows += _start(title, results.plasticity[results.plasticity.method == title], measures)
+        rows += _summaries(title, {name: _column(runs, name) for name in measures}, runs.steps.mean())
+        # What was measured at the start of training, to compare the end with
+        history = results.plasticity[(results.plasticity.method == title) & (results.plasticity.step == 0)]
+        first = history[history.measure.isin(measures)].pivot(index="seed", columns="measure", values="value")
+        if len(first):
+            scores = {name: _column(first, name) for name in measures}
+            rows += _summaries(f"{title}, at the start", scores, np.nan, "start")
     notes = [f"Setting: {_setting(results, env_id)}.", _statistics_note(rows)]
-    if paper and is_sequence(env_id):
+    if with_paper and is_sequence(env_id):
         rows, paper_notes = _with_paper(rows, short_name(env_id))
         notes += paper_notes
     if baselines := results.baseline_metrics():
@@ -105,23 +124,12 @@ def _table_of(results: Results, env_id: str, label: str, paper: bool) -> Table:
 
 
 def _column(runs: pd.DataFrame, name: str) -> np.ndarray:
-    return runs[name].to_numpy(dtype=float) if name in runs else np.full(len(runs), np.nan)
+    return runs.reindex(columns=[name]).to_numpy(dtype=float)
 
 
 def _summaries(title: str, scores: dict[str, np.ndarray], steps: float, source: str = "ours") -> list[dict[str, Any]]:
-    return [
-        {"method": title, "source": source, "measure": name, **summarize(values), "steps": steps}
-        for name, values in scores.items()
-    ]
-
-
-def _start(title: str, history: pd.DataFrame, measures: dict[str, Measure]) -> list[dict[str, Any]]:
-    """What was measured at the start of training, to compare the end with."""
-    at_zero = history[(history.step == 0) & history.measure.isin(measures)]
-    if at_zero.empty:
-        return []
-    first = at_zero.pivot(index="seed", columns="measure", values="value")
-    return _summaries(f"{title}, at the start", {name: _column(first, name)[:, None] for name in measures}, np.nan, "start")
+    same = {"method": title, "source": source, "steps": steps}
+    return [{**same, "measure": name, **summarize(values)} for name, values in scores.items()]
 
 
 def _with_paper(rows: list[dict[str, Any]], sequence: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -134,19 +142,12 @@ def _with_paper(rows: list[dict[str, Any]], sequence: str) -> tuple[list[dict[st
         if theirs is None:
             without.append(title)
             continue
-        for name in CONTINUAL:
-            row = {
-                "method": f"paper: {title}",
-                "source": f"paper, table {theirs.table:.0f}: {ROWS[names[title]]}",
-                "measure": name,
-            }
-            both.append({**row, "mean": theirs[name], "se": theirs[f"{name}_error"], "n": N_SEEDS})
+        same = {"method": f"paper: {title}", "source": f"paper, table {theirs.table:.0f}: {theirs.name[1]}", "n": PAPER_SEEDS}
+        both += [{**same, "measure": each, "mean": theirs[each], "se": theirs[f"{each}_error"]} for each in CONTINUAL]
     if len(both) > len(rows):
         tasks = " → ".join(PAPER_CYCLES[stand_in(sequence)])
-        notes.append(
-            f"Rows of the paper: {tasks}, mean ± standard error over {N_SEEDS} seeds, {SETTING} a task at most; never counted "
-            "as best."
-        )
+        setting = "3×768, 1e6 steps a task at most; never counted as best"
+        notes.append(f"Rows of the paper: {tasks}, mean ± standard error over {PAPER_SEEDS} seeds, {setting}.")
     if stand_in(sequence) != sequence:
         notes.append(
             f"The paper does not have the sequence {sequence}. Its rows here are of the nearest that it has, "
@@ -157,7 +158,7 @@ def _with_paper(rows: list[dict[str, Any]], sequence: str) -> tuple[list[dict[st
     return both, notes
 
 
-def _overall_table(parts: dict[str, Results], paper: bool, file: Path) -> Table:
+def _overall_table(parts: dict[str, Results], with_paper: bool, file: Path) -> Table:
     rows, notes = [], []
     titles = dict.fromkeys(METHODS[name].title for results in parts.values() for name in results.comparison.methods)
     for title in titles:
@@ -170,11 +171,11 @@ def _overall_table(parts: dict[str, Results], paper: bool, file: Path) -> Table:
         if not common:
             notes.append(f"{title} is left out: it has no seed that is done on all sequences")
             continue
-        scores = {name: np.stack([_column(runs.loc[common], name) for runs in done.values()], axis=1) for name in CONTINUAL}
+        scores = {name: np.hstack([_column(runs.loc[common], name) for runs in done.values()]) for name in CONTINUAL}
         rows += _summaries(title, scores, np.mean([runs.loc[common].steps.mean() for runs in done.values()]))
     notes += [f"{label}: {run.name} is left out: {why}" for label, results in parts.items() for run, why in results.left_out]
     head = ["The numbers of a method are means over the sequences.", _statistics_note(rows)]
-    if paper:
+    if with_paper:
         head.append("The paper has no numbers over several sequences; see the tables of the single ones.")
     return _fill(f"All {len(parts)} sequences: {'; '.join(parts)}", rows, SEQUENCE_MEASURES, [*head, *notes], file)
 
@@ -191,9 +192,7 @@ def _setting(results: Results, env_id: str) -> str:
     else:
         steps = f"{comparison.n_timesteps:,}" if comparison.n_timesteps else "the YAML file's number of"
         parts += [f"{steps} steps", f"{comparison.n_eval_episodes} evaluation episodes at the end"]
-    if comparison.hyperparams:
-        parts.append(f"hyper-parameters {json.dumps(comparison.hyperparams)}")
-    return ", ".join(parts)
+    return ", ".join([*parts, *([f"hyper-parameters {json.dumps(comparison.hyperparams)}"] * bool(comparison.hyperparams))])
 
 
 def _statistics_note(rows: Sequence[dict[str, Any]]) -> str:
@@ -207,18 +206,16 @@ def _statistics_note(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-_NUMBERS = ["method", "source", "measure", "mean", "se", "iqm", "low", "high", "n", "steps"]
-
-
 def _fill(
     caption: str, rows: list[dict[str, Any]], measures: dict[str, Measure], notes: list[str], file: Path = Path()
 ) -> Table:
     numbers = pd.DataFrame(rows, columns=_NUMBERS)
     # Measures that no run has take no column
-    shown = {name: each for name, each in measures.items() if numbers[numbers.measure == name]["mean"].notna().any()}
-    shown = shown if rows else measures
+    known = set(numbers.measure[numbers["mean"].notna()]) if rows else set(measures)
+    shown = {name: each for name, each in measures.items() if name in known}
     judged = {name: each for name, each in shown.items() if each.best}
     iqm = {name: f"{each.title}: IQM [95 %]" for name, each in judged.items()}
+    best = {name: _best(numbers[numbers.measure == name], each.best) for name, each in judged.items()}
     lines, bold = [], []
     for title, group in numbers.groupby("method", sort=False):
         of = group.set_index("measure")
@@ -228,17 +225,14 @@ def _fill(
         line |= {STEPS: UNKNOWN if pd.isna(steps) else f"{steps:,.0f}".replace(",", "\u00a0")}
         line |= {iqm[name]: _iqm_text(of.loc[name], each.decimals) for name, each in judged.items()}
         lines.append(line)
-        best = {name for name, each in judged.items() if title == _best(numbers[numbers.measure == name], each.best)}
-        titles = {shown[name].title for name in best} | {iqm[name] for name in best}
-        bold.append([heading in titles for heading in line])
+        bold.append({heading: best[name] == title for name in judged for heading in (shown[name].title, iqm[name])})
     headings = ["method", "seeds", *(each.title for each in shown.values()), STEPS, *iqm.values()]
     diagnostics = [each.title for name, each in shown.items() if name not in judged]
     blocks = [["seeds", *(each.title for each in judged.values()), STEPS]]
-    blocks += [diagnostics[i : i + _WIDTH] for i in range(0, len(diagnostics), _WIDTH)] + [list(iqm.values())]
+    blocks += [diagnostics[i : i + _WIDTH] for i in range(0, len(diagnostics), _WIDTH)] + [list(iqm.values())] * bool(iqm)
     cells = pd.DataFrame(lines, columns=headings, dtype=object)
-    marks = np.array(bold, dtype=bool).reshape(cells.shape)
-    numbers = numbers.assign(table=caption)[["table", *_NUMBERS]]
-    return Table(caption, cells, [block for block in blocks if block], marks, numbers, notes, file)
+    marks = pd.DataFrame(bold, columns=headings, index=cells.index).eq(True).to_numpy()
+    return Table(caption, cells, blocks, marks, numbers.assign(table=caption)[["table", *_NUMBERS]], notes, file)
 
 
 def _best(numbers: pd.DataFrame, sign: int) -> str | None:
@@ -260,10 +254,8 @@ def _text(value: float, decimals: int) -> str:
 def _mean_text(number: pd.Series, decimals: int) -> str:
     if pd.isna(number["mean"]):
         return UNKNOWN
-    text = _text(number["mean"], decimals)
-    if number.n == 0:
-        return text
-    return f"{text} (n=1)" if number.n == 1 else f"{text} ± {_text(number.se, decimals)}"
+    error = {0: "", 1: " (n=1)"}.get(number.n, f" ± {_text(number.se, decimals)}")
+    return _text(number["mean"], decimals) + error
 
 
 def _iqm_text(number: pd.Series, decimals: int) -> str:
