@@ -22,11 +22,7 @@ MOST_NETWORKS = 3
 
 
 class RandomAgent:
-    """
-    Draws uniform actions, with a random stream of its own.
-
-    :param action_space: what to draw from
-    """
+    """Draws uniform actions from a space, with a random stream of its own."""
 
     def __init__(self, action_space: gym.Space[Any]) -> None:
         self._space = action_space
@@ -43,20 +39,13 @@ class RandomAgent:
 def measure_baselines(comparison: Comparison, folder: Path, done: Sequence[Run]) -> None:
     """
     Evaluate an agent of random actions and untrained agents (deterministic, as after each phase; the mean over a few
-    networks) on every task of each sequence. They are measured once, and kept in the folder of the comparison.
-
-    :param comparison: the comparison
-    :param folder: its folder
-    :param done: runs on sequences; the untrained agents are the first ones' before their training
+    networks: the first runs' before their training) on every task of each sequence. They are measured once, and kept in the
+    folder of the comparison.
     """
     known = _read(folder)
     for env_id in dict.fromkeys(run.env_id for run in done):
-        settings = {
-            "env_id": env_id,
-            "env_kwargs": comparison.env_kwargs,
-            "n_eval_episodes": comparison.n_eval_episodes,
-            "evaluation_seed": evaluation_seed(SEED, 0),
-        }
+        settings = {"env_id": env_id, "env_kwargs": comparison.env_kwargs, "n_eval_episodes": comparison.n_eval_episodes}
+        settings["evaluation_seed"] = evaluation_seed(SEED, 0)
         if known.get(env_id, {}).get("settings") != settings:
             runs = {run.seed: run for run in reversed(done) if run.env_id == env_id}
             success = _measure(comparison, env_id, list(runs.values())[:MOST_NETWORKS])
@@ -83,11 +72,7 @@ def _measure(comparison: Comparison, env_id: str, runs: Sequence[Run]) -> dict[s
 
 
 def read_baselines(folder: Path) -> list[tuple[str, str, str, float]]:
-    """
-    :param folder: the folder of a comparison
-    :return: environment, agent, task and success of each; empty if nothing has been measured there
-    :raises ValueError: if the file is damaged
-    """
+    """Environment, agent, task and success of each; empty if nothing has been measured there, ValueError if it is damaged."""
     try:
         return [
             (env_id, agent, task, float(rate))

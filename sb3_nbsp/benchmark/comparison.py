@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -45,12 +44,7 @@ def short_name(env_id: str) -> str:
 
 
 def find_env(name: str, preset: str) -> str:
-    """
-    :param name: id of an environment, or name of a sequence such as "WindowOpen-WindowClose"
-    :param preset: size of the sequence
-    :return: the id of the environment
-    :raises ValueError: if there is no such environment, or no such sequence in this size
-    """
+    """The id of an environment that is given by it, or of a sequence by its name and size; ValueError if there is none."""
     names = sequence_names(preset)
     if name in names:
         return PRESETS[preset].format(name)
@@ -66,11 +60,7 @@ def find_env(name: str, preset: str) -> str:
 
 
 def key_value(text: str) -> tuple[str, Any]:
-    """
-    :param text: "key:value", the value a Python literal or a bare word
-    :return: the two
-    :raises argparse.ArgumentTypeError: if there is no key
-    """
+    """The two parts of "key:value", the value a Python literal or a bare word; ArgumentTypeError if there is no key."""
     key, colon, value = text.partition(":")
     if not key or not colon:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form key:value")
@@ -85,9 +75,6 @@ class Run:
     """
     One run of one method with one seed on one environment.
 
-    :param env_id: id of the environment
-    :param method: name of the method
-    :param seed: seed of the agent and its environment
     :param path: the run's own folder
     :param name: what people read
     :param first_phase: the folder of the first phase that it has in common with other methods; None if it has none
@@ -153,26 +140,18 @@ class Comparison:
                 "n_timesteps: the steps of a sequence follow from steps_per_task and cycles of the environment; those of any "
                 "other environment are the option n_timesteps"
             )
-        if self.switch_steps is not None:
-            self._check_switch()
         for name in self.methods if any(map(is_sequence, self.env_ids.values())) else ():
             if not issubclass(algorithm(METHODS[name].algo), OffPolicyAlgorithm):
                 raise ValueError(f"{name} is on-policy: its runs cannot be resumed in the midst of a task sequence")
-
-    def _check_switch(self) -> None:
-        for name in ("cycles", "last_phase_steps"):
-            if name in self.env_kwargs:
+        if self.switch_steps is not None:
+            for name in self.env_kwargs.keys() & {"cycles", "last_phase_steps"}:
                 raise ValueError(f"{name} of the environment follows from switch_steps: leave it out")
-        for name, env_id in self.env_ids.items():
-            if not is_sequence(env_id) or self.n_phases(env_id) != 2:
-                raise ValueError(f"switch_steps needs a sequence of two tasks, which {name} is not")
+            for name, env_id in self.env_ids.items():
+                if not is_sequence(env_id) or self.n_phases(env_id) != 2:
+                    raise ValueError(f"switch_steps needs a sequence of two tasks, which {name} is not")
 
     def check_hyperparams(self) -> None:
-        """
-        Not for what was run and is only read: names of options may have changed since.
-
-        :raises ValueError: if none of the methods has one of the hyper-parameters
-        """
+        """ValueError if no method has one of them. Not for what is only read: names of options may have changed since."""
         algos = [METHODS[method].algo for method in self.methods]
         known = {name for algo in algos for env_id in self.env_ids.values() for name in run_options(algo, env_id)}
         for name in self.hyperparams:
@@ -184,11 +163,8 @@ class Comparison:
 
     def runs(self, folder: str | os.PathLike[str]) -> list[Run]:
         """
-        All runs, seed by seed, so that all methods have results early. Their folders are ``<method>/seed_<n>``; with several
-        environments, inside a folder for each of them.
-
-        :param folder: the folder of the comparison
-        :return: the runs
+        All runs, seed by seed, so that all methods have results early. Inside the folder of the comparison theirs are
+        ``<method>/seed_<n>``; with several environments, inside a folder for each of them.
         """
         found = []
         for seed in self.seeds:
@@ -203,10 +179,7 @@ class Comparison:
         return found
 
     def settings(self, run: Run) -> Settings:
-        """
-        :param run: one of the runs
-        :return: its settings, with the hyper-parameters of the YAML file; a method's own options go before those of all
-        """
+        """Settings of a run, with the hyper-parameters of the YAML file; a method's own options go before those of all."""
         method = METHODS[run.method]
         known = run_options(method.algo, run.env_id)
         own = {name: value for name, value in self.hyperparams.items() if name in known}
@@ -233,10 +206,8 @@ class Comparison:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """
-        Write the comparison into its folder. Methods and seeds that an earlier one has there stay in it.
-
-        :param folder: the folder of the comparison
-        :raises ValueError: if the folder holds a comparison with other settings
+        Write the comparison into its folder. Methods and seeds that an earlier one has there stay in it; ValueError if that
+        has other settings.
         """
         path = Path(folder) / FILE
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -254,13 +225,7 @@ class Comparison:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Comparison:
-        """
-        Read what :meth:`save` wrote, also before version 0.2.
-
-        :param folder: the folder of the comparison
-        :return: the comparison
-        :raises ValueError: if there is none
-        """
+        """Read what :meth:`save` wrote, also before version 0.2; ValueError if there is none in the folder."""
         path = Path(folder) / FILE
         if not path.exists():
             raise ValueError(f"{folder} holds no comparison: {FILE} is missing. Make one with: benchmark run --out {folder}")
@@ -280,16 +245,13 @@ class Comparison:
         """An option for each field, with the text of its ``:param:`` above."""
         texts = dict(re.findall(r":param (\w+): (.*)", cls.__doc__ or ""))
         for each in fields(cls):
-            default = _default(each)
-            kind: dict[str, Any] = {"nargs": "+"} if str(each.type).startswith(("list", "dict")) else {}
-            if str(each.type).startswith("dict"):
-                kind |= {"type": key_value, "metavar": "KEY:VALUE"}
-            elif "int" in str(each.type):
-                kind["type"] = int
-            flags = [_flag(each.name), *(["--sequence"] if each.name == "envs" else [])]
-            parser.add_argument(
-                *flags, dest=each.name, required=default is MISSING, default=default, help=texts[each.name], **kind
-            )
+            default, of = _default(each), str(each.type)
+            kind: dict[str, Any] = {"nargs": "+"} if of.startswith(("list", "dict")) else {}
+            kind |= {"type": int} if "int" in of else {}
+            kind |= {"type": key_value, "metavar": "KEY:VALUE"} if of.startswith("dict") else {}
+            kind |= {"required": default is MISSING, "default": default, "help": texts[each.name]}
+            flags = [f"--{each.name.replace('_', '-')}", *(["--sequence"] if each.name == "envs" else [])]
+            parser.add_argument(*flags, dest=each.name, **kind)
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> Comparison:
@@ -301,18 +263,12 @@ class Comparison:
         """The command line that makes this comparison in a folder."""
         words: list[Any] = ["python -m sb3_nbsp.benchmark run"]
         for each in fields(self):
-            value = getattr(self, each.name)
-            if value == _default(each):
-                continue
-            pairs = (f"{name}:{part!r}" for name, part in value.items()) if isinstance(value, dict) else value
-            texts: Iterable[Any] = pairs if isinstance(value, (dict, list)) else [value]
-            words += [_flag(each.name), *(shlex.quote(str(text)) for text in texts)]
+            if (value := getattr(self, each.name)) != _default(each):
+                values = [f"{name}:{part!r}" for name, part in value.items()] if isinstance(value, dict) else value
+                texts = values if isinstance(values, list) else [values]
+                words += [f"--{each.name.replace('_', '-')}", *(shlex.quote(str(text)) for text in texts)]
         return " ".join(map(str, [*words, "--out", folder]))
 
 
 def _default(each: Field[Any]) -> Any:
     return each.default if each.default_factory is MISSING else each.default_factory()
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

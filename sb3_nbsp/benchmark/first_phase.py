@@ -13,7 +13,6 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_nbsp.algorithms import ContinualSAC
-from sb3_nbsp.algorithms.method import Method
 from sb3_nbsp.algorithms.options import constructor_parameters
 from sb3_nbsp.benchmark.comparison import Run
 from sb3_nbsp.benchmark.folder import RunFolder
@@ -31,14 +30,13 @@ PLAIN_AGENT = "continual_sac"
 
 def common_settings(settings: Settings) -> Settings:
     """
-    :param settings: the settings of a run on a task sequence
-    :return: those of the plain agent that the run's own is until the first boundary: without what cannot act before it
-    :raises ValueError: if the run's agent is not the plain one until then; the message says why
+    Settings of the plain agent that a run's own is until the first boundary: without what cannot act before it; ValueError
+    says why the run's agent is another one.
     """
     cls = algorithm(settings.algo)
     if not issubclass(cls, ContinualSAC):
         raise ValueError(f"{cls.__name__} does not know phases")
-    early = [part.__name__ for part in _parts(cls) if not vars(part).get("waits_for_phase_end", False)]
+    early = [part.__name__ for part in getattr(cls, "parts", ()) if not vars(part).get("waits_for_phase_end", False)]
     if early:
         raise ValueError(f"{', '.join(early)} acts from the beginning")
     later = {*later_options(settings), "n_timesteps"}  # which a sequence has no use for
@@ -52,20 +50,15 @@ def common_settings(settings: Settings) -> Settings:
 
 def later_options(settings: Settings) -> dict[str, Any]:
     """
-    :param settings: the settings of a run on a task sequence
-    :return: the options of its agent that act at the first boundary or later, with their values; none of an agent that is not
-        the plain one until then
+    The options of a run's agent that act at the first boundary or later, with their values; none of an agent that is not the
+    plain one until then.
     """
     cls = algorithm(settings.algo)
-    if not issubclass(cls, ContinualSAC) or not all(part.waits_for_phase_end for part in _parts(cls)):
+    if not issubclass(cls, ContinualSAC) or not all(part.waits_for_phase_end for part in getattr(cls, "parts", ())):
         return {}
     parameters, given = constructor_parameters(cls), settings.arguments()
     names = {*getattr(cls, "options", {}), *cls.phase_options, "probe_episodes"}
     return {name: given.get(name, parameters[name].default) for name in sorted(names)}
-
-
-def _parts(cls: type[BaseAlgorithm]) -> tuple[Any, ...]:
-    return cls.parts if issubclass(cls, Method) else ()
 
 
 def share_first_phases(settings: Mapping[Run, Settings], folder: Path) -> tuple[dict[Run, Settings], list[str]]:
@@ -92,7 +85,8 @@ def share_first_phases(settings: Mapping[Run, Settings], folder: Path) -> tuple[
         shared[dataclasses.replace(run, first_phase=folder / FOLDER / places[run]) if is_shared else run] = each
         others = [other for other in common if (other.env_id, other.seed) == (run.env_id, run.seed) and other != run]
         if run in places and not is_shared and others:
-            names = {name for other in others for name in _different(common[run], common[other])}
+            options = [common[each].hyperparams for each in (run, *others)]
+            names = {name for each in options for name in each if any(one.get(name) != each[name] for one in options)}
             reasons.setdefault(run.method, f"no other method has the same {', '.join(sorted(names))}")
     titles = {METHODS[name].title: reason for name, reason in reasons.items()}
     is_alone = len({run.method for run in settings}) == 1
@@ -105,43 +99,28 @@ def _place(common: Settings) -> str:
     return f"seed_{common.seed}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _different(one: Settings, other: Settings) -> set[str]:
-    names = one.hyperparams.keys() | other.hyperparams.keys()
-    return {name for name in names if one.hyperparams.get(name) != other.hyperparams.get(name)}
-
-
 def continue_or_start_plain(settings: Settings, folder: RunFolder) -> BaseAlgorithm:
     """
-    The plain agent of a first phase that methods have in common. It notes what masking asks for at the boundary: how
-    successful the steps in the replay buffer were.
-
-    :param settings: of :func:`common_settings`
-    :param folder: of the first phase
-    :return: the agent of the last checkpoint, in its place of the sequence; a new one if there is none
+    The plain agent of a first phase that methods have in common, by its last checkpoint or new. It notes what masking asks for
+    at the boundary: how successful the steps in the replay buffer were.
     """
     env = settings.make_env()
     if folder.checkpoint is not None:
         return load_checkpoint(algorithm(settings.algo), folder.checkpoint, env)
     buffer_size = constructor_parameters(ContinualSAC)["buffer_size"].default
     n_steps = int(settings.hyperparams.get("buffer_size", buffer_size))
+    masking = GradientMasking(identification_steps=n_steps, identification_data="training")
     try:
-        return settings.make_agent(
-            env, interventions=[GradientMasking(identification_steps=n_steps, identification_data="training")]
-        )
+        return settings.make_agent(env, interventions=[masking])
     except ValueError:  # a policy that cannot be masked: no method that shares the phase does so
         return settings.make_agent(env)
 
 
 def start_from(first: RunFolder, folder: RunFolder) -> None:
-    """
-    Give a run the first phase that it has in common with others.
-
-    :param first: folder of the first phase, which is done
-    :param folder: of the run
-    """
+    """Give a run the first phase that it has in common with others and that is done."""
     assert first.checkpoint is not None
-    for name in first.history:
-        shutil.copyfile(first.path / name, folder.path / name)
+    for path in first.history:
+        shutil.copyfile(path, folder.path / path.name)
     temporary = folder.path / f".{first.checkpoint.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(first.checkpoint, temporary)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -11,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from filelock import FileLock, Timeout
 
 from sb3_nbsp.benchmark.machine import machine, versions
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 class RunFolder:
     """
-    The files of one run.
+    The files of one run. What reads one raises ValueError if it is damaged.
 
     :param path: the folder; it is made when something is written
     """
@@ -36,8 +35,7 @@ class RunFolder:
         self._config, self._result = self.path / "config.json", self.path / "result.json"
         self._error, self._progress = self.path / "error.txt", self.path / "progress.json"
         self._matrix, self._training = self.path / "success_matrix.csv", self.path / "training.csv"
-        self._neurons = self.path / "neurons.json"
-        self._retention = self.path / "retention.csv"
+        self._neurons, self._retention = self.path / "neurons.json", self.path / "retention.csv"
 
     def lock(self) -> FileLock:
         """What only one process can hold; to enter it raises ``filelock.Timeout`` if another one does."""
@@ -58,9 +56,9 @@ class RunFolder:
         return latest_checkpoint(self.path)
 
     @property
-    def history(self) -> list[str]:
-        """Names of the files that grow with the run, as far as they are there."""
-        return [path.name for path in (self._matrix, self._training) if path.exists()]
+    def history(self) -> list[Path]:
+        """The files that grow with the run, as far as they are there."""
+        return [path for path in (self._matrix, self._training) if path.exists()]
 
     @property
     def is_done(self) -> bool:
@@ -75,17 +73,14 @@ class RunFolder:
         :param settings: of the run
         :raises ValueError: if the run was started with other settings, or has lost them
         """
-        for path in [self._error, *self.path.glob(".[0-9]*-*")]:
+        # What was logged before the first checkpoint is played again
+        for path in [self._error, *self.path.glob(".[0-9]*-*"), *(self.history if self.checkpoint is None else ())]:
             path.unlink(missing_ok=True)
-        if self.checkpoint is None:  # what was logged before the first checkpoint is played again
-            for path in (self._matrix, self._training):
-                path.unlink(missing_ok=True)
-        elif not self._config.exists():
-            raise ValueError(f"{self.path} has lost its {self._config.name}: delete the folder to begin anew")
-        else:
+        if self.checkpoint is not None:
+            if not self._config.exists():
+                raise ValueError(f"{self.path} has lost its {self._config.name}: delete the folder to begin anew")
             self.check(settings)
-        content = {**asdict(settings), "versions": versions(), "machine": machine()}
-        atomic_write(self._config, json.dumps(content, indent=2) + "\n")
+        self._write_json(self._config, {**asdict(settings), "versions": versions(), "machine": machine()}, indent=2)
 
     def check(self, settings: Settings) -> None:
         """ValueError if the run in this folder was started with other settings."""
@@ -95,10 +90,7 @@ class RunFolder:
             )
 
     def config(self) -> dict[str, Any]:
-        """
-        :return: what ``config.json`` says, with ``hyperparams``, ``versions`` and ``machine``; empty if there is none
-        :raises ValueError: if it is damaged
-        """
+        """What ``config.json`` says, with ``hyperparams``, ``versions`` and ``machine``; empty if there is none."""
         if not self._config.exists():
             return {}
         content = read_json_object(self._config)
@@ -109,10 +101,10 @@ class RunFolder:
 
     def write_result(self, result: dict[str, float]) -> None:
         """The run is done, with these numbers by name."""
-        atomic_write(self._result, json.dumps(result, indent=2) + "\n")
+        self._write_json(self._result, result, indent=2)
 
     def result(self) -> dict[str, Any]:
-        """What :meth:`write_result` has written; ValueError if the file is damaged."""
+        """What :meth:`write_result` has written."""
         return read_json_object(self._result)
 
     def write_error(self, text: str) -> None:
@@ -132,13 +124,12 @@ class RunFolder:
         if not self.path.exists():
             return "not started"
         if (error := self.error()) is not None:
-            lines = error.strip().splitlines()
-            return f"failed: {lines[-1] if lines else 'for an unknown reason'}"
+            return f"failed: {(error.strip().splitlines() or ['for an unknown reason'])[-1]}"
         return None if self.is_done else "not finished"
 
     def write_progress(self, progress: dict[str, Any]) -> None:
         """How far the run is, for those who watch it from outside."""
-        atomic_write(self._progress, json.dumps(progress))
+        self._write_json(self._progress, progress)
 
     def progress(self, since: float) -> dict[str, Any] | None:
         """What :meth:`write_progress` has written since a time in seconds since 1970; None if nothing."""
@@ -148,31 +139,27 @@ class RunFolder:
             return None
 
     def matrix(self) -> SuccessMatrix:
-        """The success on every task after each phase; ValueError if the file is damaged."""
+        """The success on every task after each phase."""
         return SuccessMatrix.load(self._matrix)
 
     def episodes(self) -> list[list[str]]:
-        """Step, phase, task, success, return and length of each training episode; ValueError if it is missing or damaged."""
+        """Step, phase, task, success, return and length of each training episode; ValueError if the file is missing, too."""
         if not self._training.exists():
             raise ValueError(f"{self._training} is missing")
         return read_rows(self._training)
 
     def write_retention(self, rows: list[dict[str, float]]) -> None:
         """Success on every task at steps of the last phase: for each step a dictionary of ``step`` and the tasks."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        atomic_write(self._retention, text.getvalue())
+        atomic_write(self._retention, pd.DataFrame(rows).to_csv(index=False))
 
     def retention(self) -> list[dict[str, float]]:
-        """What :meth:`write_retention` has written, empty if nothing; ValueError if the file is damaged."""
-        if not self._retention.exists():
-            return []
+        """What :meth:`write_retention` has written, empty if nothing."""
         try:
-            with self._retention.open(newline="", encoding="utf-8") as file:
-                return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        except (ValueError, TypeError, csv.Error) as error:
+            rows = pd.read_csv(self._retention, float_precision="round_trip", keep_default_na=False, dtype=float)
+            return [] if rows.empty else rows.to_dict("records")
+        except FileNotFoundError:
+            return []
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{self._retention} is damaged: {error}") from error
 
     def write_neurons(self, sizes: dict[str, Any], phase: int, entries: list[dict[str, Any]]) -> None:
@@ -185,14 +172,13 @@ class RunFolder:
         """
         earlier = read_json_object(self._neurons)["phases"] if self._neurons.exists() else []
         phases = [entry for entry in earlier if entry["phase"] < phase] + entries
-        atomic_write(self._neurons, json.dumps({"networks": sizes, "phases": phases}) + "\n")
+        self._write_json(self._neurons, {"networks": sizes, "phases": phases})
 
     def neurons(self) -> dict[str, Any] | None:
         """
         :return: ``networks`` (for each its layers and their numbers of neurons) and ``phases``, each with ``phase``, ``task``
             and ``networks``, of which each has ``skill_neurons`` and ``masked`` by layer and ``histograms`` of the best;
             None if there is no such file, as of methods without masks
-        :raises ValueError: if it is damaged
         """
         if not self._neurons.exists():
             return None
@@ -206,6 +192,10 @@ class RunFolder:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{self._neurons} is damaged: {reason}") from error
         return content
+
+    @staticmethod
+    def _write_json(path: Path, content: dict[str, Any], indent: int | None = None) -> None:
+        atomic_write(path, json.dumps(content, indent=indent) + "\n")
 
 
 def _check_network(network: dict[str, Any], widths: dict[str, int]) -> None:

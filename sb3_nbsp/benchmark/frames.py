@@ -19,6 +19,7 @@ from sb3_nbsp.diagnostics.history import read_history
 from sb3_nbsp.tasks.metrics import SuccessMatrix
 from sb3_nbsp.tasks.registration import is_sequence
 
+Frames = dict[str, pd.DataFrame]
 CONTINUAL = ["ASR", "FM", "FWT"]
 # Shares of a phase at which the training success of runs is compared
 SHARES = np.linspace(0, 1, 101)
@@ -63,19 +64,13 @@ class Results:
     damaged: list[str] = field(default_factory=list)
 
     def of(self, env_id: str) -> Results:
-        """
-        :param env_id: id of one of the environments
-        :return: the same, with the rows of this environment only
-        """
+        """The same, with the rows of one of the environments only."""
         frames = {name: each[each.env == env_id] for name, each in vars(self).items() if isinstance(each, pd.DataFrame)}
         left_out = [(run, reason) for run, reason in self.left_out if run.env_id == env_id]
         return Results(**{**vars(self), **frames, "left_out": left_out})
 
     def baseline_metrics(self) -> dict[str, dict[str, float]]:
-        """
-        :return: for each agent that has learned nothing ASR, FM and FWT on the only sequence: it has the same success after
-            every phase
-        """
+        """ASR, FM and FWT on the only sequence of each agent that has learned nothing: its success is always the same."""
         phases = list(self.success.drop_duplicates("phase").sort_values("phase").trained)
         tasks = list(self.success.task.unique())
         found = {}
@@ -91,12 +86,11 @@ def load_results(folder: str | os.PathLike[str]) -> Results:
 
     :param folder: where ``benchmark run`` wrote
     :return: what there is
-    :raises ValueError: if the folder holds no comparison, or runs of one method are of different sequences
+    :raises ValueError: if the folder holds no comparison, or runs on one environment are of different sequences
     """
-    comparison = Comparison.load(folder)
-    rows: dict[str, list[pd.DataFrame]] = {
-        name: [] for name in ("runs", "success", "training", "retention", "plasticity", "neurons", "histograms")
-    }
+    folder, comparison = Path(folder), Comparison.load(folder)
+    kinds = ("runs", "success", "training", "retention", "plasticity", "neurons", "histograms")
+    rows: dict[str, list[pd.DataFrame]] = {name: [] for name in kinds}
     left_out: list[tuple[Run, str]] = []
     damaged: list[str] = []
     runs = sorted(comparison.runs(folder), key=lambda run: comparison.methods.index(run.method))
@@ -115,8 +109,8 @@ def load_results(folder: str | os.PathLike[str]) -> Results:
             rows[name].append(frame.assign(env=run.env_id, method=METHODS[run.method].title, seed=run.seed))
     frames = {name: _joined(parts, comparison) for name, parts in rows.items()}
     _check_phases(frames["success"])
-    baselines = pd.DataFrame(read_baselines(Path(folder)), columns=["env", "agent", "task", "success"])
-    return Results(comparison, Path(folder), **frames, baselines=baselines, left_out=left_out, damaged=damaged)
+    baselines = pd.DataFrame(read_baselines(folder), columns=["env", "agent", "task", "success"])
+    return Results(comparison, folder, **frames, baselines=baselines, left_out=left_out, damaged=damaged)
 
 
 def _joined(parts: list[pd.DataFrame], comparison: Comparison) -> pd.DataFrame:
@@ -126,7 +120,7 @@ def _joined(parts: list[pd.DataFrame], comparison: Comparison) -> pd.DataFrame:
     return frame.assign(method=pd.Categorical(frame.method, titles, ordered=True))
 
 
-def _required(comparison: Comparison, run: Run) -> dict[str, pd.DataFrame]:
+def _required(comparison: Comparison, run: Run) -> Frames:
     """What a run must have to count."""
     if reason := run.folder.why_unfinished():
         raise ValueError(reason)
@@ -145,10 +139,7 @@ def _required(comparison: Comparison, run: Run) -> dict[str, pd.DataFrame]:
 
 
 def success_frame(matrix: SuccessMatrix) -> pd.DataFrame:
-    """
-    :param matrix: success after each phase on every task
-    :return: a row for each: ``phase`` (from 1), ``trained``, ``task``, ``success``
-    """
+    """A row for each phase (from 1) and task of a matrix: ``phase``, ``trained``, ``task``, ``success``."""
     frame = pd.DataFrame(matrix.rows, columns=matrix.tasks, dtype=float)
     frame = frame.assign(phase=range(1, len(frame) + 1), trained=matrix.phase_tasks)
     return frame.melt(["phase", "trained"], var_name="task", value_name="success")
@@ -181,7 +172,7 @@ def episodes_frame(folder: RunFolder) -> pd.DataFrame:
     return frame.assign(phase=frame.phase + 1, success=means.to_numpy())
 
 
-def _training(run: Run, found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+def _training(run: Run, found: Frames) -> Frames:
     if "success" not in found:
         return {}
     episodes, path = episodes_frame(run.folder), run.path / "training.csv"
@@ -201,7 +192,7 @@ def _training(run: Run, found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFram
     return {"training": pd.concat(parts)} if parts else {}
 
 
-def _retention(run: Run, found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+def _retention(run: Run, found: Frames) -> Frames:
     rows = run.folder.retention()
     if not rows or "success" not in found:
         return {}
@@ -213,7 +204,7 @@ def _retention(run: Run, found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFra
     return {"retention": frame.melt("step", var_name="task", value_name="success")}
 
 
-def _neurons(run: Run, _found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+def _neurons(run: Run, _found: Frames) -> Frames:
     content = run.folder.neurons()
     if content is None:
         return {}
@@ -232,33 +223,16 @@ def _neurons(run: Run, _found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFram
     return {"neurons": pd.DataFrame(rows), "histograms": pd.DataFrame(histograms)} if rows else {}
 
 
-def _config(run: Run, _found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+def _config(run: Run, _found: Frames) -> Frames:
     run.folder.config()  # which the report reads
     return {}
 
 
 def network_title(name: str) -> str:
-    """
-    :param name: name of a network, such as "actor" or "qf0"
-    :return: what people read: "actor", "critic 1"
-    """
+    """What people read: "actor" for the actor, "critic 1" for qf0."""
     return f"critic {int(name.removeprefix('qf')) + 1}" if name.removeprefix("qf").isdecimal() else name
 
 
 # What is shown if it can be read; a damaged file is named
-_OPTIONAL: list[Callable[[Run, dict[str, pd.DataFrame]], dict[str, pd.DataFrame]]] = [_config, _training, _retention, _neurons]
-_COLUMNS = [
-    "name",
-    "steps",
-    "phase",
-    "trained",
-    "task",
-    "success",
-    "share",
-    "step",
-    "measure",
-    "value",
-    "network",
-    "layer",
-    "width",
-]
+_OPTIONAL: list[Callable[[Run, Frames], Frames]] = [_config, _training, _retention, _neurons]
+_COLUMNS = "name steps phase trained task success share step measure value network layer width".split()

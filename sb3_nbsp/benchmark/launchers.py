@@ -8,10 +8,10 @@ import os
 import subprocess
 import sys
 import traceback
-from abc import ABC, abstractmethod
-from collections import deque
-from dataclasses import asdict, dataclass
-from typing import IO, Any, Literal
+from abc import abstractmethod
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from typing import IO, Any, Literal, NamedTuple
 
 from filelock import Timeout
 from typing_extensions import override
@@ -22,32 +22,25 @@ from sb3_nbsp.benchmark.settings import Settings
 from sb3_nbsp.benchmark.train import BUSY
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """
-    How a run ended.
-
-    :param run: the run
-    :param status: "done", "failed", or "busy" if another process is at it
-    :param error: the traceback of a failed run, or whatever is known of its end
-    """
+class Outcome(NamedTuple):
+    """How a run ended ("busy": another process is at it), with the traceback of one that failed, or what is known of its end."""
 
     run: Run
     status: Literal["done", "failed", "busy"]
     error: str = ""
 
 
-class Launcher(ABC):
+class Launcher(AbstractContextManager["Launcher"]):
     """Computes runs, as many at a time as there is room for."""
 
     @abstractmethod
     def submit(self, run: Run, settings: Settings) -> None:
-        """Compute a run as soon as there is room."""
+        """Compute a run; there is room."""
 
     @property
     @abstractmethod
     def has_room(self) -> bool:
-        """Whether a run that is submitted now would not have to wait for others."""
+        """Whether another run can be submitted now."""
 
     @abstractmethod
     def poll(self) -> list[Outcome]:
@@ -57,9 +50,7 @@ class Launcher(ABC):
     def close(self) -> None:
         """End the runs that are still being computed; their checkpoints stay."""
 
-    def __enter__(self) -> Launcher:
-        return self
-
+    @override
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -76,33 +67,10 @@ class LocalLauncher(Launcher):
         if jobs < 1:
             raise ValueError(f"jobs must be at least 1, not {jobs}")
         self.jobs = jobs
-        self._queue: deque[tuple[Run, Settings]] = deque()
         self._running: list[tuple[Run, subprocess.Popen[bytes], IO[bytes]]] = []
 
     @override
     def submit(self, run: Run, settings: Settings) -> None:
-        self._queue.append((run, settings))
-
-    @property
-    @override
-    def has_room(self) -> bool:
-        return len(self._queue) + len(self._running) < self.jobs
-
-    @override
-    def poll(self) -> list[Outcome]:
-        outcomes, running = [], []
-        for run, process, log in self._running:
-            if process.poll() is None:
-                running.append((run, process, log))
-            else:
-                log.close()
-                outcomes.append(self._outcome(run, process.returncode))
-        self._running = running
-        while self._queue and len(self._running) < self.jobs:
-            self._start(*self._queue.popleft())
-        return outcomes
-
-    def _start(self, run: Run, settings: Settings) -> None:
         run.path.mkdir(parents=True, exist_ok=True)
         log = run.folder.log.open("ab")
         command = [sys.executable, "-m", "sb3_nbsp.benchmark.train", "--folder", str(run.path)]
@@ -112,6 +80,19 @@ class LocalLauncher(Launcher):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
         self._running.append((run, process, log))
+
+    @property
+    @override
+    def has_room(self) -> bool:
+        return len(self._running) < self.jobs
+
+    @override
+    def poll(self) -> list[Outcome]:
+        ended = [each for each in self._running if each[1].poll() is not None]
+        self._running = [each for each in self._running if each not in ended]
+        for *_, log in ended:
+            log.close()
+        return [self._outcome(run, process.returncode) for run, process, _ in ended]
 
     @staticmethod
     def _outcome(run: Run, returncode: int) -> Outcome:
@@ -124,7 +105,6 @@ class LocalLauncher(Launcher):
 
     @override
     def close(self) -> None:
-        self._queue.clear()
         for _, process, _ in self._running:
             process.terminate()
         for _, process, log in self._running:
@@ -160,11 +140,9 @@ class RayLauncher(Launcher):
         self._is_own = not ray.is_initialized()
         if self._is_own:
             ray.init(address=address or "local", log_to_driver=False, include_dashboard=False if address is None else None)
-        resources = {"num_cpus": cpus, "num_gpus": gpus}
         # A process of its own for every run: nothing of an earlier one can be left in it
-        environment = {"env_vars": {"OMP_NUM_THREADS": str(cpus)}}
-        options = {**resources, "max_retries": max_retries, "max_calls": 1, "runtime_env": environment}
-        self._task = self._ray.remote(**options)(_run)
+        options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": max_retries, "max_calls": 1}
+        self._task = self._ray.remote(**options, runtime_env={"env_vars": {"OMP_NUM_THREADS": str(cpus)}})(_run)
         self._cpus = cpus
         self._running: dict[Any, Run] = {}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,8 @@ def versions() -> dict[str, str]:
 
     found = {"python": platform.python_version(), "sb3_nbsp": __version__}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # an extra that is not installed has no version to report
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue  # an extra that is not installed has no version to report
     return found
 
 
@@ -28,7 +28,10 @@ def machine() -> dict[str, Any]:
     """Processor, number of cores, memory in GiB, system and, if there is one, the CUDA device."""
     import torch as th
 
-    found: dict[str, Any] = {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()}
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8", errors="replace")) if info.exists() else []
+    processor = next(iter(names), platform.processor() or platform.machine())
+    found: dict[str, Any] = {"processor": processor, "cores": os.cpu_count(), "system": platform.platform()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
     found["device"] = th.cuda.get_device_name() if th.cuda.is_available() else "cpu"
@@ -37,11 +40,8 @@ def machine() -> dict[str, Any]:
 
 def usable_cores(cgroup: Path | None = None) -> int:
     """
-    Cores that this process may use, which can be fewer than the machine has: a process can be bound to some (``taskset``, a
-    batch system), and a container can have a share of the time.
-
-    :param cgroup: folder with the limits of the process's control group; None for Linux's own
-    :return: number of cores, at least 1
+    Cores that this process may use, at least 1: fewer than the machine has where it is bound to some (``taskset``, a batch
+    system), or a container has a share of the time. ``cgroup`` is the folder with its limits; None for Linux's own.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shares = [_share(folder) for folder in ([cgroup] if cgroup is not None else _control_groups())]
@@ -51,9 +51,8 @@ def usable_cores(cgroup: Path | None = None) -> int:
 def _control_groups() -> list[Path]:
     """The folders of this process's control group and of all above it."""
     root, own = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-    lines = own.read_text(encoding="utf-8").splitlines() if own.exists() else []
-    paths = [root / line.partition("::")[2].lstrip("/") for line in lines if line.startswith("0::")]
-    folders = [folder for path in paths for folder in (path, *path.parents) if folder.is_relative_to(root)]
+    names = re.findall(r"^0::/(.*)$", own.read_text(encoding="utf-8"), re.MULTILINE) if own.exists() else []
+    folders = [folder for name in names for folder in ((root / name), *(root / name).parents) if folder.is_relative_to(root)]
     return [*folders, root, root / "cpu"]
 
 
@@ -66,12 +65,3 @@ def _share(folder: Path) -> float | None:
     else:
         return None
     return None if quota == "max" or int(quota) < 0 else int(quota) / int(period)
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

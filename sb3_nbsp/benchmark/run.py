@@ -43,9 +43,8 @@ def run_comparison(
         each.check()
     comparison.save(folder)
     for run, each in settings.items():
-        if (
-            run.folder.is_done
-        ):  # with other settings, as after a change of the YAML file, it must not get into a row of a table
+        # With other settings, as after a change of the YAML file, it must not get into a row of a table
+        if run.folder.is_done:
             run.folder.check(each)
     console = console or Console()
     if share:
@@ -75,18 +74,12 @@ def run_comparison(
                 failed += [outcome] if outcome.status == "failed" else []
             display.update(todo)
             time.sleep(POLL)
-    runs = list(settings)
-    measure_baselines(comparison, folder, [run for run in runs if run.folder.is_done and is_sequence(run.env_id)])
+    measure_baselines(comparison, folder, [run for run in settings if run.folder.is_done and is_sequence(run.env_id)])
     return failed
 
 
 def _is_ready(run: Run, active: set[Run], waiting: set[Run]) -> bool:
-    """
-    Whether a run can be computed now.
-
-    :param active: those that are being computed
-    :param waiting: those that another process was at
-    """
+    """Whether a run can be computed now, while some are active and for some others another process is waited for."""
     if run in waiting and run.folder.is_busy():
         return False
     first = None if run.first_phase is None or run.folder.checkpoint is not None else RunFolder(run.first_phase)
@@ -99,14 +92,8 @@ class _Display:
     """A bar for the whole comparison and one for each run that is being computed; lines where there is no terminal."""
 
     def __init__(self, console: Console, total: int, done: int) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeElapsedColumn(),
-            console=console,
-        )
+        columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn()
+        self._progress = Progress(TextColumn("{task.description}"), *columns, console=console)
         self._all = self._progress.add_task("all runs", total=total, completed=done, state="")
         self._bars: dict[Run, TaskID] = {}
         self._milestones: dict[Run, str] = {}
@@ -128,8 +115,8 @@ class _Display:
                 continue
             if run not in self._bars:
                 self._bars[run] = self._progress.add_task(escape(run.name), total=1, state="")
-            state = {"completed": progress["completed"], "total": progress["total"], "state": escape(progress["state"])}
-            self._progress.update(self._bars[run], **state)
+            state = escape(progress["state"])
+            self._progress.update(self._bars[run], completed=progress["completed"], total=progress["total"], state=state)
             if not self._progress.console.is_terminal and self._milestones.get(run) != progress["milestone"]:
                 self.say(run, progress["milestone"])
             self._milestones[run] = progress["milestone"]
@@ -143,10 +130,9 @@ class _Display:
         if outcome.status == "done":
             self._progress.advance(self._all)
             result = run.folder.result()
-            known = [
-                f"{name} {value:,.2f}" for name, value in result.items() if isinstance(value, float) and "minutes" not in name
-            ]
-            self.say(run, ", ".join([*known, f"{result['steps']:,} steps"]))
+            known = {name: value for name, value in result.items() if isinstance(value, float) and "minutes" not in name}
+            texts = [f"{name} {value:,.2f}" for name, value in known.items()]
+            self.say(run, ", ".join([*texts, f"{result['steps']:,} steps"]))
         else:
             end = "\n".join(outcome.error.strip().splitlines()[-N_LINES:])[-N_CHARACTERS:]
             self.say(run, f"failed:\n{end}\nMore in {run.folder.log}", "red")

@@ -47,25 +47,11 @@ class Settings:
 
     @classmethod
     def resolve(
-        cls,
-        algo: str,
-        env_id: str,
-        seed: int,
-        env_kwargs: dict[str, Any] | None = None,
-        hyperparams: dict[str, Any] | None = None,
-        **others: Any,
+        cls, algo: str, env_id: str, seed: int, env_kwargs: Any = None, hyperparams: Any = None, **others: Any
     ) -> Settings:
         """
-        Read the YAML file of the algorithm.
-
-        :param algo: the zoo's name of the algorithm
-        :param env_id: id of the environment
-        :param seed: seed of the agent and its environment
-        :param env_kwargs: arguments of the environment
-        :param hyperparams: take the place of those of the YAML file
-        :param others: the other fields
-        :return: the settings
-        :raises ValueError: if there is no such algorithm, it has no such hyper-parameter, or a value is not plain
+        The settings with the hyper-parameters of the algorithm's YAML file, whose place those that are given take; ValueError
+        if there is no such algorithm, it has no such hyper-parameter, or a value is not plain.
         """
         given = hyperparams or {}
         if algo in TABLE:  # reading the YAML file names any other
@@ -82,10 +68,7 @@ class Settings:
         return is_sequence(self.env_id)
 
     def normalization(self) -> dict[str, Any] | None:
-        """
-        :return: arguments of ``VecNormalize``, with the agent's discount factor; None if nothing is normalized
-        :raises ValueError: if ``normalize`` is neither True nor False nor a dictionary
-        """
+        """Arguments of ``VecNormalize``, with the agent's discount factor; None if nothing is normalized."""
         normalize = self.hyperparams.get("normalize", False)
         if not isinstance(normalize, (bool, dict)):
             raise ValueError(
@@ -97,13 +80,9 @@ class Settings:
         return None if normalize is False else {**gamma, **given}
 
     def arguments(self) -> dict[str, Any]:
-        """
-        The hyper-parameters as an algorithm takes them.
-
-        :return: a copy that SB3 may change, with schedules, tuples and classes in place of their plain forms
-        """
+        """The hyper-parameters as an algorithm takes them: with schedules, tuples and classes for their plain forms."""
         given = {name: value for name, value in self.hyperparams.items() if name not in BESIDE_THE_AGENT}
-        found = with_schedules(copy.deepcopy(given))
+        found = with_schedules(copy.deepcopy(given))  # SB3 may change it
         if isinstance(found.get("train_freq"), list):  # SB3 wants a tuple, which JSON does not know
             found["train_freq"] = tuple(found["train_freq"])
         kwargs = found.get("policy_kwargs", {})
@@ -123,11 +102,7 @@ class Settings:
         return algorithm(self.algo)(env=env, **{**self.arguments(), "seed": self.seed, **options})
 
     def check(self) -> None:
-        """
-        Make the environment and the agent, and drop them.
-
-        :raises ValueError: if one of the options does not exist or its value is out of its range
-        """
+        """ValueError if one of the options does not exist or its value is out of its range."""
         check_env_kwargs(self.env_id, self.env_kwargs)
         try:
             env = self.make_env()
@@ -153,11 +128,7 @@ def run_options(algo: str, env_id: str) -> set[str]:
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:
-    """
-    :param values: options
-    :return: the same, as they come out of a JSON file: lists for tuples, and the full names of classes
-    :raises ValueError: if a value is not plain
-    """
+    """Options as they come out of a JSON file: lists for tuples, names for classes; ValueError if a value is not plain."""
 
     def class_name(value: Any) -> str:
         if not isinstance(value, type):

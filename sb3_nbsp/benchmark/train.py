@@ -116,9 +116,8 @@ def _train_on_sequence(settings: Settings, folder: RunFolder) -> _Trained:
 
 def _train_until_boundary(model: BaseAlgorithm, settings: Settings, folder: RunFolder, seen_in: RunFolder) -> bool:
     """
-    Train an agent of this package that is in the first phase until that has ended, and save it before it acts on that.
-
-    :return: whether it was, and the last checkpoint is the end of the phase
+    Train an agent of this package that is in the first phase until that has ended, and save it before it acts on that. Return
+    whether it was, and the last checkpoint is the end of the phase.
     """
     assert model.env is not None
     position = model.env.env_method("get_progress", indices=0)[0]
@@ -133,12 +132,7 @@ def _train_until_boundary(model: BaseAlgorithm, settings: Settings, folder: RunF
 
 
 def _learn(model: BaseAlgorithm, settings: Settings, folder: RunFolder, seen_in: RunFolder) -> None:
-    """
-    Train on a sequence until it is over, or the agent pauses.
-
-    :param folder: of the files
-    :param seen_in: of the run whose progress is shown
-    """
+    """Train on a sequence until it is over or the agent pauses; ``seen_in`` is of the run whose progress is shown."""
     env = model.env
     assert env is not None
     evaluation = SequenceEvaluation(folder.path, settings.n_eval_episodes, progress_bar=False, verbose=1)
@@ -186,12 +180,8 @@ def _evaluate(model: BaseAlgorithm, settings: Settings) -> float:
 
 def _end_with_stdin() -> None:
     """End this process when the one that started it ends, which closes the pipe between the two."""
-
-    def watch() -> None:
-        os.read(sys.stdin.fileno(), 1)  # not through the buffer, whose lock would block this process's own end
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    os.read(sys.stdin.fileno(), 1)  # not through the buffer, whose lock would block this process's own end
+    os._exit(1)
 
 
 def main() -> None:
@@ -199,13 +189,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--folder", required=True, help="the folder of the run")
     parser.add_argument("--settings", type=json.loads, required=True, metavar="JSON", help="what its config.json says")
-    parser.add_argument(
-        "--first-phase", type=RunFolder, help="the folder of the first phase that it has in common with others"
-    )
+    parser.add_argument("--first-phase", type=RunFolder, help="folder of the first phase that it has in common with others")
     parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input is closed")
     args = parser.parse_args()
     if args.end_with_stdin:
-        _end_with_stdin()
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     th.set_num_threads(1)
     try:
         train(Settings(**args.settings), RunFolder(args.folder), args.first_phase)
