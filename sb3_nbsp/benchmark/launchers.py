@@ -23,7 +23,7 @@ from sb3_nbsp.benchmark.train import BUSY
 
 
 class Outcome(NamedTuple):
-    """How a run ended ("busy": another process is at it), with the traceback of one that failed, or what is known of its end."""
+    """How a run ended ("busy": another process is at it), with the traceback of one that failed, or what is known of it."""
 
     run: Run
     status: Literal["done", "failed", "busy"]

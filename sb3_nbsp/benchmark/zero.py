@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pandas as pd
 import torch as th
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from torch import nn
 from tqdm.auto import tqdm
 
 from sb3_nbsp.algorithms import NBSPSAC
 from sb3_nbsp.benchmark.folder import RunFolder
+from sb3_nbsp.benchmark.rendering import Table
 from sb3_nbsp.files import atomic_write
 from sb3_nbsp.interventions import GradientMasking
 from sb3_nbsp.interventions.networks import AgentNetwork, networks_of
@@ -34,6 +35,7 @@ from sb3_nbsp.tasks.task_envs import single_task_makers
 from sb3_nbsp.zoo.options import check_env_kwargs
 
 FILE = "zero_neurons.csv"
+WIDTH = 3  # columns beside each other on a terminal
 
 # By network: boolean over its hidden neurons
 Neurons = dict[str, th.Tensor]
@@ -41,13 +43,7 @@ Neurons = dict[str, th.Tensor]
 
 @dataclass(frozen=True)
 class SkillSet:
-    """
-    A set of neurons.
-
-    :param name: what it is
-    :param neurons: by network
-    :param is_general: whether it is the intersection of two tasks' skill neurons
-    """
+    """Neurons by network; general ones are the intersection of two tasks' skill neurons."""
 
     name: str
     neurons: Neurons
@@ -59,31 +55,23 @@ class SkillSet:
         return sum(int(neurons.sum()) for neurons in self.neurons.values())
 
 
-def skill_sets(skill_neurons: Mapping[str, Mapping[str, th.Tensor]], networks: Sequence[str]) -> list[SkillSet]:
+def skill_sets(skill_neurons: Mapping[str, Neurons], networks: Sequence[str]) -> list[SkillSet]:
     """For every pair of tasks, the skill neurons that are general (of both tasks) and those that are specific to either."""
     sets = []
     for first, second in combinations(skill_neurons, 2):
         pairs = {network: (skill_neurons[first][network].cpu(), skill_neurons[second][network].cpu()) for network in networks}
         sets += [
-            SkillSet(f"{first} ∩ {second}", {network: a & b for network, (a, b) in pairs.items()}, is_general=True),
-            SkillSet(f"{first} ∖ {second}", {network: a & ~b for network, (a, b) in pairs.items()}),
-            SkillSet(f"{second} ∖ {first}", {network: b & ~a for network, (a, b) in pairs.items()}),
+            SkillSet(f"{first} ∩ {second}", {name: a & b for name, (a, b) in pairs.items()}, is_general=True),
+            SkillSet(f"{first} ∖ {second}", {name: a & ~b for name, (a, b) in pairs.items()}),
+            SkillSet(f"{second} ∖ {first}", {name: b & ~a for name, (a, b) in pairs.items()}),
         ]
     return sets
 
 
-def control_set(
-    general: SkillSet, skill_neurons: Mapping[str, Mapping[str, th.Tensor]], active: Neurons, seed: int
-) -> SkillSet:
+def control_set(general: SkillSet, skill_neurons: Mapping[str, Neurons], active: Neurons, seed: int) -> SkillSet:
     """
     Random neurons that are a skill neuron of no task, to compare with: in each network as many as the general ones, or all
     that there are. Only active ones: to zero a dead neuron changes nothing.
-
-    :param general: an intersection
-    :param skill_neurons: by task and network
-    :param active: which neurons are ever not zero
-    :param seed: of the draw
-    :return: the set
     """
     generator = th.Generator().manual_seed(seed)
     neurons = {}
@@ -155,21 +143,18 @@ def _success(
 
 
 def _skill_neurons(model: NBSPSAC, networks: Sequence[str]) -> dict[str, dict[str, th.Tensor]]:
-    skill_neurons = model.all_interventions.find(GradientMasking).skill_neurons
-    if not skill_neurons:
+    found = model.all_interventions.find(GradientMasking).skill_neurons
+    if not found:
         raise ValueError("The model has no skill neurons yet: no phase has ended, or none could identify any")
-    if len(skill_neurons) < 2:
-        raise ValueError(
-            f"The model has skill neurons of one task only, {', '.join(skill_neurons)}: "
-            "general and specific ones need two tasks with a finished phase"
-        )
-    there_are = list(dict.fromkeys(name for by_network in skill_neurons.values() for name in by_network))
-    for task, by_network in skill_neurons.items():
+    if len(found) < 2:
+        needs = "general and specific ones need two tasks with a finished phase"
+        raise ValueError(f"The model has skill neurons of one task only, {', '.join(found)}: {needs}")
+    for task, by_network in found.items():
         if not networks or any(name not in by_network for name in networks):
-            raise ValueError(
-                f"networks: {list(networks)} are not all networks with skill neurons of {task}; there are {there_are}"
-            )
-    return skill_neurons
+            there_are = list(dict.fromkeys(name for each in found.values() for name in each))
+            wrong = f"networks: {list(networks)} are not all networks with skill neurons of {task}"
+            raise ValueError(f"{wrong}; there are {there_are}")
+    return found
 
 
 @contextmanager
@@ -181,51 +166,40 @@ def _task_envs(model: NBSPSAC, env: gym.Env, tasks: Mapping[str, Any]) -> Iterat
     if any(task not in names for task in tasks):
         raise ValueError(f"The model has skill neurons of {', '.join(tasks)}, but the tasks of env are {', '.join(names)}")
     makers, envs = single_task_makers(env), dict[str, VecEnv]()
-    try:
+    with ExitStack() as stack:
         for name in names:
-            envs[name] = model._wrap_env(makers[name](), monitor_wrapper=True)
+            envs[name] = stack.enter_context(closing(model._wrap_env(makers[name](), monitor_wrapper=True)))
             for kind in ("observation_space", "action_space"):
                 own, theirs = getattr(model, kind), getattr(envs[name], kind)
                 if own != theirs:
                     raise ValueError(f"The model's {kind} is {own}, but that of the task {name!r} is {theirs}")
         yield envs
-    finally:
-        for task_env in envs.values():
-            task_env.close()
 
 
 @contextmanager
 def _watched(networks: Sequence[AgentNetwork]) -> Iterator[Neurons]:
     """Which neurons are ever not zero inside the block: filled when it is left."""
     seen = {each.name: [th.zeros(layer.n_neurons, dtype=th.bool) for layer in each.layers] for each in networks}
-
-    def watch(layer: NeuronLayer, active: th.Tensor) -> Any:
-        def hook(_module: nn.Module, _inputs: object, output: th.Tensor) -> None:
-            # The features of a CReLU neuron j are j and n + j
-            features = output.detach().transpose(0, 1).reshape(layer.features_per_neuron, layer.n_neurons, -1)
-            active.logical_or_((features != 0).any(2).any(0).cpu())
-
-        return layer.activation.register_forward_hook(hook)
-
-    handles = [watch(*pair) for each in networks for pair in zip(each.layers, seen[each.name], strict=True)]
     found: Neurons = {}
-    try:
+    with ExitStack() as hooks:
+        for each in networks:
+            for layer, active in zip(each.layers, seen[each.name], strict=True):
+                hooks.enter_context(layer.activation.register_forward_hook(partial(_note_active, layer, active)))
         yield found
-        for name, layers in seen.items():
-            active = th.cat(layers)
-            # Nothing ran through the critics, which says nothing about their neurons
-            found[name] = active if active.any() else ~active
-    finally:
-        for handle in handles:
-            handle.remove()
+    for name, layers in seen.items():
+        active = th.cat(layers)
+        # Nothing ran through the critics, which says nothing about their neurons
+        found[name] = active if active.any() else ~active
+
+
+def _note_active(layer: NeuronLayer, active: th.Tensor, _module: nn.Module, _inputs: object, output: th.Tensor) -> None:
+    # The features of a CReLU neuron j are j and n + j
+    features = output.detach().transpose(0, 1).reshape(layer.features_per_neuron, layer.n_neurons, -1)
+    active.logical_or_((features != 0).any(2).any(0).cpu())
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[NBSPSAC, RunFolder, dict[str, Any]]:
-    """
-    :param path: a model's zip, or the folder of a run
-    :return: the model, its folder and what its ``config.json`` says, nothing of a zip
-    :raises ValueError: if there is no such model, or one of the files is damaged
-    """
+    """The model of a zip or of a run's folder, that folder, and what its ``config.json`` says, nothing of a zip."""
     path = Path(path)
     folder = RunFolder(path if path.is_dir() else path.parent)
     model = folder.model if path.is_dir() else path
@@ -250,14 +224,12 @@ def zero(
     path: str | os.PathLike[str], env_id: str | None = None, env_kwargs: dict[str, Any] | None = None, **options: Any
 ) -> Path:
     """
-    Print the table of :func:`zero_neurons`, and write it as ``zero_neurons.csv`` beside the model.
+    Print the table of :func:`zero_neurons` with its options, and write it as ``zero_neurons.csv`` beside the model.
 
     :param path: a model's zip, or the folder of a run
     :param env_id: id of a task sequence; None for that of the run
     :param env_kwargs: its arguments; None for those of the run, if the environment is the run's, too
-    :param options: of :func:`zero_neurons`
     :return: the file
-    :raises ValueError: see :func:`load_model`, :func:`make_sequence` and :func:`zero_neurons`
     """
     model, folder, config = load_model(path)
     own_id = config.get("env_id")
@@ -265,17 +237,13 @@ def zero(
         raise ValueError(f"{path} does not say which environment the model is of: give --env")
     own_kwargs = (config.get("env_kwargs") or {}) if env_id in (None, own_id) else {}
     env = make_sequence(str(env_id or own_id), own_kwargs if env_kwargs is None else env_kwargs)
-    try:
+    with closing(env):
         if folder.statistics.exists():  # the model has learned on normalized observations
             model.set_env(VecNormalize.load(str(folder.statistics), DummyVecEnv([lambda: env])))
         frame = zero_neurons(model, env, **options)
-    finally:
-        env.close()
-    table = Table(title=f"Success with neurons zeroed, {options.get('n_eval_episodes', 20)} episodes")
-    for name in frame.columns:
-        table.add_column(escape(name), justify="left" if name == "zeroed" else "right")
-    for name, number, *rates in frame.itertuples(index=False):
-        table.add_row(escape(name), str(number), *(f"{rate:.2f}" for rate in rates))
-    Console().print(table)
+    cells = frame.map(lambda value: f"{value:.2f}" if isinstance(value, float) else str(value))
+    columns = [list(cells)[i : i + WIDTH] for i in range(1, cells.shape[1], WIDTH)]
+    caption = f"Success with neurons zeroed, {options.get('n_eval_episodes', 20)} episodes"
+    Table(caption, cells, columns, np.zeros(cells.shape, dtype=bool), frame, [], folder.path / FILE).print(Console())
     atomic_write(folder.path / FILE, frame.to_csv(index=False))
     return folder.path / FILE
