@@ -63,8 +63,8 @@ def _measure(comparison: Comparison, env_id: str, runs: Sequence[Run]) -> dict[s
         seed = evaluation_seed(SEED, index)  # the episodes of SequenceEvaluation
         found = [evaluate_task(each, task_env, comparison.n_eval_episodes, seed, task=task) for each in everyone]
         # Where one has reported success, those that have not had none
-        reported = any(is_success for _, is_success in found)
-        rates = [0.0 if reported and not is_success else rate for rate, is_success in found]
+        reported = any(result.kind == "success" for result in found)
+        rates = [0.0 if reported and result.kind != "success" else result.value for result in found]
         success[RANDOM][task], success[UNTRAINED][task] = rates[0], float(np.mean(rates[1:]))
         task_env.close()
     env.close()

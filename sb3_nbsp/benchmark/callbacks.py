@@ -16,6 +16,7 @@ from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.interventions import GradientMasking
 from sb3_nbsp.neurons.layers import split_by_layer
 from sb3_nbsp.tasks import SequenceCheckpoint, SequenceEvaluation
+from sb3_nbsp.tasks.games import ends_game
 
 
 class Progress(BaseCallback):
@@ -187,7 +188,7 @@ class Resumable(SequenceCheckpoint):
             self._is_resumed = False
 
     def _on_step(self) -> bool:
-        self._episode_over = bool(self.locals["dones"][0])
+        self._episode_over = bool(self.locals["dones"][0]) and ends_game(self.locals["infos"][0])
         return True
 
     def _start_afresh(self) -> None:

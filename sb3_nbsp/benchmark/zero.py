@@ -134,10 +134,10 @@ def _success(
     success = {}
     for index, (task, env) in enumerate(envs.items()):
         seed = evaluation_seed(SEED, index, model.seed)  # the episodes of SequenceEvaluation
-        success[task], is_success = evaluate_task(model, env, n_episodes, seed, on_episode, task in reporting, task)
-        if is_success:
+        success[task], kind, _ = evaluate_task(model, env, n_episodes, seed, on_episode, task in reporting, task)
+        if kind == "success":
             reporting.add(task)
-        else:
+        elif kind == "return":
             warn(f"{task} does not report success: the mean return of an episode takes its place")
     return success
 

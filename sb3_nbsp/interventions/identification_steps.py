@@ -145,7 +145,8 @@ class IdentificationSteps:
         normalizer = self._options.agent.get_vec_normalize_env()
         observations = buffer._normalize_obs(buffer.observations[rows, envs], normalizer)
         assert isinstance(observations, np.ndarray)
-        return buffer.to_torch(observations), buffer.to_torch(buffer.actions[rows, envs])
+        # Indexing has copied them
+        return buffer.to_torch(observations, copy=False), buffer.to_torch(buffer.actions[rows, envs])
 
     def _new_window(self, n_envs: int) -> GoalWindow:
         custom: Callable[..., float] | None = self._options.goal_metric if callable(self._options.goal_metric) else None

@@ -16,6 +16,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tqdm.auto import tqdm
 
+from sb3_nbsp.interventions.compressed_buffer import CompressedReplayBuffer
 from sb3_nbsp.interventions.goal_window import GoalWindow
 from sb3_nbsp.tasks.sequence import TaskSequence
 
@@ -67,7 +68,9 @@ def fresh_steps(
     window.of_sequence = isinstance(env.unwrapped.envs[0].unwrapped, TaskSequence)
     normalizer = agent.get_vec_normalize_env()
     is_box = isinstance(agent.action_space, spaces.Box)
-    buffer = ReplayBuffer(n_steps, agent.observation_space, agent.action_space, device=agent.device)
+    is_compressed = isinstance(getattr(agent, "replay_buffer", None), CompressedReplayBuffer)
+    make_buffer = CompressedReplayBuffer if is_compressed else ReplayBuffer
+    buffer = make_buffer(n_steps, agent.observation_space, agent.action_space, device=agent.device)
     cuda = [agent.device] if agent.device.type == "cuda" else []
     with th.random.fork_rng(devices=cuda), kept_noise(agent):
         th.manual_seed(seed)

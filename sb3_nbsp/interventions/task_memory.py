@@ -10,6 +10,8 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_nbsp.interventions.compressed_buffer import CompressedImages, pack, unpack
+
 FIELDS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
@@ -35,12 +37,18 @@ class StoredTransitions:
         :return: field name to an array of shape (k, ...)
         """
         buffer, rows, envs = self._buffer, self._rows[indices // self._buffer.n_envs], indices % self._buffer.n_envs
-        arrays = {name: getattr(buffer, name)[rows, envs] for name in FIELDS if name != "next_observations"}
+        arrays = {name: _stored(buffer, name)[rows, envs] for name in FIELDS if name != "next_observations"}
         # Where every observation is stored once, the next one is in the next row
         following = (rows + 1) % buffer.buffer_size
         once = buffer.optimize_memory_usage
-        next_observations = buffer.observations[following, envs] if once else buffer.next_observations[rows, envs]
+        next_observations = buffer.observations[following, envs] if once else _stored(buffer, "next_observations")[rows, envs]
         return {name: next_observations if name == "next_observations" else arrays[name] for name in FIELDS}
+
+
+def _stored(buffer: ReplayBuffer, name: str) -> np.ndarray:
+    """A field as it is stored: images that are compressed stay so."""
+    field: np.ndarray | CompressedImages = getattr(buffer, name)
+    return field.packed if isinstance(field, CompressedImages) else field
 
 
 def _stored_rows(buffer: ReplayBuffer, newest: int | None) -> np.ndarray:
@@ -60,6 +68,7 @@ class MemorySamples(ReplayBufferSamples):
 class TaskMemory(ReplayBuffer):
     """
     A replay buffer over all remembered transitions, whose every task has the same share of the capacity.
+    Images that the agent's replay buffer holds compressed are taken over as they are.
     Sampling uses a random stream of its own. With ``gives_ent_coefs``, batches carry their tasks' entropy coefficients.
 
     :param capacity: transitions in all
@@ -74,8 +83,22 @@ class TaskMemory(ReplayBuffer):
         self.tasks: dict[str, int] = {}
         self.ent_coefs: dict[str, float] = {}
         self.gives_ent_coefs = False
+        self._is_compressed = isinstance(like.observations, CompressedImages)
         for name in FIELDS:
-            setattr(self, name, getattr(self, name)[:0, 0])
+            empty = np.empty(0, dtype=object) if self._packs(name) else getattr(self, name)[:0, 0]
+            setattr(self, name, empty)
+
+    def _packs(self, name: str) -> bool:
+        return self._is_compressed and name in ("observations", "next_observations")
+
+    def images(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """
+        :param name: "observations" or "next_observations"
+        :param rows: which of them
+        :return: these, shape (rows, ...)
+        """
+        found: np.ndarray = getattr(self, name)[rows]
+        return unpack(found, self.observation_space.shape or ()) if self._packs(name) else found
 
     def size(self) -> int:
         """Number of transitions remembered."""
@@ -112,9 +135,9 @@ class TaskMemory(ReplayBuffer):
         """
         rows = self.generator.integers(self.size(), size=batch_size)
         data = (
-            self._normalize_obs(self.observations[rows], env),
+            self._normalize_obs(self.images("observations", rows), env),
             self.actions[rows],
-            self._normalize_obs(self.next_observations[rows], env),
+            self._normalize_obs(self.images("next_observations", rows), env),
             # An episode that was cut off has not terminated
             (self.dones[rows] * (1 - self.timeouts[rows])).reshape(-1, 1),
             self._normalize_reward(self.rewards[rows].reshape(-1, 1), env),
@@ -142,17 +165,24 @@ class TaskMemory(ReplayBuffer):
         :param contents: what was remembered
         :raises ValueError: if its arrays have other shapes than the agent's spaces ask for
         """
+        arrays = {name: self._as_own(name, array) for name, array in contents["arrays"].items()}
         for name in FIELDS:
-            saved, own = contents["arrays"][name].shape[1:], getattr(self, name).shape[1:]
+            saved, own = arrays[name].shape[1:], getattr(self, name).shape[1:]
             if saved != own:
                 raise ValueError(f"The saved memory holds {name} of shape {saved} but the agent's spaces ask for {own}")
         for name in FIELDS:
-            setattr(self, name, contents["arrays"][name])
+            setattr(self, name, arrays[name])
         self.tasks, self.ent_coefs = dict(contents["tasks"]), dict(contents.get("ent_coefs", {}))
         self.generator.bit_generator.state = contents["generator"]
         share = self.capacity // max(len(self.tasks), 1)
         if any(count > share for count in self.tasks.values()):
             self._set({name: self._subset(part, share) for name, part in self._by_task().items()})
+
+    def _as_own(self, name: str, saved: np.ndarray) -> np.ndarray:
+        """Images from an agent whose replay buffer compresses them, while this one's does not, or the other way round."""
+        if self._packs(name) == (saved.dtype == object):
+            return saved
+        return pack(saved) if self._packs(name) else unpack(saved, self.observation_space.shape or ())
 
     def _set(self, parts: dict[str, dict[str, np.ndarray]]) -> None:
         self.tasks = {name: len(part["rewards"]) for name, part in parts.items()}

@@ -13,14 +13,15 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm.auto import tqdm
 
-from sb3_nbsp.checks import whole
+from sb3_nbsp.checks import check_option, whole
 from sb3_nbsp.messages import warn
 from sb3_nbsp.tasks.agent_history import AgentHistory, keep_aside
 from sb3_nbsp.tasks.boundaries import ended_phases, is_over
 from sb3_nbsp.tasks.callback_tree import announce_end, check_sees_every_step
 from sb3_nbsp.tasks.episode_log import EpisodeLog, read_rows
+from sb3_nbsp.tasks.games import GAME, ends_game
 from sb3_nbsp.tasks.metrics import SuccessMatrix
-from sb3_nbsp.tasks.policy_evaluation import SEED, evaluate_task, evaluation_seed
+from sb3_nbsp.tasks.policy_evaluation import SEED, TaskResult, evaluate_task, evaluation_seed
 from sb3_nbsp.tasks.recognize import has_phases
 from sb3_nbsp.tasks.task_envs import ADVICE, has_active_wrappers, task_makers
 
@@ -39,8 +40,9 @@ class SequenceEvaluation(BaseCallback):
     the success matrix. Also writes the training success of every episode, and stops the
     training of any SB3 agent when the sequence is over.
 
-    Once a task has reported success, an episode without a report is a failure. Where a task never does, the mean
-    return of an episode takes its place, with a warning.
+    Once a task has reported success, an episode without a report is a failure. Where a task never does, the mean normalized
+    score of its games takes its place (ASR is then AR; NBSP, equations 12 and 13), and where it has none, the mean
+    return of an episode, with a warning.
 
     Policies with memory get their state, those with action masks the masks of the task. What is wrapped around the whole
     sequence is wrapped around the tasks as well, by a copy; where that cannot be done, training does not start.
@@ -48,7 +50,10 @@ class SequenceEvaluation(BaseCallback):
     Phases are counted over the agent's life: when it plays the sequence again, rows are added to the matrix. Files of another
     run in the folder are kept under another name.
 
-    TensorBoard: ``eval/<task>`` (success rate), ``eval/ASR``, ``eval/FM``, ``eval/FWT``.
+    Games are evaluated whole, in raw rewards. The log of episodes has a line for each whole game.
+
+    TensorBoard: ``eval/<task>`` (success rate or score), ``eval/returns/<task>`` (mean return), ``eval/ASR``,
+    ``eval/FM``, ``eval/FWT``.
 
     :param folder: for ``success_matrix.csv`` and ``training.csv``; files there are continued, which is
         how a resumed run keeps its history. None writes nothing
@@ -57,6 +62,10 @@ class SequenceEvaluation(BaseCallback):
         those that training has. The same seed means the same episodes after every phase
     :param progress_bar: show a bar while evaluating
     :param verbose: 1 prints the success rates
+    :param n_eval_steps: per task, in place of a number of episodes: whole episodes until so many steps are played (the paper's
+        100 000 on Atari); None for ``n_eval_episodes``
+    :param deterministic: evaluate the policy's most likely actions; False draws them, from random numbers of the
+        evaluation's own
     """
 
     def __init__(
@@ -66,10 +75,15 @@ class SequenceEvaluation(BaseCallback):
         seed: int = SEED,
         progress_bar: bool = True,
         verbose: int = 0,
+        n_eval_steps: int | None = None,
+        deterministic: bool = True,
     ) -> None:
         super().__init__(verbose)
+        check_option("deterministic", deterministic, (True, False))
         self.folder = None if folder is None else Path(folder)
         self.n_eval_episodes = whole("n_eval_episodes", n_eval_episodes, 1)
+        self.n_eval_steps = None if n_eval_steps is None else whole("n_eval_steps", n_eval_steps, 1)
+        self.deterministic = deterministic
         self.seed = whole("seed", seed, 0)
         self.progress_bar = progress_bar
         self.matrix: SuccessMatrix | None = None
@@ -200,7 +214,7 @@ class SequenceEvaluation(BaseCallback):
         for task in {info["task"] for info in infos if "is_success" in info} - self._history.report_success:
             self._expect_success(task)
         for done, info in zip(dones, infos, strict=True):
-            if done:
+            if done and ends_game(info):
                 self._log_episode(info)
         if ended_phases(self.training_env, dones, infos)[0]:
             self._history.add_row()
@@ -211,7 +225,7 @@ class SequenceEvaluation(BaseCallback):
     def _log_episode(self, info: dict[str, Any]) -> None:
         if self._log is None:
             return
-        episode = info.get("episode", {"r": math.nan, "l": -1})
+        episode = info.get(GAME, info.get("episode", {"r": math.nan, "l": -1}))
         success = info.get("is_success", False if info["task"] in self._history.report_success else "")
         phase = self._first_row + info["phase"]
         self._log.add([self.num_timesteps, phase, info["task"], success, episode["r"], episode["l"]])
@@ -219,18 +233,21 @@ class SequenceEvaluation(BaseCallback):
     def _evaluate(self, info: dict[str, Any]) -> None:
         assert self.matrix is not None
         tasks, phase = self.matrix.tasks, self._first_row + info["phase"]
-        rates = {}
+        results = {}
         with tqdm(
-            total=len(tasks) * self.n_eval_episodes,
+            total=len(tasks) * self.n_eval_episodes if self.n_eval_steps is None else None,
             desc=f"evaluation after phase {phase + 1}",
             unit="episode",
             leave=False,
             disable=not self.progress_bar,
         ) as bar:
             for task in tasks:
-                rates[task] = self._evaluate_task(task, phase, bar.update)
+                results[task] = self._evaluate_task(task, phase, bar.update)
+        rates = {task: result.value for task, result in results.items()}
         self.matrix.set_row(phase, info["task"], list(rates.values()))
         self._save_matrix()
+        for task, result in results.items():
+            self.logger.record(f"eval/returns/{task}", result.mean_return, exclude=("stdout", "log"))
         self._record(rates, phase)
         if self.verbose:
             text = ", ".join(f"{task} {rate:.2f}" for task, rate in rates.items())
@@ -245,21 +262,23 @@ class SequenceEvaluation(BaseCallback):
         :return: its success on each distinct task; not entered into the matrix
         """
         assert self.matrix is not None, "training has not started"
-        return {task: self._evaluate_task(task, len(self.matrix.rows), lambda: None) for task in self.matrix.tasks}
+        return {task: self._evaluate_task(task, len(self.matrix.rows), lambda: None).value for task in self.matrix.tasks}
 
-    def _evaluate_task(self, task: str, phase: int, on_episode: Callable[[], Any]) -> float:
+    def _evaluate_task(self, task: str, phase: int, on_episode: Callable[[], Any]) -> TaskResult:
         env, reports = self._env(task), task in self._history.report_success
         assert self.matrix is not None
         seed = evaluation_seed(self.seed, self.matrix.tasks.index(task), self.model.seed)
-        rate, is_success = evaluate_task(self.model, env, self.n_eval_episodes, seed, on_episode, reports, task)
-        if is_success and not reports:
+        result = evaluate_task(
+            self.model, env, self.n_eval_episodes, seed, on_episode, reports, task, self.n_eval_steps, self.deterministic
+        )
+        if result.kind == "success" and not reports:
             self._expect_success(task)
-        if not is_success:
+        if result.kind != "success":
             self._returns.add((phase, task))
-            if not self._warned:
-                self._warned = True
-                warn("The tasks do not report success: the mean return of an episode takes its place (0 once they do)")
-        return rate
+        if result.kind == "return" and not self._warned:
+            self._warned = True
+            warn("The tasks do not report success: the mean return of an episode takes its place (0 once they do)")
+        return result
 
     def _save_matrix(self) -> None:
         if self.folder is not None and self.matrix is not None:

@@ -52,3 +52,12 @@ def make_task(task_makers: Mapping[str, MakeEnv], task: str, render_mode: str | 
     if not isinstance(env, gym.Env):
         raise TypeError(f"task_makers: what makes {task!r} must return a gymnasium.Env, not {env!r}")
     return env
+
+
+def for_evaluation(make_env: MakeEnv) -> MakeEnv:
+    """
+    :param make_env: what makes a task
+    :return: what makes it as it is evaluated: the result of its method ``for_evaluation()``, if it has one
+    """
+    found: MakeEnv = make_env.for_evaluation() if hasattr(make_env, "for_evaluation") else make_env
+    return found

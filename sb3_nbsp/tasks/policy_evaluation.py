@@ -6,12 +6,15 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_nbsp.random_states import random_states, restore_random_states
+from sb3_nbsp.tasks.games import GAME, SCORE
 from sb3_nbsp.tasks.reports import step_success
 
 SEED = 1_000  # of evaluations, unless another is given
@@ -36,6 +39,21 @@ def evaluation_seed(seed: int, task_index: int, training_seed: int | None = None
     return found
 
 
+class TaskResult(NamedTuple):
+    """
+    What an agent has achieved on a task.
+
+    :param value: the success rate; where the task reports none, the mean normalized score of its games
+        (:func:`~sb3_nbsp.tasks.games.normalized_score`); where there is none either, the mean return
+    :param kind: which of the three it is
+    :param mean_return: mean return of an episode; of a whole game, in raw rewards
+    """
+
+    value: float
+    kind: Literal["success", "score", "return"]
+    mean_return: float
+
+
 def evaluate_task(
     model: BaseAlgorithm,
     env: VecEnv,
@@ -44,20 +62,24 @@ def evaluate_task(
     on_episode: Callable[[], Any] = lambda: None,
     reports_success: bool = False,
     task: str | None = None,
-) -> tuple[float, bool]:
+    n_steps: int | None = None,
+    deterministic: bool = True,
+) -> TaskResult:
     """
-    Play episodes with the deterministic policy. An episode succeeds if any of its steps does. As soon as one episode
+    Play whole episodes. An episode succeeds if any of its steps does. As soon as one episode
     reports success, those that do not are failures. A policy with memory keeps its state within an episode, and
-    one with action masks gets those of the environment.
+    one with action masks gets those of the environment. The global random streams stay as they are.
 
     :param model: the agent
     :param env: one environment of the task, without normalization (the agent's is applied)
     :param n_episodes: episodes to play
-    :param seed: seed of the environment
+    :param seed: seed of the environment, and of the actions if they are drawn
     :param on_episode: called after every episode
     :param reports_success: whether the task is known to report success
     :param task: its name, which methods are told that have to know it (``set_task()``)
-    :return: the success rate, or the mean return if the task does not report success; and whether it is the success rate
+    :param n_steps: play until the episode is over in which this many steps are reached, however many episodes that takes
+    :param deterministic: with the policy's most likely actions, not drawn ones
+    :return: what the agent has achieved
     """
     normalizer = model.get_vec_normalize_env()
     env.seed(seed)
@@ -65,25 +87,47 @@ def evaluate_task(
     has_masks = "action_masks" in inspect.signature(model.predict).parameters and env.has_attr("action_masks")
     state, starts = None, np.ones(1, dtype=bool)
     returns: list[float] = []
+    scores: list[float] = []
     successes: list[bool] = []
-    succeeded, total = False, 0.0
-    with _told(model, task):
-        while len(returns) < n_episodes:
+    succeeded, total, steps = False, 0.0, 0
+    with _told(model, task), _drawn_aside(model, None if deterministic else seed):
+        while not starts[0] or (len(returns) < n_episodes if n_steps is None else steps < n_steps):
             seen = normalizer.normalize_obs(observations) if normalizer is not None else observations
             masks = {"action_masks": np.stack(env.env_method("action_masks"))} if has_masks else {}
-            actions, state = model.predict(seen, state=state, episode_start=starts, deterministic=True, **masks)
+            actions, state = model.predict(seen, state=state, episode_start=starts, deterministic=deterministic, **masks)
             observations, rewards, starts, infos = env.step(actions)
-            total += float(rewards[0])
+            total, steps = total + float(rewards[0]), steps + 1
             success = step_success(infos[0])
             reports_success |= success is not None
             succeeded |= bool(success)
             if starts[0]:
                 # A Monitor inside of what ends the episode has not seen it end
-                returns.append(infos[0].get("episode", {"r": total})["r"])
+                returns.append(float(infos[0].get(GAME, infos[0].get("episode", {"r": total}))["r"]))
+                scores += [infos[0][SCORE]] if SCORE in infos[0] else []
                 successes.append(succeeded)
                 succeeded, total = False, 0.0
                 on_episode()
-    return (float(np.mean(successes)), True) if reports_success else (float(np.mean(returns)), False)
+    mean_return = float(np.mean(returns))
+    if reports_success:
+        return TaskResult(float(np.mean(successes)), "success", mean_return)
+    return (
+        TaskResult(float(np.mean(scores)), "score", mean_return) if scores else TaskResult(mean_return, "return", mean_return)
+    )
+
+
+@contextmanager
+def _drawn_aside(model: BaseAlgorithm, seed: int | None) -> Iterator[None]:
+    """Random numbers within the block follow from a seed, those after it from what was before; None: nothing is drawn."""
+    if seed is None or not isinstance(model, BaseAlgorithm):
+        yield
+        return
+    states = random_states(model)
+    set_random_seed(seed)
+    model.action_space.seed(seed)
+    try:
+        yield
+    finally:
+        restore_random_states(model, states)
 
 
 @contextmanager

@@ -38,9 +38,19 @@ LAPTOP_CYCLES = {
     "CoffeeButton-HandlePress": ["coffee-button", "handle-press"],
 }
 
+# NBSP, table 5: two cycles each; of the paper's two numbers of steps, the first is read as that of the first pair
+ATARI_CYCLES = {"Pong-Bowling": (["Pong", "Bowling"], 1_500_000), "BankHeist-Alien": (["BankHeist", "Alien"], 3_000_000)}
+# The laptop's size of games
+MINATAR_CYCLES = {
+    "Breakout-SpaceInvaders": ["Breakout", "SpaceInvaders"],
+    "Asterix-Freeway": ["Asterix", "Freeway"],
+    "AllGames": ["Breakout", "SpaceInvaders", "Asterix", "Freeway", "Seaquest"],
+}
+
 # P3O, section 5.1
 MUJOCO_TASKS = ["Hopper-v5", "HumanoidStandup-v5", "Walker2d-v5", "Ant-v5", "HalfCheetah-v5", "Humanoid-v5"]
 
+_ATARI, _MINATAR = "sb3_nbsp.tasks.atari:atari_cycle", "sb3_nbsp.tasks.minatar:minatar_cycle"
 _METAWORLD = "sb3_nbsp.tasks.metaworld:metaworld_cycle"
 # A size that one core of a laptop gets through: short episodes, and a tenth of the steps
 LAPTOP: dict[str, Any] = {"horizon": 200, "steps_per_task": 100_000}
@@ -61,6 +71,25 @@ def sequences() -> dict[str, dict[str, Any]]:
     return {f"{name}-v0": kwargs for name, kwargs in {**named, **laptop}.items()}
 
 
+def game_sequences() -> dict[str, dict[str, Any]]:
+    """
+    Named sequences of games.
+
+    :return: environment id to ``entry_point`` and ``kwargs``
+    """
+    found: dict[str, dict[str, Any]] = {
+        "AtariCycle-v0": {"entry_point": _ATARI},
+        "MinAtarCycle-v0": {"entry_point": _MINATAR},
+    }
+    for name, (tasks, steps) in ATARI_CYCLES.items():
+        kwargs = {"tasks": tasks, "steps_per_task": steps, "mastery_threshold": None}
+        found[f"Atari-{name}-v0"] = {"entry_point": _ATARI, "kwargs": kwargs}
+    for name, tasks in MINATAR_CYCLES.items():
+        kwargs = {"tasks": tasks, "steps_per_task": 300_000, "mastery_threshold": None}
+        found[f"MinAtar-{name}-v0"] = {"entry_point": _MINATAR, "kwargs": kwargs}
+    return found
+
+
 def register_sequences() -> None:
     """Register all sequences with Gymnasium."""
     # Any list of tasks: gym.make("MW-Cycle-v0", tasks=[...], cycles=2, ...)
@@ -70,6 +99,8 @@ def register_sequences() -> None:
     register("HalfCheetah-Directions-v0", entry_point="sb3_nbsp.tasks.half_cheetah:half_cheetah_directions", kwargs=directions)
     for env_id, kwargs in sequences().items():
         register(env_id, entry_point=_METAWORLD, kwargs=kwargs)
+    for env_id, arguments in game_sequences().items():
+        register(env_id, **arguments)
 
 
 def cycle_friction_ids() -> dict[str, str]:
@@ -113,5 +144,5 @@ def is_sequence(env_id: str) -> bool:
     :param env_id: a registered environment id
     :return: whether it is one of this package's task sequences
     """
-    modules = ("metaworld", "sequence", "half_cheetah")
+    modules = ("metaworld", "sequence", "half_cheetah", "atari", "minatar")
     return str(spec(env_id).entry_point).startswith(tuple(f"sb3_nbsp.tasks.{module}:" for module in modules))

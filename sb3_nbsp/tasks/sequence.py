@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_nbsp.checks import check_range, whole
+from sb3_nbsp.tasks.games import ends_game
 from sb3_nbsp.tasks.makers import MakeEnv, check_makers, make_task
 from sb3_nbsp.tasks.names import check_task_names
 from sb3_nbsp.tasks.reports import as_number, step_success
@@ -33,6 +34,9 @@ class TaskSequence(gym.Env):
 
     An episode succeeds if any of its steps does. Once a task has reported a success or a failure, an episode without a
     report is a failure; before, nothing is known of it.
+
+    A game whose episodes are its lives says ``info["life_lost"]`` where a life, but not the game, ends: such an episode counts
+    neither for the phase nor for its success, which are those of the whole game.
 
     The current task's methods that agents ask for are handed through: ``action_masks()`` and, where the observations have
     goals, ``compute_reward()``. All tasks must have them, or none.
@@ -189,8 +193,10 @@ class TaskSequence(gym.Env):
         info.pop("is_success", None)
         if self.task in self._report_success:
             info["is_success"] = self._episode_success
-        truncated = truncated or self._asked_to_move_on
-        boundary = self._end_episode() if terminated or truncated else False
+        if plays_on := not ends_game(info):
+            self._episode_steps = 0  # the reset that follows does not end the game either
+        truncated = truncated or (self._asked_to_move_on and not plays_on)
+        boundary = self._end_episode() if (terminated or truncated) and not plays_on else False
         return observation, float(reward), terminated, truncated, {**info, **self._describe(boundary)}
 
     def _end_episode(self) -> bool:

@@ -30,6 +30,7 @@ from stable_baselines3.common.vec_env import (
     VecVideoRecorder,
 )
 
+from sb3_nbsp.tasks.makers import for_evaluation
 from sb3_nbsp.tasks.sequence import TaskSequence
 
 MakeTask = Callable[[], gym.Env]
@@ -95,7 +96,7 @@ def _makers_here(env: gym.Env) -> dict[str, MakeTask]:
 
 
 def _without_wrappers(makers: Mapping[str, Callable[..., gym.Env]]) -> dict[str, MakeTask]:
-    return {name: partial(make_env, render_mode=None) for name, make_env in makers.items()}
+    return {name: partial(for_evaluation(make_env), render_mode=None) for name, make_env in makers.items()}
 
 
 def _make_wrapped(env: gym.Env, sequence: TaskSequence, task: str) -> gym.Env:
@@ -136,7 +137,8 @@ def single_task(sequence: TaskSequence, task: str) -> TaskSequence:
     :param task: name of the task
     :return: the sequence
     """
-    single = TaskSequence(sequence.task_makers, [task], cycles=1, rotate=True, check_spaces=False)
+    makers = {name: for_evaluation(make_env) for name, make_env in sequence.task_makers.items()}
+    single = TaskSequence(makers, [task], cycles=1, rotate=True, check_spaces=False)
     single.task_names, single.n_phases = list(sequence.task_names), sequence.n_phases
     return single
 

@@ -46,7 +46,7 @@ def test_success_rate_by_hand(make_sequence: MakeSequence) -> None:
     env = one_task(make_sequence, success=lambda episode, step: step in steps.get(episode, []), horizon=3)
     episodes: list[None] = []
     model = Spy()
-    assert evaluate_task(model, env, 5, seed=0, on_episode=lambda: episodes.append(None)) == (0.6, True)
+    assert evaluate_task(model, env, 5, seed=0, on_episode=lambda: episodes.append(None))[:2] == (0.6, "success")
     assert len(episodes) == 5
     assert len(model.seen) == 15
 
@@ -74,7 +74,7 @@ def test_success_rate_sees_what_the_agent_is_used_to(make_sequence: MakeSequence
 
 def test_mean_return_where_no_success_is_reported(make_sequence: MakeSequence) -> None:
     # The reward is the action, 0.25 at each of three steps
-    assert evaluate_task(Spy(), one_task(make_sequence, horizon=3), 4, seed=0) == (0.75, False)
+    assert evaluate_task(Spy(), one_task(make_sequence, horizon=3), 4, seed=0) == (0.75, "return", 0.75)
 
 
 class Recorder(ScriptedTask):

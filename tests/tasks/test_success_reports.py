@@ -133,13 +133,13 @@ def test_an_evaluation_counts_episodes_without_a_report_as_failures() -> None:
         def get_vec_normalize_env(self) -> None:
             return None
 
-    def evaluate(n_episodes: int, **known: bool) -> tuple[float, bool]:
+    def evaluate(n_episodes: int, **known: bool) -> tuple[float, str]:
         env = DummyVecEnv([lambda: Monitor(Rare("successes", first=8))])
-        return evaluate_task(Still(), env, n_episodes, seed=0, **known)
+        return evaluate_task(Still(), env, n_episodes, seed=0, **known)[:2]
 
-    assert evaluate(20) == (0.1, True)
-    assert evaluate(5) == (10.0, False)
-    assert evaluate(5, reports_success=True) == (0.0, True)
+    assert evaluate(20) == (0.1, "success")
+    assert evaluate(5) == (10.0, "return")
+    assert evaluate(5, reports_success=True) == (0.0, "success")
 
 
 def learn(folder: Path | None, n_steps: int, callback: BaseCallback | None = None, n_envs: int = 1) -> SequenceEvaluation:

@@ -1,0 +1,89 @@
+"""
+Measure the constants of MinAtar's normalized scores (sb3_nbsp/tasks/minatar.py), with their standard errors.
+
+``python -m tools.minatar_scores random`` plays 1000 games of random actions of each game. ``python -m tools.minatar_scores
+trained --steps 5000000 --seeds 1 2 3`` trains SB3's DQN alone on each game and plays 100 games with it; ``--games Breakout``
+chooses games. The last line of each is the dictionary to write into that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+from stable_baselines3 import DQN
+from stable_baselines3.common.env_util import make_vec_env
+
+from sb3_nbsp.benchmark.baselines import RandomAgent
+from sb3_nbsp.tasks.minatar import GAMES, make_minatar_task
+from sb3_nbsp.tasks.policy_evaluation import SEED, evaluate_task
+
+
+def play(agent, game: str, n_games: int, seed: int) -> list[float]:
+    """Returns of whole games, with drawn actions."""
+    env = make_vec_env(lambda: make_minatar_task(game))
+    returns: list[float] = []
+
+    def keep(_: object = None) -> None:
+        returns.append(env.envs[0].get_episode_rewards()[-1])
+
+    evaluate_task(agent, env, n_games, seed, keep, deterministic=False)
+    return returns
+
+
+def random_play(game: str, n_games: int) -> list[float]:
+    env = make_vec_env(lambda: make_minatar_task(game))
+    return play(RandomAgent(env.action_space), game, n_games, SEED)
+
+
+def trained_play(game: str, n_games: int, steps: int, seeds: list[int]) -> list[float]:
+    """Of one DQN for each seed, with the settings of the MinAtar paper's, but for its network."""
+    returns = []
+    for seed in seeds:
+        env = make_vec_env(lambda: make_minatar_task(game), seed=seed)
+        model = DQN(
+            "MlpPolicy",
+            env,
+            learning_rate=2.5e-4,
+            buffer_size=100_000,
+            learning_starts=5_000,
+            batch_size=32,
+            train_freq=1,
+            target_update_interval=1_000,
+            exploration_fraction=100_000 / steps if steps > 100_000 else 0.1,
+            exploration_final_eps=0.1,
+            policy_kwargs={"net_arch": [256, 256]},
+            seed=seed,
+        )
+        model.learn(steps)
+        model.exploration_rate = 0.0
+        returns += play(model, game, n_games, SEED)
+        print(f"{game}, seed {seed}: {np.mean(returns[-n_games:]):.2f} over {n_games} games after {steps} steps", flush=True)
+    return returns
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("agent", choices=["random", "trained"])
+    parser.add_argument("--games", nargs="+", choices=list(GAMES), default=list(GAMES))
+    parser.add_argument("--n-games", type=int, help="games to play (default: 1000 with random actions, 100 for each seed)")
+    parser.add_argument("--steps", type=int, default=5_000_000, help="of training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of training")
+    args = parser.parse_args()
+    measure: Callable[[str], list[float]]
+    if args.agent == "random":
+        measure = lambda game: random_play(game, args.n_games or 1_000)  # noqa: E731
+    else:
+        measure = lambda game: trained_play(game, args.n_games or 100, args.steps, args.seeds)  # noqa: E731
+    means = {}
+    for game in args.games:
+        returns = measure(game)
+        means[game] = round(float(np.mean(returns)), 3)
+        error = np.std(returns, ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else np.nan
+        print(f"{game}: {means[game]} ± {error:.3f} over {len(returns)} games", flush=True)
+    print(f"{args.agent.upper()} = {means}")
+
+
+if __name__ == "__main__":
+    main()
