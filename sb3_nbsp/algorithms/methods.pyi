@@ -488,6 +488,8 @@ class CBPPPO(Method, ContinualPPO):
     :param decay_rate: η, of the running averages, in [0, 1)
     :param clear_moments: also forget the optimizer's moments of the incoming and outgoing weights of what is replaced
     :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param networks: "actor", "critic" or "both": those whose neurons are replaced. Of SAC's critics for continuous actions,
+        the features extractor is left out, as it is read together with the action
     :param kwargs: see :class:`ContinualPPO`
     """
     replacement_rate: float
@@ -495,6 +497,7 @@ class CBPPPO(Method, ContinualPPO):
     decay_rate: float
     clear_moments: bool
     renew_shared: bool
+    networks: Literal['actor', 'critic', 'both']
     def __init__(
         self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
         replacement_rate: float = 0.0001,
@@ -502,6 +505,7 @@ class CBPPPO(Method, ContinualPPO):
         decay_rate: float = 0.99,
         clear_moments: bool = True,
         renew_shared: bool = False,
+        networks: Literal['actor', 'critic', 'both'] = 'actor',
         **kwargs: Any
     ) -> None: ...
 
@@ -515,6 +519,8 @@ class CBPSAC(Method, ContinualSAC):
     :param decay_rate: η, of the running averages, in [0, 1)
     :param clear_moments: also forget the optimizer's moments of the incoming and outgoing weights of what is replaced
     :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param networks: "actor", "critic" or "both": those whose neurons are replaced. Of SAC's critics for continuous actions,
+        the features extractor is left out, as it is read together with the action
     :param kwargs: see :class:`ContinualSAC`
     """
     replacement_rate: float
@@ -522,6 +528,7 @@ class CBPSAC(Method, ContinualSAC):
     decay_rate: float
     clear_moments: bool
     renew_shared: bool
+    networks: Literal['actor', 'critic', 'both']
     def __init__(
         self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
         replacement_rate: float = 0.0001,
@@ -529,6 +536,7 @@ class CBPSAC(Method, ContinualSAC):
         decay_rate: float = 0.99,
         clear_moments: bool = True,
         renew_shared: bool = False,
+        networks: Literal['actor', 'critic', 'both'] = 'actor',
         **kwargs: Any
     ) -> None: ...
 
@@ -542,6 +550,8 @@ class CBPDiscreteSAC(Method, ContinualDiscreteSAC):
     :param decay_rate: η, of the running averages, in [0, 1)
     :param clear_moments: also forget the optimizer's moments of the incoming and outgoing weights of what is replaced
     :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param networks: "actor", "critic" or "both": those whose neurons are replaced. Of SAC's critics for continuous actions,
+        the features extractor is left out, as it is read together with the action
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     replacement_rate: float
@@ -549,6 +559,7 @@ class CBPDiscreteSAC(Method, ContinualDiscreteSAC):
     decay_rate: float
     clear_moments: bool
     renew_shared: bool
+    networks: Literal['actor', 'critic', 'both']
     def __init__(
         self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
         replacement_rate: float = 0.0001,
@@ -556,6 +567,7 @@ class CBPDiscreteSAC(Method, ContinualDiscreteSAC):
         decay_rate: float = 0.99,
         clear_moments: bool = True,
         renew_shared: bool = False,
+        networks: Literal['actor', 'critic', 'both'] = 'actor',
         **kwargs: Any
     ) -> None: ...
 

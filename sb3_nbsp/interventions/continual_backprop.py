@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 from typing_extensions import override
 
-from sb3_nbsp.checks import check_range, whole
+from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import Network
+from sb3_nbsp.interventions.networks import AgentNetwork, networks_of
 from sb3_nbsp.interventions.neuron_reset import NeuronReset
 from sb3_nbsp.neurons.activations import never_called
 from sb3_nbsp.neurons.layers import NeuronLayer
@@ -22,8 +23,9 @@ from sb3_nbsp.neurons.utility import contribution_utility, feature_means
 
 class ContinualBackprop(NeuronReset):
     r"""
-    Keep, for each hidden neuron i of the actor, running averages of its contribution utility (mean \|activation\| times
-    mean \|outgoing weight\|, :func:`~sb3_nbsp.neurons.utility.contribution_utility`) and of its activation:
+    Keep, for each hidden neuron i of the actor (or of the critics, too), running averages of its contribution utility
+    (mean \|activation\| times mean \|outgoing weight\|, :func:`~sb3_nbsp.neurons.utility.contribution_utility`) and of
+    its activation:
 
     .. math::
         u_i &\leftarrow \eta u_i + (1 - \eta) \, E|h_i| \cdot \tfrac1m \textstyle\sum_k |w_{i,k}| \\
@@ -36,7 +38,8 @@ class ContinualBackprop(NeuronReset):
     are set to zero, and what it contributed on average, its outgoing weights times :math:`\hat f_i = f_i / (1 -
     \eta^{a_i})`, moves into the bias of the next layer.
 
-    Activations are those of the training minibatch.
+    Activations are those of the training minibatch, under the network's own loss. Target critics follow their critics by
+    polyak averaging alone.
 
     Papers: Continual Backprop: Stochastic Gradient Descent with Persistent Randomness (Dohare et al., 2021); Loss of
     plasticity in deep continual learning (Dohare et al., 2024, equation 1 and algorithm 1).
@@ -46,6 +49,8 @@ class ContinualBackprop(NeuronReset):
     :param decay_rate: η, of the running averages, in [0, 1)
     :param clear_moments: also forget the optimizer's moments of the incoming and outgoing weights of what is replaced
     :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param networks: "actor", "critic" or "both": those whose neurons are replaced. Of SAC's critics for continuous actions,
+        the features extractor is left out, as it is read together with the action
     :raises ValueError: if an option is out of its range
     """
 
@@ -58,6 +63,7 @@ class ContinualBackprop(NeuronReset):
         decay_rate: float = 0.99,
         clear_moments: bool = True,
         renew_shared: bool = False,
+        networks: Literal["actor", "critic", "both"] = "actor",
     ) -> None:
         super().__init__(clear_moments, renew_shared)
         check_range("replacement_rate", replacement_rate, 0, 1, low_open=True)
@@ -65,6 +71,10 @@ class ContinualBackprop(NeuronReset):
         check_range("decay_rate", decay_rate, 0, 1)
         if decay_rate == 1:
             raise ValueError("decay_rate must be below 1, otherwise the running averages never move")
+        check_option("networks", networks, ("actor", "critic", "both"))
+        if renew_shared and networks == "critic":
+            raise ValueError("renew_shared: a features extractor that is shared is the actor's; use networks='both', too")
+        self.networks = networks
         self.replacement_rate = replacement_rate
         self.maturity_threshold = maturity_threshold
         self.decay_rate = decay_rate
@@ -76,42 +86,64 @@ class ContinualBackprop(NeuronReset):
 
     def _find_layers(self) -> None:
         super()._find_layers()
-        layers, old = self._network.layers, {each.linear: each for each in self._averages}
-        self._averages = [old.get(layer.linear) or _Averages.of_new(layer) for layer in layers]
+        old = {each.linear: each for each in self._averages}
+        self._averages = [old.get(layer.linear) or _Averages.of_new(layer) for layer in self._layers]
         # By layer, the means of the training minibatch at hand: see feature_means()
         self._batch: dict[int, tuple[th.Tensor, th.Tensor]] = {}
         _remove_watches(self.agent.policy, self)
-        for index, layer in enumerate(layers):
+        for index, layer in enumerate(self._layers):
             layer.activation.register_forward_hook(_Watch(self, index))
+
+    @override
+    def _find_networks(self) -> list[AgentNetwork]:
+        if self.networks == "actor":
+            return [self._network]
+        critics = networks_of(self.agent, shared=False)[1:]
+        for critic in critics:
+            own = {id(parameter) for parameter in critic.own}
+            critic.layers = [each for each in critic.layers if any(id(part) in own for part in each.linear.parameters())]
+        return critics if self.networks == "critic" else [self._network, *critics]
 
     @property
     def utilities(self) -> dict[str, th.Tensor]:
         """Running averages of the utilities, corrected for bias: layer name to a vector of shape (neurons,)."""
-        pairs = zip(self._network.layers, self._averages, strict=True)
+        pairs = zip(self._layers, self._averages, strict=True)
         return {layer.name: each.utility / self._correction(each).to(each.utility) for layer, each in pairs}
 
     @property
     def ages(self) -> dict[str, th.Tensor]:
         """Gradient steps since each neuron was last renewed: layer name to a vector of shape (neurons,)."""
-        return {layer.name: each.ages for layer, each in zip(self._network.layers, self._averages, strict=True)}
+        return {layer.name: each.ages for layer, each in zip(self._layers, self._averages, strict=True)}
 
     def after_step(self, network: Network) -> None:
         """One step of the running averages, then the replacements that are due. Layers that are frozen wait."""
-        if network != "actor":
-            return
-        may_renew = [self._may_renew(layer) for layer in self._network.layers]
-        for index, (layer, each) in enumerate(zip(self._network.layers, self._averages, strict=True)):
+        start = 0
+        for each in self._networks:
+            if each.role == network:
+                self._replace(each, start)
+            start += len(each.layers)
+        if network == "actor":
+            self._batch.clear()  # SAC's actor's loss runs through the critics, too
+
+    def _replace(self, network: AgentNetwork, start: int) -> None:
+        """
+        :param network: whose neurons
+        :param start: index of its first layer
+        """
+        averages = self._averages[start : start + len(network.layers)]
+        may_renew = [self._may_renew(layer) for layer in network.layers]
+        for index, (layer, each) in enumerate(zip(network.layers, averages, strict=True)):
             if may_renew[index]:
-                if index not in self._batch:
+                if start + index not in self._batch:
                     raise never_called(layer)
-                magnitudes, means = self._batch[index]
+                magnitudes, means = self._batch[start + index]
                 each.ages += 1
                 each.utility.lerp_(contribution_utility(layer, magnitudes), 1 - self.decay_rate)
                 each.means.lerp_(means.to(each.means), 1 - self.decay_rate)  # of half precision under autocast
-        self._batch.clear()
-        chosen = [self._choose(each) if may else each.ages[:0] for each, may in zip(self._averages, may_renew, strict=True)]
+        chosen = [self._choose(each) if may else each.ages[:0] for each, may in zip(averages, may_renew, strict=True)]
         if any(len(neurons) for neurons in chosen):
-            self.renew(chosen, [each.means / self._correction(each).to(each.means).unsqueeze(1) for each in self._averages])
+            features = [each.means / self._correction(each).to(each.means).unsqueeze(1) for each in averages]
+            self.renew(chosen, features, network)
 
     def watch(self, index: int, output: th.Tensor) -> None:
         """
@@ -122,7 +154,7 @@ class ContinualBackprop(NeuronReset):
         :param output: what its activation function returns
         """
         if index not in self._batch:
-            self._batch[index] = feature_means(self._network.layers[index], output.detach())
+            self._batch[index] = feature_means(self._layers[index], output.detach())
 
     @override
     def after_train(self) -> None:
@@ -142,7 +174,7 @@ class ContinualBackprop(NeuronReset):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        named = {layer.name: each for layer, each in zip(self._network.layers, self._averages, strict=True)}
+        named = {layer.name: each for layer, each in zip(self._layers, self._averages, strict=True)}
         state: dict[str, Any] = {
             "utilities": {name: each.utility.clone() for name, each in named.items()},
             "means": {name: each.means.clone() for name, each in named.items()},
@@ -154,7 +186,7 @@ class ContinualBackprop(NeuronReset):
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        for layer, each in zip(self._network.layers, self._averages, strict=True):
+        for layer, each in zip(self._layers, self._averages, strict=True):
             if layer.name in state["ages"]:  # not after a change of renew_shared
                 each.utility.copy_(state["utilities"][layer.name])
                 each.means.copy_(state["means"][layer.name])

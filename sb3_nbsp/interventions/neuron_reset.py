@@ -1,4 +1,4 @@
-"""What the interventions that renew neurons of the actor share."""
+"""What the interventions that renew neurons share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import Intervention, own_seed
-from sb3_nbsp.interventions.networks import ActorNetwork, actor_of, plain_policy
+from sb3_nbsp.interventions.networks import ActorNetwork, AgentNetwork, actor_of, plain_policy
 from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons
 from sb3_nbsp.neurons.new_state import check_renewable
 from sb3_nbsp.neurons.renewal import clear_incoming_moments, clear_outgoing_moments, cut_outgoing, renew_incoming
@@ -46,10 +46,12 @@ class NeuronReset(Intervention):
         self._counts: dict[str, th.Tensor] = {}
         self._n_renewals = 0
         self._find_layers()
-        if not any(map(self._may_renew, self._network.layers)):
+        if not any(map(self._may_renew, self._layers)):
+            roles = " or a ".join(dict.fromkeys(network.role for network in self._networks))
             raise ValueError(
-                f"policy_kwargs: net_arch gives {type(agent.policy).__name__} no hidden layer that belongs to the actor alone "
-                "and could be renewed; give it one, e.g. net_arch=[64], or renew the shared layers with renew_shared=True"
+                f"policy_kwargs: net_arch gives {type(agent.policy).__name__} no hidden layer that belongs to the {roles} "
+                "alone and could be renewed; give it one, e.g. net_arch=[64], or renew the shared layers with "
+                "renew_shared=True"
             )
 
     @override
@@ -66,10 +68,19 @@ class NeuronReset(Intervention):
                 raise ValueError(
                     "renew_shared: SAC's critics read a shared features extractor together with the action; use False"
                 )
+        self._networks = self._find_networks()
         self._check_layers()  # complain now, not at the first reset
-        fresh = {layer.name: th.zeros(layer.n_neurons, dtype=th.int64) for layer in self._network.layers}
+        fresh = {layer.name: th.zeros(layer.n_neurons, dtype=th.int64) for layer in self._layers}
         old = self._counts
         self._counts = {n: old[n] if n in old and len(old[n]) == len(zeros) else zeros for n, zeros in fresh.items()}
+
+    def _find_networks(self) -> list[AgentNetwork]:
+        """Those whose neurons are renewed."""
+        return [self._network]
+
+    @property
+    def _layers(self) -> list[NeuronLayer]:
+        return [layer for network in self._networks for layer in network.layers]
 
     def _may_renew(self, layer: NeuronLayer) -> bool:
         """Whether nothing that a renewal changes is frozen at this moment: frozen layers are to stay as they are."""
@@ -77,7 +88,7 @@ class NeuronReset(Intervention):
         return all(module.weight.requires_grad for module in changed)
 
     def _check_layers(self) -> None:
-        for layer in filter(self._may_renew, self._network.layers):
+        for layer in filter(self._may_renew, self._layers):
             written = [layer.linear, *(layer.consumers if self.cuts_outgoing else [])]
             if any(is_parametrized(each, "weight") for each in written):
                 raise ValueError(
@@ -86,8 +97,8 @@ class NeuronReset(Intervention):
                 )
             if self.cuts_outgoing:
                 list(layer.outgoing())
-        if self.clear_moments:
-            check_renewable(self._network.optimizer)
+        for network in self._networks if self.clear_moments else []:
+            check_renewable(network.optimizer)
 
     @property
     def network(self) -> ActorNetwork:
@@ -110,48 +121,55 @@ class NeuronReset(Intervention):
                 counts.copy_(state["counts"][name])
         self._n_renewals = state["n_renewals"]
 
-    def renew(self, chosen: Sequence[th.Tensor], mean_features: Sequence[th.Tensor] | None = None) -> None:
+    def renew(
+        self,
+        chosen: Sequence[th.Tensor],
+        mean_features: Sequence[th.Tensor] | None = None,
+        network: AgentNetwork | None = None,
+    ) -> None:
         """
-        Renew neurons, and tell the other interventions.
+        Renew neurons of a network. The other interventions are told of those of the actor.
 
         :param chosen: for each layer the indices of the neurons to renew, shape (k,)
         :param mean_features: for each layer what a neuron whose outgoing weights are cut leaves in the next layer's bias:
             see :func:`~sb3_nbsp.neurons.renewal.cut_outgoing`
+        :param network: the network; None for the actor
         """
-        pairs = zip(self._network.layers, chosen, strict=True)
+        network = network or self._network
+        pairs = zip(network.layers, chosen, strict=True)
         renewed = [
             (layer, (neurons if self._may_renew(layer) else neurons[:0]).to(self.agent.device)) for layer, neurons in pairs
         ]
         if not any(len(neurons) for _, neurons in renewed):
             return
-        others = self.agent.all_interventions  # type: ignore[attr-defined]
-        others.before_renewal()
+        everyone = self.agent.all_interventions  # type: ignore[attr-defined]
+        told = everyone if network is self._network else self
+        told.before_renewal()
         # Each reset of an agent draws from a stream of its own
-        seed = own_seed(self.agent, self._n_renewals, purpose=1000 + list(others).index(self))
+        seed = own_seed(self.agent, self._n_renewals, purpose=1000 + list(everyone).index(self))
         generator = th.Generator().manual_seed(seed)
         for index, (layer, neurons) in enumerate(renewed):
-            renew_incoming(layer, neurons, self._network.initializer, generator)
+            renew_incoming(layer, neurons, network.initializer, generator)
             if self.cuts_outgoing:
                 cut_outgoing(layer, neurons, None if mean_features is None else mean_features[index])
             self._counts[layer.name][neurons.cpu()] += 1
-        self._clear_moments(renewed)
+        if self.clear_moments:
+            self._clear_moments(network.optimizer, renewed)
         self._n_renewals += 1
         self._record()
-        others.after_renewal(renewed)
+        told.after_renewal(renewed)
 
-    def _clear_moments(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
-        if not self.clear_moments:
-            return
+    def _clear_moments(self, optimizer: th.optim.Optimizer, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
         for layer, neurons in renewed:
-            clear_incoming_moments(self._network.optimizer, layer, neurons)
+            clear_incoming_moments(optimizer, layer, neurons)
             if self.cuts_outgoing:
-                clear_outgoing_moments(self._network.optimizer, layer, neurons)
+                clear_outgoing_moments(optimizer, layer, neurons)
 
     def _record(self) -> None:
         total = sum(int(counts.sum()) for counts in self._counts.values())
         ever = sum(int((counts > 0).sum()) for counts in self._counts.values())
         self.record("resets/total", total)
-        self.record("resets/share_ever_reset", ever / count_neurons(self._network.layers))
+        self.record("resets/share_ever_reset", ever / count_neurons(self._layers))
 
 
 class PeriodicReset(NeuronReset):

@@ -150,7 +150,8 @@ class Picture:
     @classmethod
     def take(cls, agent: Any) -> Picture:
         named = dict(agent.policy.named_parameters())
-        optimizers = [agent.policy.optimizer] if isinstance(agent, ContinualPPO) else [agent.actor.optimizer]
+        own = [agent.policy] if isinstance(agent, ContinualPPO) else [agent.actor, agent.critic]
+        optimizers = [each.optimizer for each in own]
         moments = {}
         for name, parameter in named.items():
             for state in [optimizer.state.get(parameter, {}) for optimizer in optimizers]:
@@ -215,9 +216,10 @@ def _cut(layer: SlowLayer, neuron: int, reader: str, expected: Picture, means: d
 
 
 class Probe(Intervention):
-    """Takes pictures around the steps of the actor and calls of train()."""
+    """Takes pictures around the steps of a network and calls of train()."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: str = "actor") -> None:
+        self.network = network
         self._pictures: dict[str, list[Picture]] = {}
 
     def _take(self, when: str) -> None:
@@ -228,11 +230,11 @@ class Probe(Intervention):
         return self._pictures
 
     def before_step(self, network: Any) -> None:
-        if network == "actor":
+        if network == self.network:
             self._take("before step")
 
     def after_step(self, network: Any) -> None:
-        if network == "actor":
+        if network == self.network:
             self._take("after step")
 
     def after_train(self) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch as th
+from gymnasium import spaces
 from reset_checks import (
     CASES,
     Case,
     Picture,
     Probe,
     SlowLayer,
+    SmallCnn,
     check_renewal,
     chosen_between,
     columns_of,
@@ -19,10 +22,11 @@ from reset_checks import (
     owned_features,
     record_batches,
 )
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from tagged_tasks import differing
+from tagged_tasks import ImageTask, differing
 
-from sb3_nbsp import CBPPPO, CBPSAC, ContinualPPO
+from sb3_nbsp import CBPPPO, CBPSAC, ContinualDiscreteSAC, ContinualPPO, ContinualSAC
 from sb3_nbsp.algorithms.autograd_sac import AutogradGradients
 from sb3_nbsp.interventions import ContinualBackprop, CycleReset, InnerDistillation, Intervention
 
@@ -89,9 +93,10 @@ class SlowCBP:
 
 
 class Counts(Intervention):
-    """Copies of CBP's counts of resets and ages at the end of every step."""
+    """Copies of CBP's counts of resets at the end of every step of a network."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: str = "actor") -> None:
+        self.network = network
         self._book: list[dict[str, th.Tensor]] = []
 
     @property
@@ -99,7 +104,7 @@ class Counts(Intervention):
         return self._book
 
     def after_step(self, network: Any) -> None:
-        if network == "actor":
+        if network == self.network:
             counts = self.agent.all_interventions.find(ContinualBackprop).reset_counts
             self._book.append({name: each.clone() for name, each in counts.items()})
 
@@ -130,6 +135,95 @@ def test_equals_a_slow_version(name: str, monkeypatch: pytest.MonkeyPatch) -> No
         assert [neuron.age for neuron in neurons] == cbp.ages[layer.name].tolist()
         expected = [neuron.corrected(neuron.utility) if neuron.age else 0.0 for neuron in neurons]
         th.testing.assert_close(cbp.utilities[layer.name], th.tensor(expected), rtol=1e-3, atol=1e-6)
+
+
+@dataclass
+class Critics(Case):
+    """Both critics of SAC, one after the other: their inputs are observations and actions."""
+
+    def features(self, parameters: Any, observations: th.Tensor) -> list[th.Tensor]:
+        halves = self.layers[:2], self.layers[2:]
+        return [each for layers in halves for each in replace(self, layers=layers)._of_one(parameters, observations)]
+
+    def _of_one(self, parameters: Any, observations: th.Tensor) -> list[th.Tensor]:
+        return super().features(parameters, observations)
+
+
+@pytest.mark.parametrize("networks", ["critic", "both"])
+def test_critics_equal_a_slow_version(networks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the actor's loss runs through the critics plays no part, and their targets are left to polyak averaging."""
+    layers = [
+        SlowLayer(f"critic.qf{i}.{place}", [f"critic.qf{i}.{place + 2}"], width)
+        for i in range(2)
+        for place, width in ((0, 7), (2, 6))
+    ]
+    case = Critics(ContinualSAC, CASES["sac-relu"].env, layers, th.relu, {"net_arch": {"pi": [5], "qf": [7, 6]}})
+    inputs: list[th.Tensor] = []
+    sample = ReplayBuffer.sample
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        samples = sample(*args, **kwargs)
+        inputs.append(th.cat([samples.observations, samples.actions], dim=1))
+        return samples
+
+    monkeypatch.setattr(ReplayBuffer, "sample", recorded)
+    cbp = ContinualBackprop(RATE, MATURITY, DECAY, networks=networks)
+    counts, last, first = Counts("critic"), Probe("critic"), Probe("critic")
+    agent = case.agent([counts, last, cbp, first])
+    agent.learn(45)
+    slow = SlowCBP(case)
+    names = [name for name in counts.book[0] if name.startswith("critic")]
+    assert names == [f"critic.qf{i}.{place}" for i in range(2) for place in (0, 2)]
+    previous = {name: th.zeros_like(counts.book[0][name]) for name in names}
+    assert len(inputs) == len(counts.book) == 25
+    for i, batch in enumerate(inputs):
+        after = first.pictures["after step"][i]
+        chosen, means = slow.step(batch, first.pictures["before step"][i], after)
+        now = {name: counts.book[i][name] for name in names}
+        assert chosen_between(previous, now) == chosen, i
+        check_renewal(after, last.pictures["after step"][i], layers, chosen, cuts=True, means=means)
+        previous = now
+    assert sum(int(each.sum()) for each in previous.values()) >= 4
+    assert ("actor.latent_pi.0" in cbp.ages) == (networks == "both")
+
+
+@pytest.mark.parametrize("name", ["ppo-tanh", "sac-relu", "ppo-conv"])
+@pytest.mark.parametrize("networks", ["critic", "both"])
+def test_critics_beyond_maturity_nothing_happens(name: str, networks: Any) -> None:
+    case, ends = CASES[name], []
+    policy_kwargs = {**case.policy_kwargs, **({"net_arch": [4]} if name == "ppo-conv" else {})}
+    for interventions in ([], [ContinualBackprop(maturity_threshold=1000, networks=networks)]):
+        agent = case.agent(interventions, fused=False, policy_kwargs=policy_kwargs)
+        agent.learn(130 if "ppo" in name else 60)
+        ends.append({key: tensor.clone() for key, tensor in agent.policy.state_dict().items()})
+    assert differing(*ends) == []
+    (ages, *_) = (each for layer, each in agent.all_interventions.find(ContinualBackprop).ages.items() if "critic" in layer)
+    assert (ages > 0).all()
+
+
+def test_critics_have_state_that_is_saved(tmp_path: Any) -> None:
+    agent = CASES["sac-relu"].agent([ContinualBackprop(RATE, MATURITY, DECAY, networks="both")])
+    agent.learn(50)
+    agent.save(tmp_path / "model")
+    own, other = (each.all_interventions.find(ContinualBackprop) for each in (agent, ContinualSAC.load(tmp_path / "model")))
+    assert own.networks == other.networks == "both"
+    assert list(own.ages) == ["actor.latent_pi.0", "actor.latent_pi.2", "critic.qf0.0", "critic.qf1.0"]
+    assert differing(own.ages, other.ages) == [] and differing(own.utilities, other.utilities) == []
+    assert differing(own.reset_counts, other.reset_counts) == [] and own.reset_counts["critic.qf1.0"].any()
+
+
+def test_features_extractors_of_critics() -> None:
+    """SAC's critics read theirs together with the action; discrete SAC's have one each."""
+    found = {}
+    for cls, actions in ((ContinualSAC, spaces.Box(-1, 1, (1,))), (ContinualDiscreteSAC, spaces.Discrete(2))):
+        env = ImageTask()
+        env.action_space = actions
+        policy_kwargs = {"net_arch": [4], "features_extractor_class": SmallCnn}
+        cbp = ContinualBackprop(networks="critic")
+        agent = cls("CnnPolicy", env, buffer_size=10, policy_kwargs=policy_kwargs, interventions=[cbp], device="cpu")
+        found[cls] = list(agent.all_interventions.find(ContinualBackprop).ages)
+    assert found[ContinualSAC] == ["critic.qf0.0", "critic.qf1.0"]
+    assert len(found[ContinualDiscreteSAC]) == 8 and len(set(found[ContinualDiscreteSAC])) == 8
 
 
 def test_ages_maturity_and_fractions() -> None:
@@ -304,6 +398,13 @@ def test_loading_restores_everything_bit_for_bit(tmp_path: Any) -> None:
     assert differing(before, agent.all_interventions.find(ContinualBackprop).reset_counts) == []
 
 
+def test_shared_layers_are_the_actors() -> None:
+    with pytest.raises(ValueError, match="renew_shared: a features extractor that is shared is the actor's"):
+        ContinualBackprop(networks="critic", renew_shared=True)
+    with pytest.raises(ValueError, match="no hidden layer that belongs to the critic alone"):
+        CASES["ppo-conv"].agent([ContinualBackprop(networks="critic")])
+
+
 def test_attached_twice_it_watches_once() -> None:
     cbp = ContinualBackprop()
     agent = CASES["ppo-tanh"].agent([cbp])
@@ -319,6 +420,7 @@ def test_attached_twice_it_watches_once() -> None:
         *[("decay_rate", value) for value in (-0.1, 1, 1.0, 1.1, None, float("nan"))],
         *[("clear_moments", value) for value in ("yes", None, 2)],
         *[("renew_shared", value) for value in ("yes", None, 2)],
+        *[("networks", value) for value in ("critics", None, ("actor", "critic"))],
     ],
 )
 def test_bad_options(name: str, value: Any) -> None:
