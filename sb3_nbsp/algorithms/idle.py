@@ -10,7 +10,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq
 
-from sb3_nbsp.interventions import ContinualBackprop, ExperienceReplay, Intervention
+from sb3_nbsp.interventions import ClonEx, ContinualBackprop, ExperienceReplay, Intervention
 from sb3_nbsp.interventions.neuron_reset import NeuronReset, PeriodicReset
 
 
@@ -35,7 +35,7 @@ def idle_parts(agent: Any, has_phases: bool, phase_options: dict[str, Any]) -> d
         name = type(each).__name__
         if each.waits_for_renewals and not any(isinstance(other, NeuronReset) for other in interventions):
             messages[name] = _no_renewals(name)
-        elif isinstance(each, ExperienceReplay) and each.memory is None and agent.n_finished_phases > 0:
+        elif _lacks_memory(each) and agent.n_finished_phases > 0:
             messages[name] = _nothing_remembered(agent, name)
         elif (message := _too_short(agent, each)) is not None:
             messages[name] = message
@@ -59,6 +59,12 @@ def _no_phases(agent: Any, waiting: list[str]) -> str:
 
 def _no_renewals(name: str) -> str:
     return f"{name} acts when neurons are renewed, and no intervention renews any: add one that does, e.g. CycleReset"
+
+
+def _lacks_memory(intervention: Intervention) -> bool:
+    if isinstance(intervention, ClonEx):
+        return intervention.memory is None and intervention.clone_coef + intervention.clone_critic_coef > 0
+    return isinstance(intervention, ExperienceReplay) and intervention.memory is None
 
 
 def _nothing_remembered(agent: Any, name: str) -> str:

@@ -13,6 +13,7 @@ from sb3_nbsp.algorithms.continual_sac import ContinualSAC
 from sb3_nbsp.algorithms.method import Method
 from sb3_nbsp.interventions import (
     EWC,
+    ClonEx,
     ContinualBackprop,
     CycleReset,
     ExperienceReplay,
@@ -196,6 +197,17 @@ class PackNetDiscreteSAC(Method, ContinualDiscreteSAC):
     """PackNet on SAC for discrete actions: see :class:`PackNetSAC`."""
 
     parts = (PackNet,)
+
+
+class ClonExSAC(Method, ContinualSAC):
+    """
+    SAC that goes on to do in remembered states of earlier tasks what it did there: ClonEx-SAC.
+
+    Paper: Disentangling Transfer in Continual Reinforcement Learning (Wołczyk et al., 2022). Until the first phase ends it is
+    plain SAC.
+    """
+
+    parts = (ClonEx,)
 
 
 __all__ = [name for name, each in globals().items() if isinstance(each, type) and each.__module__ == __name__]

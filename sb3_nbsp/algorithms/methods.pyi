@@ -11,7 +11,7 @@ from sb3_nbsp.algorithms.continual_sac import ContinualSAC as ContinualSAC
 from sb3_nbsp.algorithms.method import Method
 
 
-__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC', 'PackNetSAC', 'PackNetDiscreteSAC']
+__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC', 'PackNetSAC', 'PackNetDiscreteSAC', 'ClonExSAC']
 
 
 class NBSPSAC(Method, ContinualSAC):
@@ -700,5 +700,36 @@ class PackNetDiscreteSAC(Method, ContinualDiscreteSAC):
         n_tasks: int | None = None,
         retrain_steps: int = 100000,
         revisit: Literal['reuse', 'new'] = 'reuse',
+        **kwargs: Any
+    ) -> None: ...
+
+
+class ClonExSAC(Method, ContinualSAC):
+    """
+    SAC that goes on to do in remembered states of earlier tasks what it did there: ClonEx-SAC.
+
+    Paper: Disentangling Transfer in Continual Reinforcement Learning (Wołczyk et al., 2022). Until the first phase ends it is
+    plain SAC.
+
+    :param clone_coef: λ; 0 for no cloning of the policy
+    :param clone_critic_coef: :math:`\lambda_Q`; 0 for no cloning of the critics
+    :param clone_states: states to keep of each task
+    :param clone_batch_size: \|B\|
+    :param best_return_exploration: in the warm-up of a new task, play the policies of earlier tasks in place of random
+        actions: each for an episode, then the one whose episodes returned most
+    :param kwargs: see :class:`ContinualSAC`
+    """
+    clone_coef: float
+    clone_critic_coef: float
+    clone_states: int
+    clone_batch_size: int
+    best_return_exploration: bool
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        clone_coef: float = 100.0,
+        clone_critic_coef: float = 0.0,
+        clone_states: int = 10000,
+        clone_batch_size: int = 128,
+        best_return_exploration: bool = False,
         **kwargs: Any
     ) -> None: ...

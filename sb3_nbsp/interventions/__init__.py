@@ -2,6 +2,7 @@
 
 from sb3_nbsp.interventions.base import Intervention as Intervention
 from sb3_nbsp.interventions.base import Phase as Phase
+from sb3_nbsp.interventions.clonex import ClonEx as ClonEx
 from sb3_nbsp.interventions.container import Interventions as Interventions
 from sb3_nbsp.interventions.continual_backprop import ContinualBackprop as ContinualBackprop
 from sb3_nbsp.interventions.cycle_reset import CycleReset as CycleReset

@@ -14,7 +14,7 @@ from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import NETWORKS, Network, OffPolicyIntervention, Phase, own_seed
 from sb3_nbsp.interventions.fisher import diagonal_fisher, policy_outputs
 from sb3_nbsp.interventions.networks import actor_of, optimized_parameters, plain_policy
-from sb3_nbsp.interventions.observations import phase_states
+from sb3_nbsp.interventions.observations import as_seen, phase_transitions
 from sb3_nbsp.interventions.quadratic_pull import Importance, Pull, Tensors
 from sb3_nbsp.interventions.trial_pass import evaluating
 from sb3_nbsp.messages import warn
@@ -103,7 +103,9 @@ class EWC(OffPolicyIntervention):
         networks = [network for network in NETWORKS if self._coef(network) > 0]
         if self.agent.phase_steps == 0 or not networks:  # type: ignore[attr-defined]
             return
-        states = phase_states(self.agent, self.fisher_states, self.fisher_window, own_seed(self.agent, phase, purpose=400))
+        seed = own_seed(self.agent, phase, purpose=400)
+        found = phase_transitions(self.agent, self.fisher_states, seed, self.fisher_window)
+        states = as_seen(self.agent, found["observations"]), th.as_tensor(found["actions"], device=self.agent.device)
         for network in networks:
             anchor = {name: parameter.detach().clone() for name, parameter in self._parameters(network).items()}
             new = Importance(self.fisher(network, *states), anchor)

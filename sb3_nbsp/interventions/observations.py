@@ -44,30 +44,37 @@ def training_observations(agent: BaseAlgorithm, n_states: int, seed: int) -> th.
     return buffer.to_torch(observations)
 
 
-def phase_states(agent: OffPolicyAlgorithm, n_states: int, window: int, seed: int) -> tuple[th.Tensor, th.Tensor]:
+def phase_transitions(agent: OffPolicyAlgorithm, n: int, seed: int, window: int | None = None) -> dict[str, np.ndarray]:
     """
-    States of the phase that the agent is in, and what it did in them.
+    Transitions of the phase that the agent is in.
 
     :param agent: an agent that follows phases
-    :param n_states: how many to draw, without replacement; fewer if there are not as many
-    :param window: draw from so many of the phase's last transitions
+    :param n: how many to draw, without replacement; fewer if there are not as many
     :param seed: seed of the draw
-    :return: observations, normalized as in training, shape (states, ...), and actions as the replay buffer holds them, shape
-        (states, actions)
+    :param window: draw from so many of the phase's last transitions; None for all
+    :return: by name of a field, as the replay buffer holds them, each of shape (transitions, ...)
     :raises ValueError: if the replay buffer has none of the phase's transitions any more
     """
     buffer = agent.replay_buffer
     assert buffer is not None
-    stored = StoredTransitions(buffer, min(window, agent.phase_steps))  # type: ignore[attr-defined]
+    of_phase: int = agent.phase_steps  # type: ignore[attr-defined]
+    stored = StoredTransitions(buffer, of_phase if window is None else min(window, of_phase))
     if len(stored) == 0:
         raise ValueError(
             "The replay buffer has no transitions of the phase that is over: it was emptied too early, or the agent was "
             "loaded without it (load_replay_buffer())"
         )
-    rows = np.random.default_rng(seed).permutation(len(stored))[:n_states]
-    found = stored.take(rows)
-    observations = buffer._normalize_obs(found["observations"], agent.get_vec_normalize_env())
-    return buffer.to_torch(observations), buffer.to_torch(found["actions"])  # type: ignore[arg-type]
+    return stored.take(np.random.default_rng(seed).permutation(len(stored))[:n])
+
+
+def as_seen(agent: OffPolicyAlgorithm, observations: np.ndarray) -> th.Tensor:
+    """
+    :param agent: an agent with a replay buffer
+    :param observations: as the buffer holds them, shape (states, ...)
+    :return: normalized as in training, on the agent's device
+    """
+    assert agent.replay_buffer is not None
+    return agent.replay_buffer.to_torch(agent.replay_buffer._normalize_obs(observations, agent.get_vec_normalize_env()))  # type: ignore[arg-type]
 
 
 def _buffer(agent: BaseAlgorithm) -> RolloutBuffer | ReplayBuffer:

@@ -122,10 +122,29 @@ def joined(batches: Sequence[Sequence[Distribution]]) -> list[Distribution]:
     return [_combine(parts, th.cat) for parts in zip(*batches, strict=True)]
 
 
-def _combine(distributions: Sequence[Distribution], combine: Callable[[list[th.Tensor]], th.Tensor]) -> Distribution:
-    """A distribution of the same kind, whose parameters are made from those of the given ones."""
-    kind = type(distributions[0])
+def parameters_of(distribution: Distribution) -> dict[str, th.Tensor]:
+    """
+    :param distribution: of actions
+    :return: by name, what makes another one like it, without gradients
+    :raises ValueError: if the distribution is of an unknown kind
+    """
+    kind = type(distribution)
     if kind not in _PARAMETERS:
         raise ValueError(f"action_space: policies whose actions follow {kind.__name__} cannot be distilled")
-    parameters = {name: combine([getattr(each, name).detach() for each in distributions]) for name in _PARAMETERS[kind]}
+    return {name: getattr(distribution, name).detach() for name in _PARAMETERS[kind]}
+
+
+def of_parameters(kind: type[Distribution], parameters: dict[str, th.Tensor]) -> Distribution:
+    """
+    :param kind: a class of distributions
+    :param parameters: by name, see :func:`parameters_of`
+    :return: a distribution, whose parameters are not checked
+    """
     return kind(**parameters, validate_args=False)  # type: ignore[arg-type]
+
+
+def _combine(distributions: Sequence[Distribution], combine: Callable[[list[th.Tensor]], th.Tensor]) -> Distribution:
+    """A distribution of the same kind, whose parameters are made from those of the given ones."""
+    parts = [parameters_of(each) for each in distributions]
+    parameters = {name: combine([part[name] for part in parts]) for name in parts[0]}
+    return of_parameters(type(distributions[0]), parameters)

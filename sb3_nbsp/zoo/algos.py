@@ -75,6 +75,9 @@ TABLE = {
         "parameters are pulled back to where earlier tasks left them",
         log_uniform(ewc_coef=(1e-2, 1e4)),
     ),
+    "clonex_sac": Entry(
+        methods.ClonExSAC, "ClonEx", "what the policy did in earlier tasks is cloned", log_uniform(clone_coef=(1e-1, 1e4))
+    ),
     "p3o": Entry(methods.P3O, "P3O", "cycle reset and inner distillation on PPO", sample_sbp),
     "cycle_ppo": Entry(
         methods.CyclePPO, "cycle reset", "neurons are renewed in turns on PPO, without distillation", sample_reset

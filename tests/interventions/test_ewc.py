@@ -16,7 +16,7 @@ from torch import nn
 
 from sb3_nbsp import EWCSAC, ContinualSAC
 from sb3_nbsp.interventions import EWC, Phase
-from sb3_nbsp.interventions.observations import phase_states
+from sb3_nbsp.interventions.observations import as_seen, phase_transitions
 from sb3_nbsp.interventions.quadratic_pull import Importance, Pull, merged
 
 
@@ -109,7 +109,7 @@ def test_the_importance_of_the_mean_is_one_over_the_variance_in_the_phases_last_
     agent = tiny(EWCSAC, tagged_sequence(), fisher_window=30, fisher_states=20)
     agent.learn(55)
     ewc = ewc_of(agent)
-    seen, _ = phase_states(agent, 20, 30, seed=3)
+    seen = as_seen(agent, phase_transitions(agent, 20, 3, window=30)["observations"])
     assert len(seen) == len({float(state[1]) for state in seen}) == 20
     newest = agent.replay_buffer.observations[25:55, 0, 1]
     assert {float(state[1]) for state in seen} <= {float(each) for each in newest}
