@@ -180,6 +180,12 @@ class EWCSAC(Method, ContinualSAC):
     parts = (EWC,)
 
 
+class EWCDiscreteSAC(Method, ContinualDiscreteSAC):
+    """SAC for discrete actions with elastic weight consolidation: see :class:`EWCSAC`."""
+
+    parts = (EWC,)
+
+
 class PackNetSAC(Method, ContinualSAC):
     """
     PackNet on Soft Actor-Critic: every weight of the actor belongs to one task, and later tasks share what earlier ones can
@@ -206,6 +212,12 @@ class ClonExSAC(Method, ContinualSAC):
     Paper: Disentangling Transfer in Continual Reinforcement Learning (Wołczyk et al., 2022). Until the first phase ends it is
     plain SAC.
     """
+
+    parts = (ClonEx,)
+
+
+class ClonExDiscreteSAC(Method, ContinualDiscreteSAC):
+    """ClonEx on SAC for discrete actions: see :class:`ClonExSAC`."""
 
     parts = (ClonEx,)
 

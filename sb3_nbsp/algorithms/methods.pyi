@@ -11,7 +11,7 @@ from sb3_nbsp.algorithms.continual_sac import ContinualSAC as ContinualSAC
 from sb3_nbsp.algorithms.method import Method
 
 
-__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC', 'PackNetSAC', 'PackNetDiscreteSAC', 'ClonExSAC']
+__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC', 'EWCDiscreteSAC', 'PackNetSAC', 'PackNetDiscreteSAC', 'ClonExSAC', 'ClonExDiscreteSAC']
 
 
 class NBSPSAC(Method, ContinualSAC):
@@ -655,6 +655,38 @@ class EWCSAC(Method, ContinualSAC):
     ) -> None: ...
 
 
+class EWCDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    SAC for discrete actions with elastic weight consolidation: see :class:`EWCSAC`.
+
+    :param ewc_coef: λ of the actor; 0 leaves it alone
+    :param ewc_critic_coef: λ of the critics, whose F is larger by orders of magnitude; 0 leaves them alone
+    :param accumulate: how several phases act together. "sum": F ← F + F_new with the latest θ*, so that a task that comes
+        back counts twice; "online": F ← γF + F_new; "separate": each task has its F and θ*, and one that comes back
+        replaces its own
+    :param ewc_decay: γ of "online", in [0, 1]
+    :param fisher_states: number of states to compute F in
+    :param fisher_window: from how many of the last transitions of a phase these states are drawn
+    :param kwargs: see :class:`ContinualDiscreteSAC`
+    """
+    ewc_coef: float
+    ewc_critic_coef: float
+    accumulate: Literal['sum', 'online', 'separate']
+    ewc_decay: float
+    fisher_states: int
+    fisher_window: int
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        ewc_coef: float = 100.0,
+        ewc_critic_coef: float = 0.0,
+        accumulate: Literal['sum', 'online', 'separate'] = 'sum',
+        ewc_decay: float = 0.9,
+        fisher_states: int = 2560,
+        fisher_window: int = 10000,
+        **kwargs: Any
+    ) -> None: ...
+
+
 class PackNetSAC(Method, ContinualSAC):
     """
     PackNet on Soft Actor-Critic: every weight of the actor belongs to one task, and later tasks share what earlier ones can
@@ -718,6 +750,34 @@ class ClonExSAC(Method, ContinualSAC):
     :param best_return_exploration: in the warm-up of a new task, play the policies of earlier tasks in place of random
         actions: each for an episode, then the one whose episodes returned most
     :param kwargs: see :class:`ContinualSAC`
+    """
+    clone_coef: float
+    clone_critic_coef: float
+    clone_states: int
+    clone_batch_size: int
+    best_return_exploration: bool
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        clone_coef: float = 100.0,
+        clone_critic_coef: float = 0.0,
+        clone_states: int = 10000,
+        clone_batch_size: int = 128,
+        best_return_exploration: bool = False,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class ClonExDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    ClonEx on SAC for discrete actions: see :class:`ClonExSAC`.
+
+    :param clone_coef: λ; 0 for no cloning of the policy
+    :param clone_critic_coef: :math:`\lambda_Q`; 0 for no cloning of the critics
+    :param clone_states: states to keep of each task
+    :param clone_batch_size: \|B\|
+    :param best_return_exploration: in the warm-up of a new task, play the policies of earlier tasks in place of random
+        actions: each for an episode, then the one whose episodes returned most
+    :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     clone_coef: float
     clone_critic_coef: float

@@ -99,7 +99,8 @@ class BestReturnExploration:
         if task not in self._actors:
             actor: Any = agent.policy.actor
             # Its distribution may hang on the graph of the last gradient step
-            shared = {id(actor.optimizer): None, id(actor.action_dist): copy.copy(actor.action_dist)}
+            distribution = getattr(actor, "action_dist", None)
+            shared = {id(actor.optimizer): None, id(distribution): copy.copy(distribution)}
             copied: nn.Module = copy.deepcopy(actor, shared)
             copied.load_state_dict(self._policies[task])
             self._actors[task] = copied.eval()

@@ -14,7 +14,7 @@ from typing_extensions import override
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase, own_seed
 from sb3_nbsp.interventions.best_return import BestReturnExploration
-from sb3_nbsp.interventions.networks import actor_of
+from sb3_nbsp.interventions.networks import actor_of, taken_q_values
 from sb3_nbsp.interventions.observations import as_seen, phase_transitions
 from sb3_nbsp.interventions.policy_divergence import alpha_dkl, of_parameters, parameters_of
 from sb3_nbsp.interventions.trial_pass import evaluating
@@ -173,24 +173,22 @@ class ClonEx(OffPolicyIntervention):
                 for i, distribution in enumerate(self._distribution(seen)):
                     for name, value in parameters_of(distribution).items():
                         found.setdefault(f"{i}.{name}", []).append(value)
-                found.setdefault("q_values", []).append(self._q_values(seen, actions[part]))
+                found.setdefault("q_values", []).append(taken_q_values(self.agent, seen, self._tensor(actions[part])))
         return {name: th.cat(parts).cpu().numpy() for name, parts in found.items()}
 
-    def _q_values(self, observations: th.Tensor, actions: np.ndarray) -> th.Tensor:
-        """Shape (states, critics)."""
-        taken = th.as_tensor(actions, device=self.agent.device)
-        return th.cat(self.agent.critic(observations, taken), dim=1)  # type: ignore[attr-defined]
-
     def _q_distance(self, observations: th.Tensor, batch: Arrays) -> th.Tensor:
-        kept = th.as_tensor(batch["q_values"], device=self.agent.device)
-        return (self._q_values(observations, batch["actions"]) - kept).square().sum(1).mean()
+        q_values = taken_q_values(self.agent, observations, self._tensor(batch["actions"]))
+        return (q_values - self._tensor(batch["q_values"])).square().sum(1).mean()
 
     def _kept_policy(self, batch: Arrays, like: list[Distribution]) -> list[Distribution]:
         kept = []
         for i, each in enumerate(like):
-            parameters = {name: th.as_tensor(batch[f"{i}.{name}"], device=self.agent.device) for name in parameters_of(each)}
+            parameters = {name: self._tensor(batch[f"{i}.{name}"]) for name in parameters_of(each)}
             kept.append(of_parameters(type(each), parameters))
         return kept
+
+    def _tensor(self, array: np.ndarray) -> th.Tensor:
+        return th.as_tensor(array, device=self.agent.device)
 
     def _sample(self) -> Arrays:
         """A batch drawn uniformly, with replacement, from all that is kept."""

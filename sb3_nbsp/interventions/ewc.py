@@ -13,7 +13,7 @@ from typing_extensions import override
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import NETWORKS, Network, OffPolicyIntervention, Phase, own_seed
 from sb3_nbsp.interventions.fisher import diagonal_fisher, policy_outputs
-from sb3_nbsp.interventions.networks import actor_of, optimized_parameters, plain_policy
+from sb3_nbsp.interventions.networks import actor_of, optimized_parameters, plain_policy, taken_q_values
 from sb3_nbsp.interventions.observations import as_seen, phase_transitions
 from sb3_nbsp.interventions.quadratic_pull import Importance, Pull, Tensors
 from sb3_nbsp.interventions.trial_pass import evaluating
@@ -156,7 +156,8 @@ class EWC(OffPolicyIntervention):
         return policy_outputs(self._distribution(observations))
 
     def _q_values(self, observations: th.Tensor, actions: th.Tensor) -> list[tuple[th.Tensor, th.Tensor]]:
-        return [(q, th.ones_like(q)) for q in self.agent.critic(observations, actions)]  # type: ignore[attr-defined]
+        q_values = taken_q_values(self.agent, observations, actions)
+        return [(q_values, th.ones_like(q_values))]
 
     def _parameters(self, network: Network) -> dict[str, nn.Parameter]:
         """What the network's optimizer moves, by name."""
@@ -179,8 +180,10 @@ class EWC(OffPolicyIntervention):
         self._distribution = actor_of(self.agent).distribution
         self._pulls: dict[Network, Pull] = {}
         for network, known in self._known.items():
+            # Where the actor's loss has a factor before its expectation, so has the penalty
+            scale = getattr(self.agent, "actor_loss_scale", 1.0) if network == "actor" else 1.0
             if known and self._coef(network) > 0:
-                self._pulls[network] = Pull(self._parameters(network), list(known.values()), self._coef(network))
+                self._pulls[network] = Pull(self._parameters(network), list(known.values()), scale * self._coef(network))
 
 
 def _mean(tensors: Tensors) -> float:

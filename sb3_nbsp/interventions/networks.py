@@ -136,6 +136,19 @@ def optimized_parameters(agent: BaseAlgorithm, network: Network) -> list[nn.Para
     return [parameter for parameter in found if (id(parameter) in of_critic) == (network == "critic")]
 
 
+def taken_q_values(agent: BaseAlgorithm, observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
+    """
+    :param agent: an agent with critics as SAC's
+    :param observations: as the policy sees them, shape (states, ...)
+    :param actions: as a replay buffer holds them, shape (states, actions)
+    :return: :math:`Q_j(s, a)`, shape (states, critics)
+    """
+    critic: Any = plain_policy(agent).critic
+    if isinstance(agent.action_space, spaces.Discrete):
+        return th.cat([values.gather(1, actions.long()) for values in critic(observations)], dim=1)
+    return th.cat(critic(observations, actions), dim=1)
+
+
 def _check_actor_critic(policy: ActorCriticPolicy) -> None:
     """Complain of policies that take more than an observation, and of networks in which the actor cannot be found."""
     needed = [each.name for each in signature(policy.get_distribution).parameters.values() if each.default is each.empty][1:]

@@ -36,6 +36,8 @@ class Entry:
     sample: Callable[[Any], dict[str, Any]] | None = None
 
 
+_SAMPLE_CLONEX = log_uniform(clone_coef=(1e-1, 1e4))
+_SAMPLE_EWC = log_uniform(ewc_coef=(1e-2, 1e4))
 _SAMPLE_L2 = log_uniform(l2_init_weight=(1e-6, 1e-2))
 # A new method is one line here, with a name that ends with its base. Where its settings are not those of its base, it has a
 # file of that name in hyperparams/
@@ -69,14 +71,11 @@ TABLE = {
         "packnet_sac for discrete actions",
         sample_packnet,
     ),
-    "ewc_sac": Entry(
-        methods.EWCSAC,
-        "EWC",
-        "parameters are pulled back to where earlier tasks left them",
-        log_uniform(ewc_coef=(1e-2, 1e4)),
-    ),
-    "clonex_sac": Entry(
-        methods.ClonExSAC, "ClonEx", "what the policy did in earlier tasks is cloned", log_uniform(clone_coef=(1e-1, 1e4))
+    "ewc_sac": Entry(methods.EWCSAC, "EWC", "parameters are pulled back to where earlier tasks left them", _SAMPLE_EWC),
+    "ewc_discrete_sac": Entry(methods.EWCDiscreteSAC, "EWC, discrete", "ewc_sac for discrete actions", _SAMPLE_EWC),
+    "clonex_sac": Entry(methods.ClonExSAC, "ClonEx", "what the policy did in earlier tasks is cloned", _SAMPLE_CLONEX),
+    "clonex_discrete_sac": Entry(
+        methods.ClonExDiscreteSAC, "ClonEx, discrete", "clonex_sac for discrete actions", _SAMPLE_CLONEX
     ),
     "p3o": Entry(methods.P3O, "P3O", "cycle reset and inner distillation on PPO", sample_sbp),
     "cycle_ppo": Entry(

@@ -6,6 +6,7 @@ import pickle
 from functools import partial
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -23,11 +24,12 @@ from tagged_tasks import (
     tagged_sequence,
     tiny,
 )
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Categorical, Normal, kl_divergence
 
-from sb3_nbsp import ClonExSAC, ContinualSAC
+from sb3_nbsp import ClonExDiscreteSAC, ClonExSAC, ContinualSAC
 from sb3_nbsp.interventions import ClonEx
 from sb3_nbsp.interventions.best_return import BestReturnExploration
+from sb3_nbsp.tasks import TaskSequence
 
 
 def clonex_of(agent: Any) -> Any:
@@ -237,6 +239,23 @@ def test_observations_are_normalized_as_they_are_now() -> None:
     clonex_of(agent)._sample = lambda: clonex_of(agent).memory["red"]
     clonex_of(agent).penalty("actor")
     np.testing.assert_allclose(seen[0].numpy(), env.normalize_obs(raw), rtol=1e-5, atol=1e-5)
+
+
+def test_discrete_actions() -> None:
+    makers = dict.fromkeys(("red", "blue"), partial(gym.make, "CartPole-v1"))
+    sequence = TaskSequence(makers, steps_per_task=60, mastery_threshold=None)
+    options = {"best_return_exploration": True, "clone_critic_coef": 0.5, "clone_states": 20, "clone_coef": 3.0}
+    agent = tiny(ClonExDiscreteSAC, sequence, **options).learn(90)
+    clonex = clonex_of(agent)
+    assert clonex._exploration._returns, "of whole episodes in the warm-up"
+    clonex._sample = lambda: clonex.memory["red"]
+    kept = {name: th.as_tensor(array) for name, array in clonex.memory["red"].items()}
+    new = agent.actor.distribution(kept["observations"])
+    expected = kl_divergence(Categorical(logits=kept["0.logits"]), new).mean()
+    th.testing.assert_close(clonex.penalty("actor"), 3.0 * expected)
+    taken = [q[range(20), kept["actions"][:, 0]] for q in agent.critic(kept["observations"])]
+    distances = [(q - kept["q_values"][:, j]).square().mean() for j, q in enumerate(taken)]
+    th.testing.assert_close(clonex.penalty("critic"), 0.5 * sum(distances))
 
 
 def test_images_and_records() -> None:

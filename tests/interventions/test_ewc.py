@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -14,10 +15,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tagged_tasks import ImageTask, RecordingLogger, Spy, differing, parameters, random_states, tagged_sequence, tiny
 from torch import nn
 
-from sb3_nbsp import EWCSAC, ContinualSAC
+from sb3_nbsp import EWCSAC, ContinualSAC, EWCDiscreteSAC
 from sb3_nbsp.interventions import EWC, Phase
 from sb3_nbsp.interventions.observations import as_seen, phase_transitions
 from sb3_nbsp.interventions.quadratic_pull import Importance, Pull, merged
+from sb3_nbsp.tasks import TaskSequence
 
 
 def ewc_of(agent: Any) -> Any:
@@ -205,6 +207,27 @@ def test_records() -> None:
     for network in ("actor", "critic"):
         values = logger.values(f"ewc/penalty_{network}")
         assert len(values) == 5 and values[:2] == [0, 0] and min(values[2:]) > 0, "at the end of each episode"
+
+
+def test_discrete_actions() -> None:
+    makers = dict.fromkeys(("red", "blue"), partial(gym.make, "CartPole-v1"))
+    sequence = TaskSequence(makers, steps_per_task=60, mastery_threshold=None)
+    agent = tiny(EWCDiscreteSAC, sequence, ewc_critic_coef=0.1, loss_reduction="mean").learn(90)
+    ewc = ewc_of(agent)
+    states = agent.replay_buffer.observations[:20, 0]
+    actions = th.as_tensor(agent.replay_buffer.actions[:20, 0])
+    found = ewc.fisher("actor", th.as_tensor(states), actions)["actor.action_net.bias"]
+    probabilities = agent.actor.distribution(th.as_tensor(states)).probs.detach()
+    th.testing.assert_close(found, (probabilities * (1 - probabilities)).mean(0))  # of a softmax, as worked out by hand
+    found = ewc.fisher("critic", th.as_tensor(states), actions)["critic.q_networks.1.4.bias"]
+    th.testing.assert_close(found, th.bincount(actions[:, 0], minlength=2) / 20)
+    # The actor's loss is a mean over two actions
+    agent.actor.action_net.bias.data += 1
+    agent.actor.action_net.bias.grad = th.zeros(2)
+    known = ewc.importances["actor"][""]
+    distance = agent.actor.action_net.bias.detach() - known.anchor["actor.action_net.bias"]
+    ewc.before_step("actor")
+    th.testing.assert_close(agent.actor.action_net.bias.grad, 2 * 100.0 / 2 * known.fisher["actor.action_net.bias"] * distance)
 
 
 def test_images() -> None:
