@@ -19,6 +19,7 @@ from sb3_nbsp.tasks.agent_history import AgentHistory, keep_aside
 from sb3_nbsp.tasks.boundaries import ended_phases, is_over
 from sb3_nbsp.tasks.callback_tree import announce_end, check_sees_every_step
 from sb3_nbsp.tasks.episode_log import EpisodeLog, read_rows
+from sb3_nbsp.tasks.evaluation_files import add_evaluation, save_if_best
 from sb3_nbsp.tasks.games import GAME, ends_game
 from sb3_nbsp.tasks.metrics import SuccessMatrix
 from sb3_nbsp.tasks.policy_evaluation import SEED, TaskResult, evaluate_task, evaluation_seed
@@ -66,6 +67,9 @@ class SequenceEvaluation(BaseCallback):
         100 000 on Atari); None for ``n_eval_episodes``
     :param deterministic: evaluate the policy's most likely actions; False draws them, from random numbers of the
         evaluation's own
+    :param best_model_save_path: folder for ``best_model.zip``: the agent after the phase with the best mean over the tasks met
+        so far; None saves none
+    :param log_path: folder for ``evaluations.npz``, see :func:`~sb3_nbsp.tasks.evaluation_files.add_evaluation`
     """
 
     def __init__(
@@ -77,6 +81,8 @@ class SequenceEvaluation(BaseCallback):
         verbose: int = 0,
         n_eval_steps: int | None = None,
         deterministic: bool = True,
+        best_model_save_path: str | os.PathLike[str] | None = None,
+        log_path: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(verbose)
         check_option("deterministic", deterministic, (True, False))
@@ -84,6 +90,8 @@ class SequenceEvaluation(BaseCallback):
         self.n_eval_episodes = whole("n_eval_episodes", n_eval_episodes, 1)
         self.n_eval_steps = None if n_eval_steps is None else whole("n_eval_steps", n_eval_steps, 1)
         self.deterministic = deterministic
+        self.best_model_save_path = None if best_model_save_path is None else Path(best_model_save_path)
+        self.log_path = None if log_path is None else Path(log_path)
         self.seed = whole("seed", seed, 0)
         self.progress_bar = progress_bar
         self.matrix: SuccessMatrix | None = None
@@ -246,6 +254,10 @@ class SequenceEvaluation(BaseCallback):
         rates = {task: result.value for task, result in results.items()}
         self.matrix.set_row(phase, info["task"], list(rates.values()))
         self._save_matrix()
+        if self.log_path is not None:
+            add_evaluation(self.log_path, self.num_timesteps, phase, rates)
+        if self.best_model_save_path is not None:
+            save_if_best(self.best_model_save_path, self.model, self.matrix)
         for task, result in results.items():
             self.logger.record(f"eval/returns/{task}", result.mean_return, exclude=("stdout", "log"))
         self._record(rates, phase)
