@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import builtins
 import importlib
+import re
 import runpy
 import shutil
 import sys
@@ -91,6 +93,7 @@ def _prepare() -> None:
     except ImportError as error:
         raise SystemExit(f"The zoo's commands need the extra zoo: pip install 'sb3_nbsp[zoo]' ({error})") from error
     register()
+    _accept_words()
     if _given_env()[0].startswith("dm_control/"):
         from sb3_nbsp.tasks.dm_control import import_dm_control
 
@@ -98,6 +101,23 @@ def _prepare() -> None:
             import_dm_control()
         except ImportError as error:
             raise SystemExit(str(error)) from error
+
+
+def _accept_words() -> None:
+    """``mask_type:hard`` is the word "hard", as in ``benchmark``; rl-zoo3 alone evaluates every value as Python code."""
+    from rl_zoo3.utils import StoreDict
+
+    store = StoreDict.__call__
+
+    def store_words(self: Any, parser: Any, namespace: Any, values: list[str], option_string: str | None = None) -> None:
+        pairs = [text.partition(":") for text in values]
+        is_word = [re.fullmatch(r"[A-Za-z_][\w-]*", value) and not hasattr(builtins, value) for _, _, value in pairs]
+        texts = [
+            f"{key}:{value!r}" if word else text for text, (key, _, value), word in zip(values, pairs, is_word, strict=True)
+        ]
+        store(self, parser, namespace, texts, option_string)
+
+    StoreDict.__call__ = store_words  # type: ignore[method-assign]
 
 
 def _given_env() -> tuple[str, list[str]]:

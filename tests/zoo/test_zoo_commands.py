@@ -67,6 +67,23 @@ def test_a_wrong_command_is_an_error(arguments, error, monkeypatch, capsys):
     assert not output.out
 
 
+def test_words_need_no_quotes(monkeypatch):
+    """As in benchmark; Python is evaluated as before."""
+    import argparse
+
+    from rl_zoo3.utils import StoreDict
+
+    monkeypatch.setattr(StoreDict, "__call__", StoreDict.__call__)  # to be put back
+    cli._accept_words()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-params", nargs="+", action=StoreDict)
+    given = ["mask_type:hard", "name:'a:b'", "flag:True", "nothing:None", "rate:1e-3", "kwargs:dict(a=[1])", "data:step-data"]
+    expected = {"mask_type": "hard", "name": "a:b", "flag": True, "nothing": None, "rate": 1e-3, "kwargs": {"a": [1]}}
+    assert parser.parse_args(["-params", *given]).params == {**expected, "data": "step-data"}
+    with pytest.raises(SyntaxError):
+        parser.parse_args(["-params", "a:1 +"])
+
+
 def test_the_version(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["sb3-nbsp", "--version"])
     with pytest.raises(SystemExit) as stopped:
