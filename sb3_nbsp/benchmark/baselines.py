@@ -38,14 +38,17 @@ class RandomAgent:
 
 def measure_baselines(comparison: Comparison, folder: Path, done: Sequence[Run]) -> None:
     """
-    Evaluate an agent of random actions and untrained agents (deterministic, as after each phase; the mean over a few
+    Evaluate an agent of random actions and untrained agents (as after each phase; the mean over a few
     networks: the first runs' before their training) on every task of each sequence. They are measured once, and kept in the
     folder of the comparison.
     """
     known = _read(folder)
     for env_id in dict.fromkeys(run.env_id for run in done):
-        settings = {"env_id": env_id, "env_kwargs": comparison.env_kwargs, "n_eval_episodes": comparison.n_eval_episodes}
+        settings: dict[str, Any] = {"env_id": env_id, "env_kwargs": comparison.env_kwargs}
+        settings["n_eval_episodes"] = comparison.n_eval_episodes
         settings["evaluation_seed"] = evaluation_seed(SEED, 0)
+        if (comparison.n_eval_steps, comparison.eval_policy) != (None, "deterministic"):
+            settings |= {"n_eval_steps": comparison.n_eval_steps, "eval_policy": comparison.eval_policy}
         if known.get(env_id, {}).get("settings") != settings:
             runs = {run.seed: run for run in reversed(done) if run.env_id == env_id}
             success = _measure(comparison, env_id, list(runs.values())[:MOST_NETWORKS])
@@ -61,7 +64,8 @@ def _measure(comparison: Comparison, env_id: str, runs: Sequence[Run]) -> dict[s
         task_env = make_vec_env(make_env)
         everyone: list[Any] = [RandomAgent(env.action_space), *agents]
         seed = evaluation_seed(SEED, index)  # the episodes of SequenceEvaluation
-        found = [evaluate_task(each, task_env, comparison.n_eval_episodes, seed, task=task) for each in everyone]
+        how: Any = {"n_steps": comparison.n_eval_steps, "deterministic": comparison.eval_policy == "deterministic"}
+        found = [evaluate_task(each, task_env, comparison.n_eval_episodes, seed, task=task, **how) for each in everyone]
         # Where one has reported success, those that have not had none
         reported = any(result.kind == "success" for result in found)
         rates = [0.0 if reported and result.kind != "success" else result.value for result in found]

@@ -11,7 +11,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_nbsp.algorithms import ContinualSAC
+from sb3_nbsp.algorithms.soft_actor_critic import SoftActorCritic
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.interventions import GradientMasking
 from sb3_nbsp.neurons.layers import split_by_layer
@@ -83,20 +83,20 @@ class SkillNeurons(BaseCallback):
 
     def _init_callback(self) -> None:
         # Before learn() acts on a boundary that an earlier call has paused at
-        self._written = self.model.phase.index - 1 if isinstance(self.model, ContinualSAC) else -1
+        self._written = self.model.phase.index - 1 if isinstance(self.model, SoftActorCritic) else -1
 
     def _on_rollout_start(self) -> None:
-        if isinstance(self.model, ContinualSAC) and self.model.phase.index - 1 > self._written:
+        if isinstance(self.model, SoftActorCritic) and self.model.phase.index - 1 > self._written:
             self._write(self.model, self.model.phase.index - 1)
 
     def _on_step(self) -> bool:
         return True
 
     def _on_training_end(self) -> None:
-        if isinstance(self.model, ContinualSAC) and self.training_env.get_attr("sequence_over")[0]:
+        if isinstance(self.model, SoftActorCritic) and self.training_env.get_attr("sequence_over")[0]:
             self._write(self.model, self.model.phase.index)
 
-    def _write(self, model: ContinualSAC, phase: int) -> None:
+    def _write(self, model: SoftActorCritic, phase: int) -> None:
         self._written = phase
         masking = next((each for each in model.all_interventions if isinstance(each, GradientMasking)), None)
         if masking is None:

@@ -19,14 +19,16 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.methods import METHODS, find_methods
 from sb3_nbsp.benchmark.settings import Settings, plain, run_options
+from sb3_nbsp.checks import check_option
 from sb3_nbsp.files import atomic_write, read_json_object
 from sb3_nbsp.messages import did_you_mean
-from sb3_nbsp.tasks.registration import is_sequence, sequences
+from sb3_nbsp.tasks.registration import game_sequences, is_sequence, sequences
 from sb3_nbsp.zoo.algos import algorithm
 
 FILE = "benchmark.json"
 # A preset is a size: of the network, the episodes and the phases. Its sequences have ids of their own.
 PRESETS = {"laptop": "MW-{}-laptop-v0", "paper": "MW-{}-v0"}
+EVAL_POLICIES = ("deterministic", "stochastic")
 # What may be added to a comparison whose runs have begun
 GROWS = ("methods", "seeds")
 
@@ -40,6 +42,8 @@ def sequence_names(preset: str) -> list[str]:
 
 def short_name(env_id: str) -> str:
     """Of a sequence of this package the name without size and version, of any other environment its id."""
+    if env_id in game_sequences():
+        return env_id.removesuffix("-v0")
     return env_id.removeprefix("MW-").removesuffix("-v0").removesuffix("-laptop") if env_id in sequences() else env_id
 
 
@@ -109,6 +113,8 @@ class Comparison:
     :param save_freq: steps between two checkpoints of a run; None for 5000, and for 50000 where the environment is no sequence
     :param switch_steps: play two tasks once each, the second for so many steps, and evaluate on both meanwhile
     :param eval_freq: steps of the second task between two evaluations on both, after a switch
+    :param n_eval_steps: on sequences, evaluate whole episodes for so many steps instead; 100000 is the paper's on Atari
+    :param eval_policy: on sequences, "deterministic" or "stochastic", as is all of CleanRL's discrete SAC
     :raises ValueError: if a name is unknown, a number out of its range, an option not plain or known to none of the methods
     """
 
@@ -123,6 +129,8 @@ class Comparison:
     save_freq: int | None = None
     switch_steps: int | None = None
     eval_freq: int = 10_000
+    n_eval_steps: int | None = None
+    eval_policy: str = EVAL_POLICIES[0]
 
     def __post_init__(self) -> None:
         self.envs, self.seeds = list(dict.fromkeys(self.envs)), list(dict.fromkeys(self.seeds))
@@ -131,7 +139,8 @@ class Comparison:
         self.env_kwargs, self.hyperparams = plain(self.env_kwargs), plain(self.hyperparams)
         if any(seed < 0 for seed in self.seeds):
             raise ValueError(f"seeds must not be negative: {self.seeds}")
-        for name in ("n_eval_episodes", "save_freq", "n_timesteps", "switch_steps", "eval_freq"):
+        check_option("eval_policy", self.eval_policy, EVAL_POLICIES)
+        for name in ("n_eval_episodes", "n_eval_steps", "save_freq", "n_timesteps", "switch_steps", "eval_freq"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
@@ -186,7 +195,8 @@ class Comparison:
         if self.n_timesteps is not None and not is_sequence(run.env_id):
             own["n_timesteps"] = self.n_timesteps
         save_freq = self.save_freq or (5_000 if is_sequence(run.env_id) else 50_000)
-        others = {"n_eval_episodes": self.n_eval_episodes, "save_freq": save_freq}
+        others: dict[str, Any] = {"n_eval_episodes": self.n_eval_episodes, "save_freq": save_freq}
+        others |= {"n_eval_steps": self.n_eval_steps, "eval_policy": self.eval_policy}
         others |= {} if self.switch_steps is None else {"eval_freq": self.eval_freq}
         return Settings.resolve(method.algo, run.env_id, run.seed, self._all_env_kwargs(), {**own, **method.options}, **others)
 

@@ -34,6 +34,8 @@ class Settings:
     :param n_eval_episodes: episodes of each evaluation
     :param save_freq: steps between two checkpoints
     :param eval_freq: steps of the last phase between two evaluations on every task; None for none within phases
+    :param n_eval_steps: of whole episodes, in place of a number of episodes, on a sequence
+    :param eval_policy: "deterministic" or "stochastic", on a sequence
     """
 
     algo: str
@@ -44,6 +46,8 @@ class Settings:
     n_eval_episodes: int = 20
     save_freq: int = 5_000
     eval_freq: int | None = None
+    n_eval_steps: int | None = None
+    eval_policy: str = "deterministic"
 
     @classmethod
     def resolve(
@@ -85,6 +89,8 @@ class Settings:
         found = with_schedules(copy.deepcopy(given))  # SB3 may change it
         if isinstance(found.get("train_freq"), list):  # SB3 wants a tuple, which JSON does not know
             found["train_freq"] = tuple(found["train_freq"])
+        if isinstance(found.get("replay_buffer_class"), str):
+            found["replay_buffer_class"] = locate(found["replay_buffer_class"])
         kwargs = found.get("policy_kwargs", {})
         for name, value in kwargs.items():
             if name.endswith(("_fn", "_class")) and isinstance(value, str):

@@ -10,16 +10,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import pandas as pd
+from gymnasium.envs.registration import load_env_creator
 
 from sb3_nbsp.benchmark.comparison import short_name
 from sb3_nbsp.benchmark.frames import CONTINUAL, Results
 from sb3_nbsp.benchmark.methods import METHODS, PAPER_ROWS
 from sb3_nbsp.benchmark.rendering import STEPS, UNKNOWN, Table
 from sb3_nbsp.benchmark.statistics import RESAMPLES, summarize
-from sb3_nbsp.tasks.metaworld import metaworld_cycle
-from sb3_nbsp.tasks.registration import PAPER_CYCLES, is_sequence
+from sb3_nbsp.tasks.registration import ATARI_CYCLES, PAPER_CYCLES, is_sequence
 from sb3_nbsp.tasks.sequence import TaskSequence
 
 _WIDTH = 3  # diagnostics beside each other on a terminal
@@ -27,6 +28,9 @@ _NUMBERS = ["method", "source", "measure", "mean", "se", "iqm", "low", "high", "
 PAPER_SEEDS = 3
 # The pair of the paper's table 2, which stands in for sequences that it does not have
 NEAREST = "ButtonPressTopdown-WindowOpen"
+# The same for games, of its table 5
+NEAREST_GAMES = "Atari-Pong-Bowling"
+_TASKS = {**PAPER_CYCLES, **{f"Atari-{name}": tasks for name, (tasks, _) in ATARI_CYCLES.items()}}
 
 
 class Measure(NamedTuple):
@@ -51,14 +55,15 @@ ENVIRONMENT_MEASURES = {
 
 @cache
 def paper() -> pd.DataFrame:
-    """NBSP, tables 1, 2, 3, 4, 9 and 10: ASR, FM and FWT with their standard errors, by ``sequence`` and ``row``."""
+    """NBSP, tables 1 to 5, 9, 10: ASR (5: AR), FM and FWT with their standard errors, by ``sequence`` and ``row``."""
     with files("sb3_nbsp.benchmark").joinpath("paper.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file, index_col=["sequence", "row"])
 
 
 def stand_in(sequence: str) -> str:
-    """The sequence itself if the paper has it, otherwise :data:`NEAREST`."""
-    return sequence if sequence in paper().index else NEAREST
+    """The sequence itself if the paper has it, otherwise :data:`NEAREST` or, of games, :data:`NEAREST_GAMES`."""
+    is_of_games = sequence.startswith(("Atari", "MinAtar"))
+    return sequence if sequence in paper().index else NEAREST_GAMES if is_of_games else NEAREST
 
 
 def paper_row(method: str, sequence: str) -> pd.Series | None:
@@ -145,13 +150,16 @@ def _with_paper(rows: list[dict[str, Any]], sequence: str) -> tuple[list[dict[st
         same = {"method": f"paper: {title}", "source": f"paper, table {theirs.table:.0f}: {theirs.name[1]}", "n": PAPER_SEEDS}
         both += [{**same, "measure": each, "mean": theirs[each], "se": theirs[f"{each}_error"]} for each in CONTINUAL]
     if len(both) > len(rows):
-        tasks = " → ".join(PAPER_CYCLES[stand_in(sequence)])
-        setting = "3×768, 1e6 steps a task at most; never counted as best"
-        notes.append(f"Rows of the paper: {tasks}, mean ± standard error over {PAPER_SEEDS} seeds, {setting}.")
+        nearest = stand_in(sequence)
+        steps = ATARI_CYCLES.get(nearest.removeprefix("Atari-"), ([], 0))[1]
+        size = f"convolutions and 2×768, {steps:.1e} steps a task" if steps else "3×768, 1e6 steps a task at most"
+        setting = f"mean ± standard error over {PAPER_SEEDS} seeds, {size}; never counted as best"
+        notes.append(f"Rows of the paper: {' → '.join(_TASKS[nearest])}, {setting}.")
     if stand_in(sequence) != sequence:
+        table = 5 if stand_in(sequence) == NEAREST_GAMES else 2
         notes.append(
             f"The paper does not have the sequence {sequence}. Its rows here are of the nearest that it has, "
-            f"{' → '.join(PAPER_CYCLES[NEAREST])} (table 2): other tasks in another setting."
+            f"{' → '.join(_TASKS[stand_in(sequence)])} (table {table}): other tasks in another setting."
         )
     if without:
         notes.append(f"The paper has no numbers here of: {', '.join(without)}.")
@@ -184,11 +192,16 @@ def _setting(results: Results, env_id: str) -> str:
     comparison = results.comparison
     parts = [env_id]
     if is_sequence(env_id):
-        defaults = {**inspect.signature(TaskSequence).parameters, **inspect.signature(metaworld_cycle).parameters}
+        entry_point: Any = gym.spec(env_id).entry_point
+        own = inspect.signature(load_env_creator(entry_point)).parameters
+        defaults = {**inspect.signature(TaskSequence).parameters, **own}
         names = ("cycles", "steps_per_task", "mastery_threshold", "horizon")
-        env = {**{name: defaults[name].default for name in names}, **comparison.sequence(env_id)}
+        env = {**{name: defaults[name].default for name in names if name in defaults}, **comparison.sequence(env_id)}
         parts += [" → ".join(env.pop("tasks")), *(f"{name} {value}" for name, value in env.items())]
-        parts.append(f"{comparison.n_eval_episodes} evaluation episodes per task after each phase")
+        length = f"{comparison.n_eval_episodes} evaluation episodes"
+        length = f"whole games for {comparison.n_eval_steps} evaluation steps" if comparison.n_eval_steps else length
+        parts.append(f"{length} per task after each phase")
+        parts += [f"{comparison.eval_policy} policy"] * (comparison.eval_policy != "deterministic")
     else:
         steps = f"{comparison.n_timesteps:,}" if comparison.n_timesteps else "the YAML file's number of"
         parts += [f"{steps} steps", f"{comparison.n_eval_episodes} evaluation episodes at the end"]

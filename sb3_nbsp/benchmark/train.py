@@ -135,7 +135,14 @@ def _learn(model: BaseAlgorithm, settings: Settings, folder: RunFolder, seen_in:
     """Train on a sequence until it is over or the agent pauses; ``seen_in`` is of the run whose progress is shown."""
     env = model.env
     assert env is not None
-    evaluation = SequenceEvaluation(folder.path, settings.n_eval_episodes, progress_bar=False, verbose=1)
+    evaluation = SequenceEvaluation(
+        folder.path,
+        settings.n_eval_episodes,
+        progress_bar=False,
+        verbose=1,
+        n_eval_steps=settings.n_eval_steps,
+        deterministic=settings.eval_policy == "deterministic",
+    )
     callbacks = [
         evaluation,
         *([] if settings.eval_freq is None else [Retention(folder, evaluation, settings.eval_freq)]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import OrderedDict
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import gymnasium as gym
@@ -200,6 +201,9 @@ class SequenceExperimentManager(ExperimentManager):
             warn_of_missing_entry(entries, self.env_name.gym_id, self.config)
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
+        buffer = hyperparams.get("replay_buffer_class")
+        if isinstance(buffer, str) and (found := locate(buffer)) is not None:  # otherwise rl-zoo3 evaluates it
+            hyperparams["replay_buffer_class"] = found
         processed = super()._preprocess_hyperparams(hyperparams)
         self.eval_env_kwargs = {**self.env_kwargs, **(self._eval_env_kwargs_args or {})}
         for env_kwargs in (self.env_kwargs, self.eval_env_kwargs):
