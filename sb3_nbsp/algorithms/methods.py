@@ -13,6 +13,7 @@ from sb3_nbsp.algorithms.continual_sac import ContinualSAC
 from sb3_nbsp.algorithms.method import Method
 from sb3_nbsp.interventions import (
     EWC,
+    NPC,
     ClonEx,
     ContinualBackprop,
     CycleReset,
@@ -220,6 +221,22 @@ class ClonExDiscreteSAC(Method, ContinualDiscreteSAC):
     """ClonEx on SAC for discrete actions: see :class:`ClonExSAC`."""
 
     parts = (ClonEx,)
+
+
+class NPCSAC(Method, ContinualSAC):
+    """
+    SAC with neuron-level plasticity control: neurons that have mattered learn more slowly, and freeze in the end.
+
+    Paper: Overcoming Catastrophic Forgetting by Neuron-Level Plasticity Control (Paik et al., 2020).
+    """
+
+    parts = (NPC,)
+
+
+class NPCDiscreteSAC(Method, ContinualDiscreteSAC):
+    """SAC for discrete actions with neuron-level plasticity control: see :class:`NPCSAC`."""
+
+    parts = (NPC,)
 
 
 __all__ = [name for name, each in globals().items() if isinstance(each, type) and each.__module__ == __name__]

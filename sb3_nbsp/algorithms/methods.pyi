@@ -11,7 +11,7 @@ from sb3_nbsp.algorithms.continual_sac import ContinualSAC as ContinualSAC
 from sb3_nbsp.algorithms.method import Method
 
 
-__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC', 'EWCDiscreteSAC', 'PackNetSAC', 'PackNetDiscreteSAC', 'ClonExSAC', 'ClonExDiscreteSAC']
+__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC', 'EWCDiscreteSAC', 'PackNetSAC', 'PackNetDiscreteSAC', 'ClonExSAC', 'ClonExDiscreteSAC', 'NPCSAC', 'NPCDiscreteSAC']
 
 
 class NBSPSAC(Method, ContinualSAC):
@@ -791,5 +791,65 @@ class ClonExDiscreteSAC(Method, ContinualDiscreteSAC):
         clone_states: int = 10000,
         clone_batch_size: int = 128,
         best_return_exploration: bool = False,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class NPCSAC(Method, ContinualSAC):
+    """
+    SAC with neuron-level plasticity control: neurons that have mattered learn more slowly, and freeze in the end.
+
+    Paper: Overcoming Catastrophic Forgetting by Neuron-Level Plasticity Control (Paik et al., 2020).
+
+    :param npc_beta: β; None: four times the gradient steps of the first phase, in which all learn at the full rate (with
+        ``npc_clock="phases"`` four); infinity: without effect
+    :param npc_alpha: α
+    :param npc_delta: δ of the running average, in [0, 1)
+    :param output_layers: treat the units of output layers as neurons, too; otherwise they always learn at the full rate
+    :param npc_clock: "steps": as above, as in the paper; "phases": t counts finished phases, and :math:`C_i` is the largest
+        that the neuron had at the end of one: rates are fixed within a phase
+    :param kwargs: see :class:`ContinualSAC`
+    """
+    npc_beta: float | None
+    npc_alpha: float
+    npc_delta: float
+    output_layers: bool
+    npc_clock: Literal['steps', 'phases']
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        npc_beta: float | None = None,
+        npc_alpha: float = 1.0,
+        npc_delta: float = 0.999,
+        output_layers: bool = False,
+        npc_clock: Literal['steps', 'phases'] = 'steps',
+        **kwargs: Any
+    ) -> None: ...
+
+
+class NPCDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    SAC for discrete actions with neuron-level plasticity control: see :class:`NPCSAC`.
+
+    :param npc_beta: β; None: four times the gradient steps of the first phase, in which all learn at the full rate (with
+        ``npc_clock="phases"`` four); infinity: without effect
+    :param npc_alpha: α
+    :param npc_delta: δ of the running average, in [0, 1)
+    :param output_layers: treat the units of output layers as neurons, too; otherwise they always learn at the full rate
+    :param npc_clock: "steps": as above, as in the paper; "phases": t counts finished phases, and :math:`C_i` is the largest
+        that the neuron had at the end of one: rates are fixed within a phase
+    :param kwargs: see :class:`ContinualDiscreteSAC`
+    """
+    npc_beta: float | None
+    npc_alpha: float
+    npc_delta: float
+    output_layers: bool
+    npc_clock: Literal['steps', 'phases']
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        npc_beta: float | None = None,
+        npc_alpha: float = 1.0,
+        npc_delta: float = 0.999,
+        output_layers: bool = False,
+        npc_clock: Literal['steps', 'phases'] = 'steps',
         **kwargs: Any
     ) -> None: ...

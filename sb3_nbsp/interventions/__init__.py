@@ -11,6 +11,7 @@ from sb3_nbsp.interventions.experience_replay import ExperienceReplay as Experie
 from sb3_nbsp.interventions.gradient_masking import GradientMasking as GradientMasking
 from sb3_nbsp.interventions.inner_distillation import InnerDistillation as InnerDistillation
 from sb3_nbsp.interventions.l2_init import L2Init as L2Init
+from sb3_nbsp.interventions.npc import NPC as NPC
 from sb3_nbsp.interventions.packnet import PackNet as PackNet
 from sb3_nbsp.interventions.random_reset import RandomReset as RandomReset
 from sb3_nbsp.interventions.recovery_training import RecoveryTraining as RecoveryTraining

@@ -16,6 +16,7 @@ from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import Network
 from sb3_nbsp.interventions.networks import AgentNetwork, networks_of
 from sb3_nbsp.interventions.neuron_reset import NeuronReset
+from sb3_nbsp.interventions.watches import watch_modules
 from sb3_nbsp.neurons.activations import never_called
 from sb3_nbsp.neurons.layers import NeuronLayer
 from sb3_nbsp.neurons.utility import contribution_utility, feature_means
@@ -90,9 +91,7 @@ class ContinualBackprop(NeuronReset):
         self._averages = [old.get(layer.linear) or _Averages.of_new(layer) for layer in self._layers]
         # By layer, the means of the training minibatch at hand: see feature_means()
         self._batch: dict[int, tuple[th.Tensor, th.Tensor]] = {}
-        _remove_watches(self.agent.policy, self)
-        for index, layer in enumerate(self._layers):
-            layer.activation.register_forward_hook(_Watch(self, index))
+        watch_modules(self.agent.policy, self, [layer.activation for layer in self._layers])
 
     @override
     def _find_networks(self) -> list[AgentNetwork]:
@@ -226,25 +225,3 @@ class _Averages:
         return cls(
             layer.linear, weight.new_zeros(n), weight.new_zeros(n, layer.features_per_neuron), th.zeros(n, dtype=th.int64)
         )
-
-
-class _Watch:
-    """A forward hook that shows a layer's output to an intervention. Copies of the network do not show theirs."""
-
-    def __init__(self, watcher: ContinualBackprop | None, index: int) -> None:
-        self.watcher, self.index = watcher, index
-
-    def __call__(self, module: nn.Module, _inputs: object, output: th.Tensor) -> None:
-        if self.watcher is not None and output.requires_grad and module.training:
-            self.watcher.watch(self.index, output)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Watch, (None, self.index)
-
-
-def _remove_watches(policy: nn.Module, watcher: ContinualBackprop) -> None:
-    """Those of the watcher, and those that came with a copy."""
-    for module in policy.modules():
-        for key, hook in list(module._forward_hooks.items()):
-            if isinstance(hook, _Watch) and hook.watcher in (watcher, None):
-                del module._forward_hooks[key]

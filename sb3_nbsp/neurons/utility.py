@@ -73,3 +73,27 @@ def contribution_utility(layer: NeuronLayer, magnitudes: th.Tensor) -> th.Tensor
         weights = weights + by_column[columns].sum(2)
         n_units += len(consumer.weight)
     return (magnitudes * weights).sum(1) / max(n_units, 1)
+
+
+def taylor_importance(layer: NeuronLayer, activation: th.Tensor, gradient: th.Tensor) -> th.Tensor:
+    r"""
+    How much the loss would change without a neuron, to first order (Molchanov et al., 2017), relative to the quadratic mean of
+    its layer, so that widths do not matter. With the activation :math:`a_i(b)` and the gradient :math:`g_i(b)` of the loss of
+    sample b,
+
+    .. math:: \hat c_i = \frac1B \sum_b \left| a_i(b) \, g_i(b) \right|, \quad
+        \tilde c_i = \hat c_i \Big/ \sqrt{\tfrac1n \textstyle\sum_j \hat c_j^2}
+
+    Of a convolution, the product is averaged over the positions before its absolute value is taken; of neurons with two
+    features (CReLU), it is summed over these.
+
+    :param layer: a layer of n neurons
+    :param activation: shape (batch, features) or (batch, channels, height, width)
+    :param gradient: of the mean of the samples' losses, which is 1/B of theirs; of the same shape
+    :return: :math:`\tilde c`, shape (neurons,); 0 in a layer that does nothing
+    """
+    check_outputs(layer, activation)
+    product = activation * gradient
+    product = product.flatten(2).mean(2) if product.dim() > 2 else product
+    taken = product.view(len(product), layer.features_per_neuron, layer.n_neurons).sum(1).abs().sum(0)
+    return taken / taken.square().mean().sqrt().clamp_min(th.finfo(taken.dtype).tiny)

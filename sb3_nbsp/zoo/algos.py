@@ -38,6 +38,7 @@ class Entry:
 
 _SAMPLE_CLONEX = log_uniform(clone_coef=(1e-1, 1e4))
 _SAMPLE_EWC = log_uniform(ewc_coef=(1e-2, 1e4))
+_SAMPLE_NPC = log_uniform(npc_beta=(1e4, 1e8))
 _SAMPLE_L2 = log_uniform(l2_init_weight=(1e-6, 1e-2))
 # A new method is one line here, with a name that ends with its base. Where its settings are not those of its base, it has a
 # file of that name in hyperparams/
@@ -77,6 +78,8 @@ TABLE = {
     "clonex_discrete_sac": Entry(
         methods.ClonExDiscreteSAC, "ClonEx, discrete", "clonex_sac for discrete actions", _SAMPLE_CLONEX
     ),
+    "npc_sac": Entry(methods.NPCSAC, "NPC", "neurons that have mattered learn more slowly", _SAMPLE_NPC),
+    "npc_discrete_sac": Entry(methods.NPCDiscreteSAC, "NPC, discrete", "npc_sac for discrete actions", _SAMPLE_NPC),
     "p3o": Entry(methods.P3O, "P3O", "cycle reset and inner distillation on PPO", sample_sbp),
     "cycle_ppo": Entry(
         methods.CyclePPO, "cycle reset", "neurons are renewed in turns on PPO, without distillation", sample_reset
