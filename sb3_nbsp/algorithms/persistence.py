@@ -55,7 +55,6 @@ class PersistentAlgorithm(BaseAlgorithm):
 
     interventions: tuple[Intervention, ...]  # what is added to it later would not act
     all_interventions: Interventions  # the method's own, then those given as interventions
-    _keep_counting = False
     _learns_normalized: bool | None = None  # are its observations normalized? None before it has learned
     _env_lead = 0  # steps by which the environments are older than the agent's count: their start_step, other agents' steps
     _is_loading = False
@@ -74,15 +73,6 @@ class PersistentAlgorithm(BaseAlgorithm):
     def _switched_off(self) -> Sequence[str]:
         """Names of classes of interventions that options of this agent have switched off."""
         return ()
-
-    def keep_counting(self) -> None:
-        """Make the next call of ``learn()`` continue the count of steps, whatever its ``reset_num_timesteps`` says."""
-        self._keep_counting = True
-
-    def _begins_anew(self, reset_num_timesteps: bool) -> bool:
-        """Whether this call of ``learn()`` begins the count of steps anew; asked once in each."""
-        keep, self._keep_counting = self._keep_counting, False
-        return reset_num_timesteps and not keep
 
     def _setup_learn(
         self,
@@ -297,4 +287,4 @@ class PersistentAlgorithm(BaseAlgorithm):
             self.all_interventions.on_load()
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "all_interventions", "_keep_counting", "_is_loading", "_random_states"]
+        return [*super()._excluded_save_params(), "all_interventions", "_is_loading", "_random_states"]

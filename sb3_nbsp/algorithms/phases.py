@@ -142,7 +142,6 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
     ) -> Any:
         assert self.env is not None, "set_env() must be called before learn()"
         self.show_progress = progress_bar
-        reset_num_timesteps = self._begins_anew(reset_num_timesteps)
         self._deliver()
         if self._has_phases():
             if all(self.env.get_attr("sequence_over")):

@@ -13,9 +13,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_nbsp.algorithms.options import constructor_parameters
 from sb3_nbsp.tasks.registration import is_sequence
 from sb3_nbsp.zoo.algos import TABLE, algorithm, read_hyperparams, with_schedules
-from sb3_nbsp.zoo.options import agent_options, arguments_of, check_env_kwargs, check_names
+from sb3_nbsp.zoo.options import arguments_of, check_env_kwargs, check_names
 
 # What a run takes beside the arguments of the agent
 BESIDE_THE_AGENT = {"n_timesteps", "normalize", "n_envs"}
@@ -130,7 +131,7 @@ class Settings:
 def run_options(algo: str, env_id: str) -> set[str]:
     """Names of the hyper-parameters that a run of an algorithm on an environment can have."""
     alone = {"n_envs"} if is_sequence(env_id) else set()
-    return (agent_options(algorithm(algo)) | BESIDE_THE_AGENT) - alone
+    return (constructor_parameters(algorithm(algo)).keys() | BESIDE_THE_AGENT) - alone
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -83,6 +83,42 @@ def read_position(model: Path) -> Position:
     return found
 
 
+def saved_position(agent: BaseAlgorithm) -> Position:
+    """Where a loaded agent of this package was in the sequence of its environment; empty if in none."""
+    sequence: list[dict[str, Any]] | None = getattr(agent, "_sequence_progress", None)
+    return {"sequence": sequence} if sequence else {}
+
+
+def can_continue(position: Position, env: VecEnv | None) -> bool:
+    """Whether an environment can resume from a position: it is of the same sequence, which was not over."""
+    sequence = position.get("sequence")
+    if env is None or not sequence or sequence[0]["sequence_over"]:
+        return False
+    present = env.env_method("get_progress", indices=0)[0]
+    return all(sequence[0][name] == present[name] for name in ("tasks", "cycles"))
+
+
+class Learner:
+    """
+    What rl-zoo3's ``learn`` needs of an agent. It remembers the position of the environments of SB3's agents, which cannot be
+    asked any more when their processes are closed.
+
+    :param model: the agent
+    :param continues: whether it continues its count of steps
+    """
+
+    def __init__(self, model: BaseAlgorithm, continues: bool) -> None:
+        self.model, self.env, self.policy, self.continues = model, model.env, model.policy, continues
+        self.position: Position = {}
+
+    def learn(self, n_timesteps: int, **kwargs: Any) -> None:
+        """Train, see SB3."""
+        try:
+            self.model.learn(n_timesteps, reset_num_timesteps=not self.continues, **kwargs)
+        finally:
+            self.position = position_of(self.model)
+
+
 def write_beside(agent: BaseAlgorithm, model: Path, position: Position, with_buffer: bool = False) -> None:
     """
     Save what belongs to an agent and is not in its zip.

@@ -14,6 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Check
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_nbsp.algorithms.options import constructor_parameters
 from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
 from sb3_nbsp.extras import needs
 from sb3_nbsp.messages import warn
@@ -24,18 +25,21 @@ from sb3_nbsp.tasks.registration import is_sequence
 from sb3_nbsp.zoo.algos import PLAIN, hyperparams_file, warn_of_missing_entry, with_schedules
 from sb3_nbsp.zoo.checkpoints import (
     BUFFER,
+    Learner,
     Position,
     ResumeRandomStates,
     WholeBestModel,
     WholeCheckpoint,
     beside,
+    can_continue,
     load_statistics,
     position_of,
     read_position,
+    saved_position,
     statistics_of,
     write_state_beside,
 )
-from sb3_nbsp.zoo.options import ZOO_OPTIONS, agent_options, check_env_kwargs, check_names
+from sb3_nbsp.zoo.options import ZOO_OPTIONS, check_env_kwargs, check_names
 from sb3_nbsp.zoo.samplers import BUDGET
 
 with needs("zoo", "sb3_nbsp.zoo"):
@@ -49,47 +53,8 @@ EVALUATION_SEED = 1_000_000
 
 
 def is_own(env_id: str) -> bool:
-    """
-    :param env_id: a registered environment id
-    :return: whether RL Zoo has no hyperparameters for it because it is this package's or of shimmy's DeepMind Control Suite
-    """
+    """Whether RL Zoo has no hyperparameters for an id because it is this package's or of shimmy's DeepMind Control Suite."""
     return str(gym.spec(env_id).entry_point).startswith("sb3_nbsp.") or env_id.startswith("dm_control/")
-
-
-def _can_continue(position: Position, env: VecEnv | None) -> bool:
-    """Whether an environment can resume from a position: it is of the same sequence, which was not over."""
-    sequence = position.get("sequence")
-    if env is None or not sequence or sequence[0]["sequence_over"]:
-        return False
-    present = env.env_method("get_progress", indices=0)[0]
-    return all(sequence[0][name] == present[name] for name in ("tasks", "cycles"))
-
-
-class RemembersPosition:
-    """
-    What rl-zoo3's ``learn`` needs of an agent of plain SB3 whose environment has a place of its own to resume from: it
-    remembers where that was, which cannot be asked any more when its processes are closed.
-
-    :param model: the agent
-    :param continues: whether it continues its count of steps
-    """
-
-    def __init__(self, model: BaseAlgorithm, continues: bool) -> None:
-        self.model, self.env, self.continues = model, model.env, continues
-        self.position: Position = {}
-
-    def learn(self, n_timesteps: int, **kwargs: Any) -> None:
-        """Train, see SB3."""
-        try:
-            self.model.learn(n_timesteps, reset_num_timesteps=not self.continues, **kwargs)
-        finally:
-            self.position = position_of(self.model)
-
-
-def _saved_position(model: BaseAlgorithm) -> Position:
-    """Where a loaded agent of this package was in the sequence of its environment; empty if in none."""
-    sequence: list[dict[str, Any]] | None = getattr(model, "_sequence_progress", None)
-    return {"sequence": sequence} if sequence else {}
 
 
 class FollowTraining(BaseCallback):
@@ -183,22 +148,18 @@ class SequenceExperimentManager(ExperimentManager):
             hyperparams["env_kwargs"] = {**hyperparams["env_kwargs"], **given}
         if self.env_name.gym_id.startswith("dm_control/") and hyperparams.get("policy") == "MlpPolicy":
             hyperparams.setdefault("env_wrapper", "gymnasium.wrappers.FlattenObservation")
-        check_names(self.algo, hyperparams, agent_options(ZOO_ALGOS[self.algo]) | ZOO_OPTIONS, "hyperparameter")
-        self._say_if_there_is_no_entry()
-        return hyperparams, OrderedDict(sorted(hyperparams.items()))
-
-    def _check_trial_id(self) -> None:
-        if self.trial_id is None:
-            return
-        if not (self.storage and self.study_name):
-            raise ValueError("--trial-id needs --storage and --study-name, where the trial is kept")
-        if self.trial_id < 0:
-            raise ValueError(f"--trial-id must be the number of a trial, from 0, not {self.trial_id}")
-
-    def _say_if_there_is_no_entry(self) -> None:
+        known = constructor_parameters(ZOO_ALGOS[self.algo]).keys() | ZOO_OPTIONS
+        check_names(self.algo, hyperparams, known, "hyperparameter")
         if self.config.endswith((".yml", ".yaml")):
             entries = yaml.safe_load(Path(self.config).read_text(encoding="utf-8"))
             warn_of_missing_entry(entries, self.env_name.gym_id, self.config)
+        return hyperparams, OrderedDict(sorted(hyperparams.items()))
+
+    def _check_trial_id(self) -> None:
+        if self.trial_id is not None and not (self.storage and self.study_name):
+            raise ValueError("--trial-id needs --storage and --study-name, where the trial is kept")
+        if (self.trial_id or 0) < 0:
+            raise ValueError(f"--trial-id must be the number of a trial, from 0, not {self.trial_id}")
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
         buffer = hyperparams.get("replay_buffer_class")
@@ -266,8 +227,7 @@ class SequenceExperimentManager(ExperimentManager):
         callbacks: list[BaseCallback] = []
         for each in self.callbacks:
             if isinstance(each, EvalCallback):
-                if ages(each.eval_env):
-                    callbacks.append(FollowTraining(each))
+                callbacks += [FollowTraining(each)] if ages(each.eval_env) else []
                 _keep_whole_best_model(each)
             is_plain = type(each) is CheckpointCallback
             callbacks.append(WholeCheckpoint(each, self.save_replay_buffer) if is_plain else each)  # type: ignore[arg-type]
@@ -277,14 +237,11 @@ class SequenceExperimentManager(ExperimentManager):
 
     def hyperparameters_optimization(self) -> None:
         """Search hyperparameters, see rl-zoo3; a warning tells of trials that are too short for what acts between phases."""
+        needed = 0
         if self.is_sequence:
-            self._warn_of_short_trials()
-        super().hyperparameters_optimization()
-
-    def _warn_of_short_trials(self) -> None:
-        env = self.create_envs(1, no_log=True)
-        needed = env.get_attr("steps_per_task", indices=0)[0] * self.n_envs if has_phases(env) else 0
-        env.close()
+            env = self.create_envs(1, no_log=True)
+            needed = env.get_attr("steps_per_task", indices=0)[0] * self.n_envs if has_phases(env) else 0
+            env.close()
         if self.n_timesteps < needed:
             warn(
                 f"A trial of n_timesteps={self.n_timesteps} ends before the first phase does, which has up to {needed} steps: "
@@ -292,6 +249,7 @@ class SequenceExperimentManager(ExperimentManager):
                 f"but the first are evaluated untrained. Give more steps (-n {2 * needed}, or more), or less to each task "
                 "(--env-kwargs steps_per_task:...)"
             )
+        super().hyperparameters_optimization()
 
     def objective(self, trial: optuna.Trial) -> float:
         """Train with sampled hyperparameters, see rl-zoo3; the samplers see for how many steps."""
@@ -299,17 +257,13 @@ class SequenceExperimentManager(ExperimentManager):
         return super().objective(trial)
 
     def learn(self, model: BaseAlgorithm) -> None:
-        """Train, see rl-zoo3; a continued agent keeps counting its steps."""
-        if self.continue_training and isinstance(model, PersistentAlgorithm):
-            model.keep_counting()
+        """Train, see rl-zoo3; a continued agent keeps counting its steps, SB3's own where its environment has a position."""
         if self.is_sequence:
             self._warn_of_early_end(model)
-        if not position_of(model):
-            super().learn(model)
-            return
-        plain: Any = RemembersPosition(model, self.continue_training)
-        super().learn(plain)
-        self.position = plain.position
+        is_resumable = isinstance(model, PersistentAlgorithm) or bool(position_of(model))
+        learner: Any = Learner(model, continues=self.continue_training and is_resumable)
+        super().learn(learner)
+        self.position = learner.position
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """Save the agent, see rl-zoo3, with what it takes to continue it."""
@@ -320,8 +274,8 @@ class SequenceExperimentManager(ExperimentManager):
         env = model.env
         assert env is not None
         n_phases, steps_per_task = (env.get_attr(name, indices=0)[0] for name in ("n_phases", "steps_per_task"))
-        saved = _saved_position(model)
-        is_known = _can_continue(saved, env)
+        saved = saved_position(model)
+        is_known = can_continue(saved, env)
         position = saved["sequence"][0] if is_known else env.env_method("get_progress", indices=0)[0]
         left = (n_phases - position["phase"]) * steps_per_task - position["phase_steps"]
         if self.n_timesteps < left * env.num_envs:
@@ -348,8 +302,8 @@ class SequenceExperimentManager(ExperimentManager):
         """Put a plain SB3 agent's environments where they were; those of this package's agents are put there by the agents."""
         assert model.env is not None
         is_own = isinstance(model, PersistentAlgorithm)
-        position = _saved_position(model) if is_own else read_position(path)
-        if self.is_sequence and not _can_continue(position, model.env):
+        position = saved_position(model) if is_own else read_position(path)
+        if self.is_sequence and not can_continue(position, model.env):
             warn(
                 "The agent's sequence is over, or was another one: this one starts at its first phase. To continue an earlier "
                 "one, give its --env-kwargs again"

@@ -8,9 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
-from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_nbsp.algorithms.options import constructor_parameters
 from sb3_nbsp.messages import did_you_mean
 from sb3_nbsp.tasks.registration import cycle_friction_ids, is_sequence
 from sb3_nbsp.tasks.sequence import TaskSequence
@@ -33,14 +31,6 @@ ZOO_OPTIONS = {
 MAKE_OPTIONS = {"disable_env_checker", "max_episode_steps", "render_mode"}
 # What the functions of this package's ids give to their task sequence themselves
 OF_THE_SEQUENCE = {"task_makers", "check_spaces"}
-
-
-def agent_options(cls: type[BaseAlgorithm]) -> set[str]:
-    """
-    :param cls: an algorithm, of this package or any other
-    :return: names of its options, with those that it hands on to the classes that it derives from
-    """
-    return set(constructor_parameters(cls))
 
 
 def environment_options(env_id: str) -> set[str] | None:

@@ -15,10 +15,11 @@ from torch import nn
 from zoo_commands import ENV_ID, ROOT, environment, run
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
+from sb3_nbsp.algorithms.options import constructor_parameters
 from sb3_nbsp.tasks import TaskSequence
 from sb3_nbsp.tasks.registration import MUJOCO_TASKS, cycle_friction_ids, dm_control_ids, sequences
 from sb3_nbsp.zoo.algos import ALGOS, PLAIN, algorithm, hyperparams_file, read_hyperparams
-from sb3_nbsp.zoo.options import ZOO_OPTIONS, agent_options, check_names
+from sb3_nbsp.zoo.options import ZOO_OPTIONS, check_names
 
 # Those that have an entry for each sequence
 CLASSES = {"nbsp_sac": NBSPSAC, "continual_sac": ContinualSAC, "sac": SAC}
@@ -134,7 +135,7 @@ def test_every_entry_fits_the_constructor(algo):
 
 @pytest.mark.parametrize("algo", ALL_CLASSES)
 def test_the_command_line_knows_every_option_of_an_agent(algo):
-    found = agent_options(ALL_CLASSES[algo])
+    found = set(constructor_parameters(ALL_CLASSES[algo]))
     assert found == {name for name in inspect.signature(ALL_CLASSES[algo]).parameters if not name.startswith("_")}
     for entry in entries(algo).values():
         check_names(algo, entry, found | ZOO_OPTIONS)
