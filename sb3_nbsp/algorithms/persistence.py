@@ -75,18 +75,13 @@ class PersistentAlgorithm(BaseAlgorithm):
         return ()
 
     def _setup_learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        reset_num_timesteps: bool = True,
-        tb_log_name: str = "run",
-        progress_bar: bool = False,
+        self, total_timesteps: int, callback: MaybeCallback = None, reset_num_timesteps: bool = True, *args: Any, **kwargs: Any
     ) -> Any:
         assert self.env is not None, "set_env() must be called before learn()"
         if ages(self.env):
             self._age_environments(reset_num_timesteps)  # before they are reset
         self._warn_of_other_observations()
-        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
         saved, self._random_states = self._random_states, None
         if saved is not None and not reset_num_timesteps:
             restore_random_states(self, saved)  # after the reset: the saved agent's came first, too

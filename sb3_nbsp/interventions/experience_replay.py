@@ -39,12 +39,7 @@ class ExperienceReplay(OffPolicyIntervention):
     capturable: ClassVar[bool] = True
     waits_for_phase_end: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        memory_size: int = 100_000,
-        replay_interval: int = 10,
-        replay_ent_coef: ReplayEntCoef = "auto",
-    ) -> None:
+    def __init__(self, memory_size: int = 100_000, replay_interval: int = 10, replay_ent_coef: ReplayEntCoef = "auto") -> None:
         memory_size = whole("memory_size", memory_size, 1)
         replay_interval = whole("replay_interval", replay_interval, 1)
         check_option("replay_ent_coef", replay_ent_coef, get_args(ReplayEntCoef))

@@ -24,13 +24,8 @@ def feature_means(layer: NeuronLayer, output: th.Tensor) -> tuple[th.Tensor, th.
 
 def neuron_magnitudes(layer: NeuronLayer, output: th.Tensor) -> th.Tensor:
     """
-    |a| of each neuron and step from what a layer's activation module returns: the average of |a| over the positions
-    of a convolution; for CReLU, |relu(x) − relu(−x)| = relu(x) + relu(−x).
-
-    :param layer: the layer
-    :param output: shape (batch, features) or (batch, channels, height, width)
-    :return: shape (batch, neurons)
-    :raises ValueError: if the number of outputs is not that of the layer
+    |a| of each neuron and step, shape (batch, neurons), where :func:`~sb3_nbsp.neurons.activations.neuron_activations` has a:
+    the average of |a| over the positions of a convolution; for CReLU, |relu(x) − relu(−x)| = relu(x) + relu(−x).
     """
     check_outputs(layer, output)
     magnitudes = output.abs().flatten(2).mean(2) if output.dim() > 2 else output.abs()
