@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from sb3_nbsp.benchmark.comparison import PRESETS, Comparison, key_value, sequence_names
-from sb3_nbsp.benchmark.machine import usable_cores
 from sb3_nbsp.benchmark.methods import ABLATIONS, METHODS
 from sb3_nbsp.files import atomic_write
+from sb3_nbsp.machine import usable_cores
 
 FORMATS = {"markdown": "md", "latex": "tex", "csv": "csv"}
 _FOLDER = "the folder of a comparison, which `run --out` has written"

@@ -21,12 +21,8 @@ from sb3_nbsp.tasks.games import ends_game
 
 class Progress(BaseCallback):
     """
-    Writes how far a run is, for those who watch it from outside: ``completed`` of ``total`` (phases or steps), a ``state``
-    that changes all the time and a ``milestone`` that seldom changes.
-
-    :param folder: of the run
-    :param n_timesteps: steps of the whole run; None on a task sequence
-    :param every: seconds between two writes
+    Writes how far a run is, for those who watch it from outside: ``completed`` of ``total`` (phases, or the steps of a run on
+    no task sequence), a ``state`` that changes all the time and a ``milestone`` that seldom changes.
     """
 
     def __init__(self, folder: RunFolder, n_timesteps: int | None = None, every: float = 1.0) -> None:
@@ -61,20 +57,13 @@ class Progress(BaseCallback):
     def _steps(self, total: int) -> dict[str, Any]:
         returns = [episode["r"] for episode in self.model.ep_info_buffer or []]
         completed = min(self.num_timesteps, total)
-        return {
-            "completed": completed,
-            "total": total,
-            "state": f"return {sum(returns) / len(returns):,.0f}" if returns else "",
-            "milestone": f"{100 * completed // total // 10 * 10} %",
-        }
+        state = f"return {sum(returns) / len(returns):,.0f}" if returns else ""
+        milestone = f"{100 * completed // total // 10 * 10} %"
+        return {"completed": completed, "total": total, "state": state, "milestone": milestone}
 
 
 class SkillNeurons(BaseCallback):
-    """
-    At the end of every phase, writes down which neurons are skill neurons.
-
-    :param folder: of the run
-    """
+    """At the end of every phase, writes into the folder of the run which neurons are skill neurons."""
 
     def __init__(self, folder: RunFolder) -> None:
         super().__init__()
@@ -112,26 +101,19 @@ def _skill_neurons(masking: GradientMasking, task: str) -> dict[str, dict[str, A
     networks = {}
     for network in masking.networks:
         parts = split_by_layer(masking.skill_neurons[task][network.name], network.layers)
-        places = [(layer.name, neuron) for layer in network.layers for neuron in range(layer.n_neurons)]
-        histograms = []
-        for histogram in masking.histograms[task][network.name]:
-            layer_name, neuron = places[histogram["neuron"]]
-            histograms.append({**histogram, "layer": layer_name, "neuron": neuron})
+        places = [{"layer": layer.name, "neuron": neuron} for layer in network.layers for neuron in range(layer.n_neurons)]
         networks[network.name] = {
             "skill_neurons": {name: th.nonzero(part).flatten().tolist() for name, part in parts.items()},
             "masked": {layer.name: int((masking.masks[layer.name] < 1).sum()) for layer in network.layers},
-            "histograms": histograms,
+            "histograms": [{**each, **places[each["neuron"]]} for each in masking.histograms[task][network.name]],
         }
     return networks
 
 
 class Retention(BaseCallback):
     """
-    In the last phase, every so many steps, writes down the success on every task: what is kept of the others.
-
-    :param folder: of the run
-    :param evaluation: plays the episodes; it comes before this in the list of callbacks
-    :param every: steps of the phase between two evaluations
+    In the last phase, every so many steps, writes down the success on every task: what is kept of the others. The evaluation,
+    which plays the episodes, comes before this in the list of callbacks.
     """
 
     def __init__(self, folder: RunFolder, evaluation: SequenceEvaluation, every: int) -> None:
@@ -161,11 +143,7 @@ class Resumable(SequenceCheckpoint):
     """
     Saves checkpoints, and lets a run that was killed end as one that was not: after every checkpoint, training continues with
     a new episode and with random numbers that follow from the seed and the step, whether it was killed there or not.
-
-    :param seed: the run's seed
-    :param save_freq: environment steps between two checkpoints
-    :param folder: of the run
-    :param waits: checkpoints wait for the end of an episode; otherwise they break it off
+    Checkpoints wait for the end of an episode, or break it off.
     """
 
     def __init__(self, seed: int, save_freq: int, folder: RunFolder, waits: bool = True) -> None:

@@ -16,10 +16,10 @@ from sb3_nbsp.algorithms import ContinualSAC
 from sb3_nbsp.algorithms.options import constructor_parameters
 from sb3_nbsp.benchmark.comparison import Run
 from sb3_nbsp.benchmark.folder import RunFolder
-from sb3_nbsp.benchmark.machine import versions
 from sb3_nbsp.benchmark.methods import METHODS
 from sb3_nbsp.benchmark.settings import Settings
 from sb3_nbsp.interventions import GradientMasking
+from sb3_nbsp.machine import versions
 from sb3_nbsp.tasks import load_checkpoint
 from sb3_nbsp.zoo.algos import algorithm
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from sb3_nbsp.benchmark.machine import machine, versions
 from sb3_nbsp.files import atomic_write, read_json_object
+from sb3_nbsp.machine import machine, versions
 from sb3_nbsp.tasks import SuccessMatrix, latest_checkpoint
 from sb3_nbsp.tasks.episode_log import read_rows
 

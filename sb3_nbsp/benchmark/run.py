@@ -28,9 +28,7 @@ def run_comparison(
     Compute the runs of a comparison that are not done yet. Those that were cut off continue; if one fails it is
     reported, and the others go on; one that another process computes meanwhile is waited for.
 
-    :param comparison: the comparison
     :param folder: where its runs are kept
-    :param launcher: computes them
     :param console: what to show the progress on
     :param share: compute a first phase once for all methods that are the same agent until it ends; the results are the same
     :return: the runs that failed

@@ -40,8 +40,6 @@ def train(settings: Settings, folder: RunFolder, first_phase: RunFolder | None =
     Train one method with one seed. A run that was cut off continues from its last checkpoint, to the same end as if it had not
     been; one that is done is not run again. If it fails, ``error.txt`` in its folder says why.
 
-    :param settings: of the run
-    :param folder: its own folder
     :param first_phase: the folder of the first phase that it has in common with other runs, which is computed there if it is
         not done; None to compute it in the run's own folder, to the same result
     :return: on a task sequence ASR, FM and FWT; on any other environment the mean ``return`` of the deterministic policy and

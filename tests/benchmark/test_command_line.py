@@ -7,8 +7,8 @@ import pytest
 
 from sb3_nbsp.benchmark.__main__ import COMMANDS, main
 from sb3_nbsp.benchmark.comparison import key_value
-from sb3_nbsp.benchmark.machine import machine, versions
 from sb3_nbsp.benchmark.methods import ABLATIONS, METHODS
+from sb3_nbsp.machine import machine, versions
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch as th
 from rich.console import Console
 from rich.table import Table
 
-from sb3_nbsp.benchmark.machine import machine, versions
+from sb3_nbsp.machine import machine, versions
 from tools.speed import imports, nbsp, ppo, sac, tricks
 from tools.speed.turns import Row
 

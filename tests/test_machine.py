@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sb3_nbsp.benchmark.__main__ import main
-from sb3_nbsp.benchmark.machine import usable_cores
+from sb3_nbsp.machine import usable_cores
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to cores here")
