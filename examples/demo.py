@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from sb3_nbsp.benchmark.comparison import Comparison
-from sb3_nbsp.benchmark.figures import runs_figure, save
+from sb3_nbsp.benchmark.figures import runs_figure
 from sb3_nbsp.benchmark.frames import Results, load_results
 from sb3_nbsp.benchmark.launchers import LocalLauncher
 from sb3_nbsp.benchmark.run import run_comparison
+from sb3_nbsp.figure_style import save
 
 SEQUENCE = "CoffeeButton-HandlePress"
 METHODS = ["nbsp_sac", "continual_sac"]

@@ -27,19 +27,15 @@ from sb3_nbsp.benchmark.style import (
     colors,
     draw_baselines,
     draw_heatmap,
-    draw_legend,
     heatmap_size,
-    panels,
     task_colors,
     tasks_and_phases,
     with_seeds,
 )
 from sb3_nbsp.diagnostics.figure import FROM_ZERO, TITLES
-from sb3_nbsp.figure_style import STYLE
-from sb3_nbsp.files import atomic_path
+from sb3_nbsp.figure_style import STYLE, draw_legend, panels, save
 from sb3_nbsp.tasks.registration import is_sequence
 
-DPI = 150
 MEANINGS = {
     "ASR ↑": "success on the tasks met so far",
     "FM ↓": "forgetting",
@@ -322,10 +318,3 @@ def write_figures(
     for sentence in skipped:
         say(sentence)
     return [save(each.figure, folder / f"{each.name}.{form}") for each in drawn for form in ("png", "svg")]
-
-
-def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure as PNG or SVG, by the path's suffix."""
-    with matplotlib.rc_context(STYLE), atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, format=Path(path).suffix[1:])
-    return Path(path)

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from sb3_nbsp.benchmark.frames import Results
-from sb3_nbsp.benchmark.style import NoDataError, draw_legend, panels, task_colors
-from sb3_nbsp.figure_style import COLORS
+from sb3_nbsp.benchmark.style import NoDataError, task_colors
+from sb3_nbsp.figure_style import COLORS, draw_legend, panels
 
 # More tasks have too many pairs to be read: then only tasks that follow each other
 _MAX_TASKS_WITH_ALL_PAIRS = 3

@@ -5,48 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from sb3_nbsp.benchmark.frames import Results
 from sb3_nbsp.benchmark.methods import METHODS
 from sb3_nbsp.extras import needs
-from sb3_nbsp.figure_style import COLORS
+from sb3_nbsp.figure_style import COLORS, LETTER
 
 with needs("benchmark", "A figure"):
     import seaborn as sns
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch, Rectangle
+    from matplotlib.patches import Rectangle
 
 # Paul Tol's muted colours, in an order in which neighbours are far apart
 TASK_COLORS = ["#332288", "#CC6677", "#117733", "#AA4499", "#88CCEE", "#999933", "#882255", "#44AA99", "#DDCC77", "#777777"]
 # Those of the two that every figure is about; the others share what is left
 OF_INTEREST = {METHODS["nbsp_sac"].title: COLORS[0], METHODS["continual_sac"].title: COLORS[1]}
-_LETTER = 0.075  # inches, about
 
 
 class NoDataError(ValueError):
     """The results hold nothing that a figure could show; the message says what is missing."""
-
-
-def panels(n: int, columns: int, size: tuple[float, float], margin: float = 0.5, **options: Any) -> tuple[Figure, list[Axes]]:
-    """
-    :param n: number of panels
-    :param columns: panels beside each other, at most
-    :param size: width and height of a panel, in inches
-    :param margin: height for what stands above or below all panels, in inches
-    :param options: of :meth:`matplotlib.figure.Figure.subplots`
-    :return: a figure and its panels, row by row
-    """
-    columns = min(n, columns)
-    rows = -(-n // columns)
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows + margin))
-    axes = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
-    for unused in axes[n:]:
-        unused.remove()
-    return figure, axes[:n]
 
 
 def colors(results: Results) -> dict[str, str]:
@@ -81,20 +59,13 @@ def draw_baselines(draw_line: Callable[..., Any], results: Results, values: Mapp
         draw_line(values[agent], color="0.45", lw=1.1, ls=dashes, label=agent, zorder=0.5)
 
 
-def draw_legend(figure: Figure, palette: Mapping[str, str], more: Sequence[Artist] = ()) -> None:
-    """Above all panels, colours with their names and other handles, in as many rows as it takes."""
-    handles = [*(Patch(color=color, label=name) for name, color in palette.items()), *more]
-    rows = np.ceil(sum(len(str(handle.get_label())) + 6 for handle in handles) * _LETTER / figure.get_figwidth())
-    figure.legend(handles=handles, loc="outside upper center", ncols=int(np.ceil(len(handles) / max(rows, 1))))
-
-
 def heatmap_size(tasks: Sequence[str], phases: pd.Series, titles: Sequence[str]) -> tuple[float, float, bool]:
     """Width and height that a heatmap and its title need, in inches, and whether there is room for level names of tasks."""
     is_level = len(tasks) <= 3
-    longest = max(map(len, tasks)) * _LETTER
-    cells = max(len(tasks) * (longest + 0.15 if is_level else 0.62), 1.15 * _LETTER * max(map(len, titles)))
+    longest = max(map(len, tasks)) * LETTER
+    cells = max(len(tasks) * (longest + 0.15 if is_level else 0.62), 1.15 * LETTER * max(map(len, titles)))
     height = 0.27 * len(phases) + 0.5 + (0.4 if is_level else 0.8 * longest)
-    return cells + _LETTER * max(map(len, phases)) + 0.3, height, is_level
+    return cells + LETTER * max(map(len, phases)) + 0.3, height, is_level
 
 
 def draw_heatmap(axis: Axes, frame: pd.DataFrame, tasks: Sequence[str], phases: pd.Series, is_level: bool = True) -> None:

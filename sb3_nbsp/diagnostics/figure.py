@@ -9,13 +9,11 @@ import numpy as np
 
 from sb3_nbsp.diagnostics.history import read_covariance, read_history
 from sb3_nbsp.extras import needs
-from sb3_nbsp.figure_style import COLORS, STYLE
-from sb3_nbsp.files import atomic_path
+from sb3_nbsp.figure_style import COLORS, STYLE, draw_legend, panels, save
 
 with needs("plots", "A figure"):
     import matplotlib
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
 TITLES = {
@@ -62,27 +60,17 @@ def plot_plasticity(
     histories = {name: read_history(folder) for name, folder in runs.items()}
     covariances = {name: found for name, folder in runs.items() if (found := read_covariance(folder)) is not None}
     drawn = [name for name in measures if any(np.isfinite(history[name]).any() for history in histories.values())]
+    n_panels = len(drawn) + len(covariances)
     with matplotlib.rc_context(STYLE):
-        figure, panels = _grid(len(drawn) + len(covariances))
-        for panel, name in zip(panels, drawn, strict=False):
+        figure, axes = panels(n_panels, -(-n_panels // max(1, -(-n_panels // _MAX_COLUMNS))), (3.1, 2.3))
+        for panel, name in zip(axes, drawn, strict=False):
             _draw_curves(panel, histories, name)
-        for panel, (name, covariance) in zip(panels[len(drawn) :], covariances.items(), strict=True):
+        for panel, (name, covariance) in zip(axes[len(drawn) :], covariances.items(), strict=True):
             _draw_covariance(panel, covariance, f"Gradient covariance{f', {name}' if len(runs) > 1 else ''}")
         figure.suptitle(title or (next(iter(runs)) if len(runs) == 1 else ""), x=0.01, ha="left", fontsize=11)
         if len(runs) > 1 and drawn:
-            figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(runs))
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=150, format="png")
-
-
-def _grid(n_panels: int) -> tuple[Figure, list[Axes]]:
-    rows = max(1, -(-n_panels // _MAX_COLUMNS))
-    columns = max(1, -(-n_panels // rows))
-    figure = Figure(figsize=(3.1 * columns, 2.3 * rows + 0.5))
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for unused in panels[n_panels:]:
-        unused.remove()
-    return figure, panels[:n_panels]
+            draw_legend(figure, {}, axes[0].get_legend_handles_labels()[0])
+        save(figure, path)
 
 
 def _draw_curves(panel: Axes, histories: Mapping[str, Mapping[str, np.ndarray]], name: str) -> None:

@@ -25,10 +25,9 @@ from sb3_nbsp.benchmark.comparison import Comparison
 from sb3_nbsp.benchmark.figures import draw_course, plasticity_figure, write_figures
 from sb3_nbsp.benchmark.frames import load_results
 from sb3_nbsp.benchmark.settings import Settings
-from sb3_nbsp.benchmark.style import panels
 from sb3_nbsp.benchmark.table import build_tables
 from sb3_nbsp.diagnostics.history import COLUMNS, read_history
-from sb3_nbsp.figure_style import STYLE
+from sb3_nbsp.figure_style import STYLE, panels
 from sb3_nbsp.tasks import latest_checkpoint
 
 ROOT = Path(__file__).parents[2]

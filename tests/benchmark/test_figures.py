@@ -21,7 +21,6 @@ from sb3_nbsp.benchmark.figures import (
     forgetting_figure,
     metrics_figure,
     runs_figure,
-    save,
     success_matrix_figure,
     training_figure,
     write_figures,
@@ -30,7 +29,7 @@ from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.frames import CONTINUAL, episodes_frame, load_results
 from sb3_nbsp.benchmark.neuron_figures import histograms_figure, overlap_figure, overlaps, skill_neurons_figure
 from sb3_nbsp.benchmark.style import NoDataError
-from sb3_nbsp.figure_style import COLORS, STYLE
+from sb3_nbsp.figure_style import COLORS, STYLE, save
 from sb3_nbsp.tasks import SuccessMatrix
 
 TASKS = ["coffee-button", "handle-press"]
