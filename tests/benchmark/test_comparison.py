@@ -28,7 +28,8 @@ def test_every_method_is_one_option_away_from_its_algorithm():
         assert hyperparams_file(method.algo) is not None
         assert len(method.options) <= (2 if method.name.endswith(("_training", "_fresh")) else 1)
         small = {"buffer_size": 10} if "sac" in method.algo else {}
-        model = algorithm(method.algo)("MlpPolicy", "Pendulum-v1", **small, **method.options)
+        env_id = "CartPole-v1" if "discrete" in method.algo else "Pendulum-v1"
+        model = algorithm(method.algo)("MlpPolicy", env_id, **small, **method.options)
         assert all(getattr(model, name) == value for name, value in method.options.items())
 
 
