@@ -72,13 +72,14 @@ class Table:
         """Print it, with its notes: a block of columns below the other, so that 80 characters are enough."""
         for number, block in enumerate(self.blocks):
             head, *rows = self._rows([self.cells.columns[0], *block], escape, "[bold]{}[/]")
-            table = RichTable(title=None if number else escape(self.caption), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+            title = None if number else escape(self.caption)
+            table = RichTable(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
             for name in head:
                 table.add_column(name, justify="right" if table.columns else "left", overflow="fold")
             for row in rows:
                 if set(row[1:]) != {UNKNOWN}:
                     table.add_row(*row)
-            console.print(table)
+            console.print(table, "")
         for note in self.notes:
             console.print(f"- {escape(note)}", highlight=False)
 

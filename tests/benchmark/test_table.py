@@ -477,6 +477,13 @@ def test_csv_parses_back(nasty: Table) -> None:
     assert frame.steps.isna().all()
 
 
+def test_no_name_of_table_2_is_broken_on_a_terminal() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    (table,) = tables_of(Path(__file__).parents[2] / "docs" / "results" / "table2")
+    table.print(console)
+    assert console.export_text().count("NBSP, gradient masks ") == len(table.blocks)
+
+
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_terminal(nasty: Table, comparison: Path, width: int) -> None:
     console = Console(width=width, record=True, file=io.StringIO())
