@@ -35,7 +35,8 @@ class ContinualAgent(PhasedAlgorithm):
         callbacks see NaN for them until then. False is SB3 bit for bit
     :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
         :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on
-        processors with instructions for it, where gradients are by hand; on a CUDA device what PyTorch means by it
+        processors with instructions for it, where gradients are by hand, and in networks with convolutions of SAC for
+        discrete actions; on a CUDA device what PyTorch means by it
     :param kwargs: SB3's arguments by name
     """
 
@@ -70,6 +71,10 @@ class ContinualAgent(PhasedAlgorithm):
     def _is_by_hand(self) -> bool:
         """Whether gradients are computed by hand at present; networks and interventions may change."""
 
+    def _can_round(self) -> bool:
+        """Whether ``matmul_precision`` matters to how gradients are computed on a processor."""
+        return self._is_by_hand()
+
     def _layers(self) -> MakeLayers:
         return layers_in(self.matmul_precision, self.device)
 
@@ -96,5 +101,5 @@ class ContinualAgent(PhasedAlgorithm):
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         set_fused(self._optimizers(), self.fused)  # they may have been exchanged since
-        warn_if_without_effect(self.matmul_precision, self.device, self._is_by_hand(), [self.policy])
+        warn_if_without_effect(self.matmul_precision, self.device, self._can_round(), [self.policy])
         return super()._setup_learn(*args, **kwargs)

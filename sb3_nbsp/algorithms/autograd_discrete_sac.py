@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch as th
+from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch.nn import functional as F
 from typing_extensions import override
@@ -28,6 +29,9 @@ class DiscreteGradients(SACGradients):
     :param critic_target: the target critics
     :param interventions: those of the agent, whose penalties are added to the losses
     :param reduction: over the actions, in the losses of the actor and of the temperature
+    :param channels_last: lay images out with the channels last, which is faster and rounds otherwise
+    :param rounds: convolutions and large matrix products with factors in bfloat16; output layers and losses stay in single
+        precision
     """
 
     def __init__(
@@ -37,13 +41,29 @@ class DiscreteGradients(SACGradients):
         critic_target: DiscreteCritic,
         interventions: Interventions,
         reduction: Reduction,
+        channels_last: bool = False,
+        rounds: bool = False,
     ) -> None:
         self._actor, self._critic, self._critic_target, self._interventions = actor, critic, critic_target, interventions
-        self._reduction = reduction
+        self._reduction, self._channels_last, self._rounds = reduction, channels_last, rounds
+        self._dtype = next(actor.parameters()).dtype
 
     def _reduced(self, values: th.Tensor) -> th.Tensor:
         """Of shape (batch, actions) to shape (): the mean over the batch of the mean or the sum over the actions."""
         return values.mean() if self._reduction == "mean" else values.sum(dim=1).mean()
+
+    def _inputs(self, observations: Any) -> Any:
+        """Preprocessed observations: once for all networks that see them."""
+        if self._channels_last and isinstance(observations, th.Tensor) and observations.dim() == 4:
+            observations = observations.contiguous(memory_format=th.channels_last)
+        inputs = preprocess_obs(observations, self._actor.observation_space, self._actor.normalize_images)
+        return inputs.to(self._dtype) if isinstance(inputs, th.Tensor) else inputs
+
+    def _precision(self) -> th.autocast:
+        return th.autocast(self._actor.device.type, th.bfloat16, enabled=self._rounds)
+
+    def _log_probs(self, features: th.Tensor) -> th.Tensor:
+        return F.log_softmax(self._actor.head(features), dim=1)
 
     @override
     def sample_actions(self, data: ReplayBufferSamples) -> th.Tensor:
@@ -53,7 +73,12 @@ class DiscreteGradients(SACGradients):
         :param data: the batch
         :return: log-probability of every action, shape (batch, actions)
         """
-        self._log_prob = F.log_softmax(self._actor.logits(data.observations), dim=1)
+        self._observations = self._inputs(data.observations)
+        with self._precision():
+            own = self._actor.features_extractor
+            # A shared features extractor sees them once, for the actor and for the loss of the critics
+            self._features = self._critic.features(self._observations) if self._actor.is_shared else None
+            self._log_prob = self._log_probs(own(self._observations) if self._features is None else self._features[0])
         self._prob = self._log_prob.exp()
         return self._log_prob
 
@@ -81,8 +106,10 @@ class DiscreteGradients(SACGradients):
 
         .. math:: V'(s') = \sum_a \pi(a \mid s') \left[ \min_j Q'_j(s')_a - \alpha \log \pi(a \mid s') \right]
         """
-        log_prob = F.log_softmax(self._actor.logits(data.next_observations), dim=1)
-        q_values = _minimum(self._critic_target(data.next_observations))
+        inputs = self._inputs(data.next_observations)
+        with self._precision():
+            log_prob = self._log_probs(self._actor.features_extractor(inputs))
+            q_values = _minimum(self._critic_target.heads(self._critic_target.features(inputs)))
         return (log_prob.exp() * (q_values - ent_coef * log_prob)).sum(dim=1, keepdim=True)
 
     @override
@@ -92,8 +119,10 @@ class DiscreteGradients(SACGradients):
 
         .. math:: \sum_j \frac{1}{B} \sum_i \left( Q_j(s_i)_{a_i} - y_i \right)^2
         """
-        current_q_values = [q_values.gather(1, data.actions.long()) for q_values in self._critic(data.observations)]
-        loss = th.stack([F.mse_loss(q_values, target_q_values) for q_values in current_q_values]).sum()
+        with self._precision():
+            features = self._critic.features(self._observations) if self._features is None else self._features
+            current_q_values = [q_values.gather(1, data.actions.long()) for q_values in self._critic.heads(features)]
+        loss = th.stack([F.mse_loss(q_values, target_q_values.to(self._dtype)) for q_values in current_q_values]).sum()
         loss = loss + self._interventions.penalty("critic")
         self._critic.optimizer.zero_grad()
         loss.backward()
@@ -108,8 +137,8 @@ class DiscreteGradients(SACGradients):
 
         With ``reduction="sum"`` without :math:`1 / |A|`. A penalty is meant for that sum, and has the same factor.
         """
-        with th.no_grad():
-            q_values = _minimum(self._critic(data.observations))
+        with th.no_grad(), self._precision():
+            q_values = _minimum(self._critic.heads(self._critic.features(self._observations)))
         penalty = self._interventions.penalty("actor")
         if self._reduction == "mean":
             penalty = penalty / q_values.shape[1]

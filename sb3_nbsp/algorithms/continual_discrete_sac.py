@@ -23,6 +23,7 @@ from sb3_nbsp.algorithms.discrete_policies import (
 )
 from sb3_nbsp.algorithms.soft_actor_critic import SoftActorCritic
 from sb3_nbsp.checks import check_option, check_range
+from sb3_nbsp.fast.matmul_precision import multiplies_bfloat16
 from sb3_nbsp.fast.sac_gradients import SACGradients
 
 
@@ -111,11 +112,17 @@ class ContinualDiscreteSAC(SoftActorCritic, _DiscreteActions):
 
     @override
     def _make_gradients(self) -> SACGradients:
-        return DiscreteGradients(self.actor, self.critic, self.critic_target, self.all_interventions, self.loss_reduction)
+        networks = self.actor, self.critic, self.critic_target
+        rounds = self.matmul_precision == "medium" and self._can_round() and multiplies_bfloat16(self.device)
+        return DiscreteGradients(*networks, self.all_interventions, self.loss_reduction, self.fused, rounds)
 
     @override
     def _is_by_hand(self) -> bool:
         return False
+
+    @override
+    def _can_round(self) -> bool:
+        return self.fused and any(isinstance(module, nn.Conv2d) for module in self.actor.modules())
 
     @override
     def _targets_are_due(self, gradient_step: int, gradient_steps: int) -> bool:

@@ -30,6 +30,13 @@ def _mlp(n_inputs: int, net_arch: list[int], activation_fn: type[nn.Module], n_o
     return net
 
 
+def _output(layer: nn.Module, inputs: th.Tensor) -> th.Tensor:
+    """What an output layer returns, in its own precision under autocast, too."""
+    with th.autocast(inputs.device.type, enabled=False):
+        outputs: th.Tensor = layer(inputs.to(next(layer.parameters()).dtype))
+    return outputs
+
+
 class DiscreteActor(BasePolicy):
     """
     The policy: a probability for each action.
@@ -73,10 +80,15 @@ class DiscreteActor(BasePolicy):
         :param observations: a batch
         :return: logarithms of the probabilities but for a constant, shape (batch, actions)
         """
-        assert isinstance(self.features_extractor, BaseFeaturesExtractor)
-        features = self.extract_features(observations, self.features_extractor)
-        logits: th.Tensor = self.action_net(self.latent_pi(features.detach() if self.is_shared else features))
-        return logits
+        inputs = preprocess_obs(observations, self.observation_space, self.normalize_images)
+        return self.head(self.features_extractor(inputs))  # type: ignore[operator]
+
+    def head(self, features: th.Tensor) -> th.Tensor:
+        """
+        :param features: what the features extractor returns
+        :return: see :meth:`logits`
+        """
+        return _output(self.action_net, self.latent_pi(features.detach() if self.is_shared else features))
 
     def distribution(self, observations: PyTorchObs) -> Categorical:
         """
@@ -131,7 +143,8 @@ class DiscreteCritic(BaseModel):
         :param observations: a batch
         :return: Q(s, ·), shape (batch, actions)
         """
-        return self._heads(preprocess_obs(observations, self.observation_space, self.normalize_images), [index])[0]
+        inputs = preprocess_obs(observations, self.observation_space, self.normalize_images)
+        return self._head(index, self.features_extractors[index % len(self.features_extractors)](inputs))
 
     @override
     def forward(self, observations: PyTorchObs) -> list[th.Tensor]:
@@ -139,14 +152,27 @@ class DiscreteCritic(BaseModel):
         :param observations: a batch
         :return: of each critic Q(s, ·), shape (batch, actions)
         """
-        inputs = preprocess_obs(observations, self.observation_space, self.normalize_images)
-        return self._heads(inputs, range(self.n_critics))
+        return self.heads(self.features(preprocess_obs(observations, self.observation_space, self.normalize_images)))
 
-    def _heads(self, inputs: Any, indices: Any) -> list[th.Tensor]:
-        if len(self.features_extractors) == 1:
-            features = self.features_extractors[0](inputs)
-            return [self.q_networks[index](features) for index in indices]
-        return [self.q_networks[index](self.features_extractors[index](inputs)) for index in indices]
+    def features(self, inputs: Any) -> list[th.Tensor]:
+        """
+        :param inputs: preprocessed observations
+        :return: what each features extractor makes of them
+        """
+        return [extractor(inputs) for extractor in self.features_extractors]
+
+    def heads(self, features: list[th.Tensor]) -> list[th.Tensor]:
+        """
+        :param features: what :meth:`features` returned
+        :return: see :meth:`forward`
+        """
+        return [self._head(index, features[index % len(features)]) for index in range(self.n_critics)]
+
+    def _head(self, index: int, features: th.Tensor) -> th.Tensor:
+        *hidden, output = self.q_networks[index]  # type: ignore[misc]
+        for module in hidden:
+            features = module(features)
+        return _output(output, features)
 
 
 class DiscreteSACPolicy(SACPolicy):

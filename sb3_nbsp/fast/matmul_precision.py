@@ -92,7 +92,7 @@ def layers_in(precision: MatmulPrecision, device: th.device) -> MakeLayers:
     :param device: the networks' device
     :return: makes the layers of a perceptron from its modules
     """
-    return bfloat16_layers_of if precision == "medium" and _multiplies_bfloat16(device) else layers_of
+    return bfloat16_layers_of if precision == "medium" and multiplies_bfloat16(device) else layers_of
 
 
 @contextmanager
@@ -133,11 +133,12 @@ def warn_if_without_effect(
 def _why_without_effect(device: th.device, is_by_hand: bool, networks: Sequence[nn.Module]) -> str | None:
     if device.type == "cuda":
         return None
-    if not _multiplies_bfloat16(device):
+    if not multiplies_bfloat16(device):
         return "this processor has no instructions for products of bfloat16"
     if not is_by_hand:
         return (
-            "it is for gradients by hand: fused=True and perceptrons with ReLU or tanh, without penalties (see docs/speed.md)"
+            "it is for gradients by hand (fused=True and perceptrons with ReLU or tanh, without penalties: see docs/speed.md) and "
+            "for the convolutions of SAC for discrete actions (fused=True)"
         )
     linears = [module for net in networks for module in net.modules() if isinstance(module, nn.Linear)]
     if not any(_is_large(linear) and linear.weight.dtype == th.float32 for linear in linears):
@@ -149,5 +150,9 @@ def _is_large(layer: Layer | nn.Linear) -> bool:
     return layer.weight.dtype == th.float32 and min(layer.weight.shape) >= LARGE
 
 
-def _multiplies_bfloat16(device: th.device) -> bool:
+def multiplies_bfloat16(device: th.device) -> bool:
+    """
+    :param device: the networks' device
+    :return: whether it is a processor with instructions for products of bfloat16
+    """
     return device.type == "cpu" and any(th.cpu.get_capabilities().get(name, False) for name in _INSTRUCTIONS)

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from sb3_nbsp.machine import machine, versions
-from tools.speed import imports, nbsp, ppo, sac, tricks
+from tools.speed import discrete_sac, imports, nbsp, ppo, sac, tricks
 from tools.speed.turns import Row
 
-PARTS = ("sac", "nbsp", "ppo", "tricks", "import")
+PARTS = ("sac", "discrete", "nbsp", "ppo", "tricks", "import")
 # Instructions that decide how fast matrices are multiplied
 EXTENSIONS = ("avx", "amx", "fma", "bf16", "sve")
 
@@ -61,6 +61,8 @@ def measure(args: argparse.Namespace) -> list[Row]:
             if th.cuda.is_available():
                 rows += sac.measure_on_cuda(size, args.rounds, args.steps)
         rows.append(sac.peak_memory(sizes[-1]))
+    if "discrete" in args.parts:
+        rows += discrete_sac.measure(args.rounds, args.steps)
     if "nbsp" in args.parts:
         rows += [nbsp.identification(sizes[-1], args.rounds), nbsp.memory()]
     if "ppo" in args.parts:
