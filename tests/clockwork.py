@@ -28,3 +28,13 @@ class Clockwork(gym.Env):
         observation = np.array([self.tag, self.t / 10, action[0]], dtype=np.float32)
         success = float(action[1] > self.tag - 1.5)
         return observation, float(success - action[0] ** 2), False, self.t == 10, {"success": success}
+
+
+class DiscreteClockwork(Clockwork):
+    """The same with four actions."""
+
+    action_space = spaces.Discrete(4)  # type: ignore[assignment]
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """See :class:`Clockwork`."""
+        return super().step(np.array([action // 2 - 0.5, 2 * (action % 2) - 1]))

@@ -81,7 +81,7 @@ class DiscreteActor(BasePolicy):
         :return: logarithms of the probabilities but for a constant, shape (batch, actions)
         """
         inputs = preprocess_obs(observations, self.observation_space, self.normalize_images)
-        return self.head(self.features_extractor(inputs))  # type: ignore[operator]
+        return self.head(self.features_extractor(inputs))
 
     def head(self, features: th.Tensor) -> th.Tensor:
         """
@@ -169,10 +169,10 @@ class DiscreteCritic(BaseModel):
         return [self._head(index, features[index % len(features)]) for index in range(self.n_critics)]
 
     def _head(self, index: int, features: th.Tensor) -> th.Tensor:
-        *hidden, output = self.q_networks[index]  # type: ignore[misc]
-        for module in hidden:
-            features = module(features)
-        return _output(output, features)
+        layers = list(self.q_networks[index].children())
+        for layer in layers[:-1]:
+            features = layer(features)
+        return _output(layers[-1], features)
 
 
 class DiscreteSACPolicy(SACPolicy):

@@ -137,8 +137,8 @@ def _why_without_effect(device: th.device, is_by_hand: bool, networks: Sequence[
         return "this processor has no instructions for products of bfloat16"
     if not is_by_hand:
         return (
-            "it is for gradients by hand (fused=True and perceptrons with ReLU or tanh, without penalties: see docs/speed.md) and "
-            "for the convolutions of SAC for discrete actions (fused=True)"
+            "it is for gradients by hand (fused=True and perceptrons with ReLU or tanh, without penalties: see docs/speed.md) "
+            "and for the convolutions of SAC for discrete actions (fused=True)"
         )
     linears = [module for net in networks for module in net.modules() if isinstance(module, nn.Linear)]
     if not any(_is_large(linear) and linear.weight.dtype == th.float32 for linear in linears):

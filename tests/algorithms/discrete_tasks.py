@@ -28,14 +28,22 @@ def tiny(cls: Any, env: Any = "CartPole-v1", **kwargs: Any) -> Any:
     return cls(env=env, **{**copy.deepcopy(TINY), **kwargs})
 
 
+class ToTheRight(gym.Wrapper):
+    """Reports a success wherever the pole leans to the right."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated, {**info, "success": float(observation[2] > 0)}
+
+
 def pole(horizon: int = 500, render_mode: str | None = None) -> gym.Env:
     """CartPole with a time limit."""
-    return gym.make("CartPole-v1", max_episode_steps=horizon, render_mode=render_mode)
+    return ToTheRight(gym.make("CartPole-v1", max_episode_steps=horizon, render_mode=render_mode))
 
 
-def poles(steps_per_task: int = 40, cycles: int = 2) -> TaskSequence:
-    """Two tasks, whose episodes end early: boundaries come when they should."""
-    makers = {"short": partial(pole, 5), "long": partial(pole, 10)}
+def poles(steps_per_task: int = 60, cycles: int = 2) -> TaskSequence:
+    """Two tasks, which differ in their time limits."""
+    makers = {"short": partial(pole, 40), "long": partial(pole, 80)}
     return TaskSequence(makers, cycles=cycles, steps_per_task=steps_per_task, mastery_threshold=None)
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from clockwork import Clockwork
+from clockwork import Clockwork, DiscreteClockwork
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from tagged_tasks import differing, parameters, tiny
 
-from sb3_nbsp import NBSPSAC, P3O, ContinualPPO, ContinualSAC
+from sb3_nbsp import NBSPSAC, P3O, ContinualDiscreteSAC, ContinualPPO, ContinualSAC
 from sb3_nbsp.algorithms import methods
 from sb3_nbsp.interventions import InnerDistillation, RandomReset, RecoveryTraining
 from sb3_nbsp.random_states import random_states, restore_random_states
@@ -25,8 +25,9 @@ from sb3_nbsp.tasks import TaskSequence, load_checkpoint
 from sb3_nbsp.tasks.checkpoint import save_checkpoint
 
 
-def sequence() -> TaskSequence:
-    makers = {"red": partial(Clockwork, 1.0), "blue": partial(Clockwork, 2.0)}
+def sequence(cls: type = ContinualSAC) -> TaskSequence:
+    task = DiscreteClockwork if issubclass(cls, ContinualDiscreteSAC) else Clockwork
+    makers = {"red": partial(task, 1.0), "blue": partial(task, 2.0)}
     return TaskSequence(makers, ["red", "blue"], cycles=4, steps_per_task=30, mastery_threshold=None)
 
 
@@ -46,7 +47,8 @@ OF_METHODS: dict[str, dict[str, Any]] = {
     "P3O": {**RESET, **DISTILL},
 }
 AGENTS: dict[str, tuple[type, dict[str, Any]]] = {
-    **{name: (getattr(methods, name), OF_METHODS.get(name, {})) for name in methods.__all__},
+    **{name: (getattr(methods, name), OF_METHODS.get(name.replace("Discrete", ""), {})) for name in methods.__all__},
+    "ContinualDiscreteSAC": (ContinualDiscreteSAC, {"train_freq": 4, "target_update_interval": 24, "tau": 1.0}),
     "ContinualSAC": (ContinualSAC, {}),
     "ContinualSAC with gSDE": (ContinualSAC, {"use_sde": True, "use_sde_at_warmup": True, "reset_ent_coef": True}),
     "ContinualSAC in medium precision": (
@@ -71,7 +73,7 @@ def make(name: str) -> Any:
             "interventions": [RandomReset(30, 0.2), RecoveryTraining(5.0, 1), InnerDistillation(0.4, 0.1, 2)],
         }
     if issubclass(cls, SAC):
-        return tiny(cls, sequence(), **{"learning_starts": 10, "batch_size": 8, **options})
+        return tiny(cls, sequence(cls), **{"learning_starts": 10, "batch_size": 8, **options})
     small = {"n_steps": 20, "batch_size": 20, "n_epochs": 2, "policy_kwargs": {"net_arch": [8, 8]}, "seed": 0, "device": "cpu"}
     return cls("MlpPolicy", sequence(), **{**small, **options})
 
@@ -107,7 +109,7 @@ def resumed(agent: Any, folder: Path, **options: Any) -> Any:
     if isinstance(agent, SAC):
         agent.save_replay_buffer(folder / "buffer")
     seed_generators(agent, 7)
-    loaded = type(agent).load(folder / "model", env=sequence(), **options)
+    loaded = type(agent).load(folder / "model", env=sequence(type(agent)), **options)
     if isinstance(agent, SAC):
         loaded.load_replay_buffer(folder / "buffer")
     return loaded

@@ -143,11 +143,19 @@ def make(env: VecEnv, width: int = WIDTH, **kwargs: Any) -> ContinualDiscreteSAC
         "net_arch": [width],
         "optimizer_kwargs": {"eps": ADAM["eps"]},
     }
-    model = ContinualDiscreteSAC(
-        *("CnnPolicy", env, ADAM["lr"], 2000),
-        **{"learning_starts": 0, "batch_size": BATCH, "train_freq": 4, "tau": 1.0, "target_update_interval": 8000},
-        **{"policy_kwargs": policy_kwargs, "device": "cpu", **kwargs},
-    )
+    options: dict[str, Any] = {
+        "learning_rate": ADAM["lr"],
+        "buffer_size": 2000,
+        "learning_starts": 0,
+        "batch_size": BATCH,
+        "train_freq": 4,
+        "tau": 1.0,
+        "target_update_interval": 8000,
+        "policy_kwargs": policy_kwargs,
+        "device": "cpu",
+        **kwargs,
+    }
+    model = ContinualDiscreteSAC("CnnPolicy", env, **options)
     model.set_logger(Logger(None, []))
     fill(model.replay_buffer)
     return model
