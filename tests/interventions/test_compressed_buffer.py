@@ -79,7 +79,7 @@ def test_memory_is_a_small_part_and_each_image_is_stored_once() -> None:
 
 @pytest.mark.parametrize("space", [gym.spaces.Box(0, 1, (4, 84, 84), np.float32), gym.spaces.Discrete(3)])
 def test_only_bytes_are_compressed(space: gym.Space) -> None:
-    with pytest.raises(ValueError, match="images of bytes .* but the observation space is"):
+    with pytest.raises(ValueError, match=r"images of bytes .* but the observation space is"):
         CompressedReplayBuffer(10, space, gym.spaces.Discrete(2))
     with pytest.raises(ValueError, match="optimize_memory_usage must be False"):
         CompressedReplayBuffer(
