@@ -21,6 +21,7 @@ from torch import nn
 from torch.distributions import Categorical
 from typing_extensions import override
 
+from sb3_nbsp.algorithms.policies import ExtendedLayers
 from sb3_nbsp.neurons.crelu import widen_behind
 
 
@@ -175,7 +176,7 @@ class DiscreteCritic(BaseModel):
         return _output(layers[-1], features)
 
 
-class DiscreteSACPolicy(SACPolicy):
+class DiscreteSACPolicy(ExtendedLayers, SACPolicy):
     """
     Actor and critics of SAC for discrete actions.
 
@@ -195,6 +196,7 @@ class DiscreteSACPolicy(SACPolicy):
         the actor's gradient stops ahead of it. By default each network has its own (CleanRL)
     :param kaiming_init: initialize all layers, output layers too, with Kaiming's normal distribution and biases of 0
         (CleanRL), rather than in PyTorch's own way
+    :param layer_norm: put a layer norm between each hidden layer behind the features extractor and its activation function
     """
 
     default_extractor: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
@@ -217,12 +219,13 @@ class DiscreteSACPolicy(SACPolicy):
         n_critics: int = 2,
         share_features_extractor: bool = False,
         kaiming_init: bool = False,
+        layer_norm: bool = False,
     ) -> None:
         extractor = features_extractor_class or self.default_extractor
         self.kaiming_init = kaiming_init
         super().__init__(
             observation_space,
-            action_space,  # type: ignore[arg-type]
+            action_space,
             lr_schedule,
             [] if net_arch is None and issubclass(extractor, NatureCNN) else net_arch,
             activation_fn,
@@ -233,6 +236,7 @@ class DiscreteSACPolicy(SACPolicy):
             optimizer_kwargs=optimizer_kwargs,
             n_critics=n_critics,
             share_features_extractor=share_features_extractor,
+            layer_norm=layer_norm,
         )
 
     @override
@@ -263,7 +267,9 @@ class DiscreteSACPolicy(SACPolicy):
     @override
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> DiscreteActor:  # type: ignore[override]
         kwargs = self._update_features_extractor(self.net_args, features_extractor)
-        return DiscreteActor(**kwargs, is_shared=self.share_features_extractor).to(self.device)
+        actor = DiscreteActor(**kwargs, is_shared=self.share_features_extractor)
+        self.normalize(actor.latent_pi)
+        return actor.to(self.device)
 
     @override
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> DiscreteCritic:  # type: ignore[override]
@@ -274,6 +280,7 @@ class DiscreteSACPolicy(SACPolicy):
         else:
             extractors = [self.make_features_extractor() for _ in range(n_extractors)]
         critic = DiscreteCritic(**kwargs, features_extractors=extractors, features_dim=extractors[0].features_dim)
+        self.normalize(*critic.q_networks)
         return critic.to(self.device)
 
     def initialize(self, network: nn.Module) -> None:

@@ -11,6 +11,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq
 
 from sb3_nbsp.interventions import ClonEx, ContinualBackprop, ExperienceReplay, Intervention
+from sb3_nbsp.interventions.fresh_networks import PhaseStartChange
 from sb3_nbsp.interventions.neuron_reset import NeuronReset, PeriodicReset
 
 
@@ -22,7 +23,11 @@ def idle_parts(agent: Any, has_phases: bool, phase_options: dict[str, Any]) -> d
     :return: for everything that will not act, its name and a message
     """
     interventions, messages = list(agent.all_interventions), {}
-    waiting = [type(each).__name__ for each in interventions if each.overrides("on_phase_end")]
+    waiting = [
+        type(each).__name__
+        for each in interventions
+        if each.overrides("on_phase_end") or (isinstance(each, PhaseStartChange) and each.needs_phases)
+    ]
     waiting += [name for name, default in phase_options.items() if getattr(agent, name) != default]
     if waiting and not has_phases and agent.phase.task == "":
         messages["phases"] = _no_phases(agent, waiting)

@@ -26,6 +26,8 @@ class Method:
     switches: ClassVar[Mapping[str, tuple[type[Intervention], str]]] = {}
     # Options whose default is another one than the intervention's, or than that of the class it derives from
     defaults: ClassVar[Mapping[str, Any]] = {}
+    # Entries of policy_kwargs that make up the method
+    own_policy_kwargs: ClassVar[Mapping[str, Any]] = {}
     # All options with their defaults: made from the above
     options: ClassVar[Mapping[str, inspect.Parameter]] = {}
 
@@ -40,6 +42,14 @@ class Method:
             check_option(name, getattr(self, name), (True, False))
         self._make_parts()  # complains of a wrong option before anything is built
         super().__init__(policy, env, *args, **kwargs)  # type: ignore[call-arg]
+
+    def _setup_model(self) -> None:
+        for name, value in self.own_policy_kwargs.items():
+            given = self.policy_kwargs.get(name, value)  # type: ignore[has-type]
+            if given != value:
+                raise ValueError(f"policy_kwargs: {name} of {type(self).__name__} is {value!r}, not {given!r}")
+        self.policy_kwargs = {**self.policy_kwargs, **self.own_policy_kwargs}  # type: ignore[has-type]
+        super()._setup_model()  # type: ignore[misc]
 
     @classmethod
     def option_texts(cls) -> dict[str, str]:

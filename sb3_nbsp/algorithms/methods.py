@@ -18,12 +18,17 @@ from sb3_nbsp.interventions import (
     ContinualBackprop,
     CycleReset,
     ExperienceReplay,
+    FullReset,
     GradientMasking,
     InnerDistillation,
     L2Init,
     PackNet,
+    PerfectMemory,
     ReDo,
+    ShrinkPerturb,
+    WeightClipping,
 )
+from sb3_nbsp.neurons import CReLU
 
 
 class NBSPSAC(Method, ContinualSAC):
@@ -237,6 +242,126 @@ class NPCDiscreteSAC(Method, ContinualDiscreteSAC):
     """SAC for discrete actions with neuron-level plasticity control: see :class:`NPCSAC`."""
 
     parts = (NPC,)
+
+
+class ShrinkPerturbSAC(Method, ContinualSAC):
+    """
+    SAC whose networks are shrunk towards 0, with a little of new ones added, when a phase starts or every so many gradient
+    steps.
+
+    Paper: On Warm-Starting Neural Network Training (Ash & Adams, 2020).
+    """
+
+    parts = (ShrinkPerturb,)
+
+
+class ShrinkPerturbDiscreteSAC(Method, ContinualDiscreteSAC):
+    """SAC for discrete actions with shrink and perturb: see :class:`ShrinkPerturbSAC`."""
+
+    parts = (ShrinkPerturb,)
+
+
+class ShrinkPerturbPPO(Method, ContinualPPO):
+    """PPO with shrink and perturb: see :class:`ShrinkPerturbSAC`."""
+
+    parts = (ShrinkPerturb,)
+
+
+class WeightClippingSAC(Method, ContinualSAC):
+    """
+    SAC whose weights stay within a multiple of their initial range.
+
+    Paper: Weight Clipping for Deep Continual and Reinforcement Learning (Elsayed et al., 2024).
+    """
+
+    parts = (WeightClipping,)
+
+
+class WeightClippingDiscreteSAC(Method, ContinualDiscreteSAC):
+    """SAC for discrete actions with weight clipping: see :class:`WeightClippingSAC`."""
+
+    parts = (WeightClipping,)
+
+
+class WeightClippingPPO(Method, ContinualPPO):
+    """PPO with weight clipping: see :class:`WeightClippingSAC`."""
+
+    parts = (WeightClipping,)
+
+
+class FullResetSAC(Method, ContinualSAC):
+    """SAC that begins every phase with new networks: what is plastic, and remembers nothing. Until then it is plain SAC."""
+
+    parts = (FullReset,)
+
+
+class FullResetDiscreteSAC(Method, ContinualDiscreteSAC):
+    """SAC for discrete actions that begins every phase with new networks: see :class:`FullResetSAC`."""
+
+    parts = (FullReset,)
+
+
+class FullResetPPO(Method, ContinualPPO):
+    """PPO that begins every phase with new networks: see :class:`FullResetSAC`."""
+
+    parts = (FullReset,)
+
+
+class PerfectMemorySAC(Method, ContinualSAC):
+    """SAC that keeps the transitions of all tasks in its replay buffer, and learns from all of them alike."""
+
+    parts = (PerfectMemory,)
+
+
+class PerfectMemoryDiscreteSAC(Method, ContinualDiscreteSAC):
+    """SAC for discrete actions that keeps all transitions: see :class:`PerfectMemorySAC`."""
+
+    parts = (PerfectMemory,)
+
+
+class LayerNormSAC(Method, ContinualSAC):
+    """
+    SAC with a layer norm in front of every activation function of the hidden layers of actor and critics.
+
+    Papers: Layer Normalization (Ba et al., 2016); Understanding Plasticity in Neural Networks (Lyle et al., 2023).
+    """
+
+    own_policy_kwargs = MappingProxyType({"layer_norm": True})
+
+
+class LayerNormDiscreteSAC(Method, ContinualDiscreteSAC):
+    """SAC for discrete actions with layer norms: see :class:`LayerNormSAC`."""
+
+    own_policy_kwargs = LayerNormSAC.own_policy_kwargs
+
+
+class LayerNormPPO(Method, ContinualPPO):
+    """PPO with layer norms: see :class:`LayerNormSAC`."""
+
+    own_policy_kwargs = LayerNormSAC.own_policy_kwargs
+
+
+class CReLUSAC(Method, ContinualSAC):
+    """
+    SAC with concatenated ReLUs, which never die, in all hidden layers. ``net_arch`` counts neurons, of which each has two
+    features: halve it for layers that are as wide as those of SAC.
+
+    Paper: Loss of Plasticity in Continual Deep Reinforcement Learning (Abbas et al., 2023).
+    """
+
+    own_policy_kwargs = MappingProxyType({"activation_fn": CReLU})
+
+
+class CReLUDiscreteSAC(Method, ContinualDiscreteSAC):
+    """SAC for discrete actions with concatenated ReLUs: see :class:`CReLUSAC`."""
+
+    own_policy_kwargs = CReLUSAC.own_policy_kwargs
+
+
+class CReLUPPO(Method, ContinualPPO):
+    """PPO with concatenated ReLUs: see :class:`CReLUSAC`."""
+
+    own_policy_kwargs = CReLUSAC.own_policy_kwargs
 
 
 __all__ = [name for name, each in globals().items() if isinstance(each, type) and each.__module__ == __name__]

@@ -11,7 +11,7 @@ from sb3_nbsp.algorithms.continual_sac import ContinualSAC as ContinualSAC
 from sb3_nbsp.algorithms.method import Method
 
 
-__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC', 'EWCDiscreteSAC', 'PackNetSAC', 'PackNetDiscreteSAC', 'ClonExSAC', 'ClonExDiscreteSAC', 'NPCSAC', 'NPCDiscreteSAC']
+__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC', 'EWCDiscreteSAC', 'PackNetSAC', 'PackNetDiscreteSAC', 'ClonExSAC', 'ClonExDiscreteSAC', 'NPCSAC', 'NPCDiscreteSAC', 'ShrinkPerturbSAC', 'ShrinkPerturbDiscreteSAC', 'ShrinkPerturbPPO', 'WeightClippingSAC', 'WeightClippingDiscreteSAC', 'WeightClippingPPO', 'FullResetSAC', 'FullResetDiscreteSAC', 'FullResetPPO', 'PerfectMemorySAC', 'PerfectMemoryDiscreteSAC', 'LayerNormSAC', 'LayerNormDiscreteSAC', 'LayerNormPPO', 'CReLUSAC', 'CReLUDiscreteSAC', 'CReLUPPO']
 
 
 class NBSPSAC(Method, ContinualSAC):
@@ -851,5 +851,258 @@ class NPCDiscreteSAC(Method, ContinualDiscreteSAC):
         npc_delta: float = 0.999,
         output_layers: bool = False,
         npc_clock: Literal['steps', 'phases'] = 'steps',
+        **kwargs: Any
+    ) -> None: ...
+
+
+class ShrinkPerturbSAC(Method, ContinualSAC):
+    """
+    SAC whose networks are shrunk towards 0, with a little of new ones added, when a phase starts or every so many gradient
+    steps.
+
+    Paper: On Warm-Starting Neural Network Training (Ash & Adams, 2020).
+
+    :param shrink_factor: p, in [0, 1]; 1 for no shrinking
+    :param perturb_scale: σ; 0 for no noise
+    :param shrink_interval: gradient steps from one change to the next, each of which draws a whole policy; None for the
+        starts of phases
+    :param kwargs: see :class:`ContinualSAC`
+    """
+    shrink_factor: float
+    perturb_scale: float
+    shrink_interval: int | None
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        shrink_factor: float = 0.8,
+        perturb_scale: float = 0.1,
+        shrink_interval: int | None = None,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class ShrinkPerturbDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    SAC for discrete actions with shrink and perturb: see :class:`ShrinkPerturbSAC`.
+
+    :param shrink_factor: p, in [0, 1]; 1 for no shrinking
+    :param perturb_scale: σ; 0 for no noise
+    :param shrink_interval: gradient steps from one change to the next, each of which draws a whole policy; None for the
+        starts of phases
+    :param kwargs: see :class:`ContinualDiscreteSAC`
+    """
+    shrink_factor: float
+    perturb_scale: float
+    shrink_interval: int | None
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        shrink_factor: float = 0.8,
+        perturb_scale: float = 0.1,
+        shrink_interval: int | None = None,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class ShrinkPerturbPPO(Method, ContinualPPO):
+    """
+    PPO with shrink and perturb: see :class:`ShrinkPerturbSAC`.
+
+    :param shrink_factor: p, in [0, 1]; 1 for no shrinking
+    :param perturb_scale: σ; 0 for no noise
+    :param shrink_interval: gradient steps from one change to the next, each of which draws a whole policy; None for the
+        starts of phases
+    :param kwargs: see :class:`ContinualPPO`
+    """
+    shrink_factor: float
+    perturb_scale: float
+    shrink_interval: int | None
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        shrink_factor: float = 0.8,
+        perturb_scale: float = 0.1,
+        shrink_interval: int | None = None,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class WeightClippingSAC(Method, ContinualSAC):
+    """
+    SAC whose weights stay within a multiple of their initial range.
+
+    Paper: Weight Clipping for Deep Continual and Reinforcement Learning (Elsayed et al., 2024).
+
+    :param clip_factor: κ, above 0; ``math.inf`` for no clipping
+    :param kwargs: see :class:`ContinualSAC`
+    """
+    clip_factor: float
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        clip_factor: float = 3.0,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class WeightClippingDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    SAC for discrete actions with weight clipping: see :class:`WeightClippingSAC`.
+
+    :param clip_factor: κ, above 0; ``math.inf`` for no clipping
+    :param kwargs: see :class:`ContinualDiscreteSAC`
+    """
+    clip_factor: float
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        clip_factor: float = 3.0,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class WeightClippingPPO(Method, ContinualPPO):
+    """
+    PPO with weight clipping: see :class:`WeightClippingSAC`.
+
+    :param clip_factor: κ, above 0; ``math.inf`` for no clipping
+    :param kwargs: see :class:`ContinualPPO`
+    """
+    clip_factor: float
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        clip_factor: float = 3.0,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class FullResetSAC(Method, ContinualSAC):
+    """
+    SAC that begins every phase with new networks: what is plastic, and remembers nothing. Until then it is plain SAC.
+
+    :param kwargs: see :class:`ContinualSAC`
+    """
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class FullResetDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    SAC for discrete actions that begins every phase with new networks: see :class:`FullResetSAC`.
+
+    :param kwargs: see :class:`ContinualDiscreteSAC`
+    """
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class FullResetPPO(Method, ContinualPPO):
+    """
+    PPO that begins every phase with new networks: see :class:`FullResetSAC`.
+
+    :param kwargs: see :class:`ContinualPPO`
+    """
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class PerfectMemorySAC(Method, ContinualSAC):
+    """
+    SAC that keeps the transitions of all tasks in its replay buffer, and learns from all of them alike.
+
+    :param kwargs: see :class:`ContinualSAC`
+    """
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class PerfectMemoryDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    SAC for discrete actions that keeps all transitions: see :class:`PerfectMemorySAC`.
+
+    :param kwargs: see :class:`ContinualDiscreteSAC`
+    """
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class LayerNormSAC(Method, ContinualSAC):
+    """
+    SAC with a layer norm in front of every activation function of the hidden layers of actor and critics.
+
+    Papers: Layer Normalization (Ba et al., 2016); Understanding Plasticity in Neural Networks (Lyle et al., 2023).
+
+    :param kwargs: see :class:`ContinualSAC`
+    """
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class LayerNormDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    SAC for discrete actions with layer norms: see :class:`LayerNormSAC`.
+
+    :param kwargs: see :class:`ContinualDiscreteSAC`
+    """
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class LayerNormPPO(Method, ContinualPPO):
+    """
+    PPO with layer norms: see :class:`LayerNormSAC`.
+
+    :param kwargs: see :class:`ContinualPPO`
+    """
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class CReLUSAC(Method, ContinualSAC):
+    """
+    SAC with concatenated ReLUs, which never die, in all hidden layers. ``net_arch`` counts neurons, of which each has two
+    features: halve it for layers that are as wide as those of SAC.
+
+    Paper: Loss of Plasticity in Continual Deep Reinforcement Learning (Abbas et al., 2023).
+
+    :param kwargs: see :class:`ContinualSAC`
+    """
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class CReLUDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    SAC for discrete actions with concatenated ReLUs: see :class:`CReLUSAC`.
+
+    :param kwargs: see :class:`ContinualDiscreteSAC`
+    """
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class CReLUPPO(Method, ContinualPPO):
+    """
+    PPO with concatenated ReLUs: see :class:`CReLUSAC`.
+
+    :param kwargs: see :class:`ContinualPPO`
+    """
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
         **kwargs: Any
     ) -> None: ...

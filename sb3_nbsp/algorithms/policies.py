@@ -1,4 +1,7 @@
-"""SB3's policies, but with layers after a CReLU that read both of its halves. With any other activation they are SB3's."""
+"""
+SB3's policies, with two additions: layers after a CReLU read both of its halves, and ``layer_norm=True``. Without either
+they are SB3's.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,79 @@ from typing import Any
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
     ActorCriticPolicy,
+    BasePolicy,
     ContinuousCritic,
     MultiInputActorCriticPolicy,
 )
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from stable_baselines3.sac import policies as sac
 from torch import nn
+from typing_extensions import override
 
-from sb3_nbsp.neurons.crelu import widen_behind, widened
+from sb3_nbsp.checks import check_option
+from sb3_nbsp.neurons.crelu import CReLU, widen_behind, widened
 
 
-class _PPOLayers(ActorCriticPolicy):
+class ExtendedLayers(BasePolicy):
+    """
+    What policies of PPO and SAC share.
+
+    :param layer_norm: put a layer norm between each hidden layer behind the features extractor and its activation function
+    """
+
+    def __init__(self, *args: Any, layer_norm: bool = False, **kwargs: Any) -> None:
+        check_option("layer_norm", layer_norm, (True, False))
+        self.layer_norm = layer_norm
+        super().__init__(*args, **kwargs)
+
+    @override
+    def make_features_extractor(self) -> BaseFeaturesExtractor:
+        extractor = super().make_features_extractor()
+        activation: Any = getattr(self, "activation_fn", None)
+        if activation is CReLU and type(extractor) is NatureCNN:
+            with_crelu(extractor)
+        return extractor
+
+    def normalize(self, *nets: nn.Module) -> None:
+        """
+        Put a layer norm (Ba et al., 2016) behind every linear layer that an activation function follows, in place; nothing
+        without ``layer_norm``.
+
+        :param nets: hidden networks of SB3's, each an ``nn.Sequential``, with their output layers or without
+        """
+        for net in nets if self.layer_norm else ():
+            assert isinstance(net, nn.Sequential)
+            for index in reversed(range(len(net) - 1)):
+                layer = net[index]
+                if isinstance(layer, nn.Linear):
+                    net.insert(index + 1, nn.LayerNorm(layer.out_features).to(layer.weight))
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        own = {"layer_norm": True} if self.layer_norm else {}
+        return {**super()._get_constructor_parameters(), **own}
+
+
+class _PPOLayers(ExtendedLayers, ActorCriticPolicy):
     """SB3 makes the output layers, initializes all layers and makes the optimizer after this."""
 
     def _build_mlp_extractor(self) -> None:
         super()._build_mlp_extractor()
+        self.normalize(self.mlp_extractor.policy_net, self.mlp_extractor.value_net)
         self.mlp_extractor.latent_dim_pi *= widen_behind(self.mlp_extractor.policy_net)
         self.mlp_extractor.latent_dim_vf *= widen_behind(self.mlp_extractor.value_net)
+
+
+def with_crelu(extractor: NatureCNN) -> None:
+    """
+    Give SB3's CNN the activation function CReLU in the place of ReLU, and layers that read both halves, in place.
+
+    :param extractor: SB3's CNN, not yet in use
+    """
+    layers = [*extractor.cnn.children(), *extractor.linear.children()]
+    whole, n_cnn = nn.Sequential(*(CReLU() if isinstance(each, nn.ReLU) else each for each in layers)), len(extractor.cnn)
+    extractor._features_dim *= widen_behind(whole)
+    layers = list(whole)
+    extractor.cnn, extractor.linear = nn.Sequential(*layers[:n_cnn]), nn.Sequential(*layers[n_cnn:])
 
 
 class PPOMlpPolicy(_PPOLayers, ActorCriticPolicy):
@@ -34,7 +93,7 @@ class PPOMlpPolicy(_PPOLayers, ActorCriticPolicy):
 
 
 class PPOCnnPolicy(_PPOLayers, ActorCriticCnnPolicy):
-    """See :class:`PPOMlpPolicy`, with a CNN in front (whose activation is ReLU)."""
+    """See :class:`PPOMlpPolicy`, with a CNN in front, whose activation is the CReLU, too, if the MLP's is one."""
 
 
 class PPOMultiInputPolicy(_PPOLayers, MultiInputActorCriticPolicy):
@@ -62,19 +121,23 @@ class WideActor(sac.Actor):
             self.mu = mu
 
 
-class _SACLayers(sac.SACPolicy):
+class _SACLayers(ExtendedLayers, sac.SACPolicy):
     """SB3 makes the optimizers and copies the critics into their targets after this."""
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> sac.Actor:
         if getattr(self.activation_fn, "features_per_neuron", 1) == 1:
-            return super().make_actor(features_extractor)
-        return WideActor(**self._update_features_extractor(self.actor_kwargs, features_extractor)).to(self.device)
+            actor = super().make_actor(features_extractor)
+        else:
+            actor = WideActor(**self._update_features_extractor(self.actor_kwargs, features_extractor)).to(self.device)
+        self.normalize(actor.latent_pi)
+        return actor
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> ContinuousCritic:
         critic = super().make_critic(features_extractor)
         for net in critic.q_networks:
             assert isinstance(net, nn.Sequential)
             widen_behind(net)
+        self.normalize(*critic.q_networks)
         return critic
 
 
@@ -86,7 +149,7 @@ class SACMlpPolicy(_SACLayers):
 
 
 class SACCnnPolicy(_SACLayers, sac.CnnPolicy):
-    """See :class:`SACMlpPolicy`, with a CNN in front (whose activation is ReLU)."""
+    """See :class:`SACMlpPolicy`, with a CNN in front, whose activation is the CReLU, too, if the MLP's is one."""
 
 
 class SACMultiInputPolicy(_SACLayers, sac.MultiInputPolicy):

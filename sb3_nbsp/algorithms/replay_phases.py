@@ -157,12 +157,22 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         if type(buffer) in _WITHOUT_OTHER_STATE or type(buffer) is not self.replay_buffer_class:
             buffer.reset()
             return
+        self.remake_replay_buffer(buffer.buffer_size * buffer.n_envs)
+
+    def remake_replay_buffer(self, size: int) -> None:
+        """
+        Make D anew, empty. It remains the same object.
+
+        :param size: its capacity in transitions
+        """
+        buffer = self.replay_buffer
+        assert buffer is not None
         kwargs = dict(self.replay_buffer_kwargs)
         if isinstance(buffer, HerReplayBuffer):
             kwargs["env"] = self.env
         type(buffer).__init__(
             buffer,
-            buffer.buffer_size * buffer.n_envs,
+            size,
             self.observation_space,
             self.action_space,
             device=self.device,

@@ -37,6 +37,8 @@ def common_settings(settings: Settings) -> Settings:
     if not issubclass(cls, ContinualSAC):
         raise ValueError(f"{cls.__name__} does not know phases")
     early = [part.__name__ for part in getattr(cls, "parts", ()) if not vars(part).get("waits_for_phase_end", False)]
+    if getattr(cls, "own_policy_kwargs", {}):
+        raise ValueError(f"{cls.__name__} has other networks from the beginning")
     if early:
         raise ValueError(f"{', '.join(early)} acts from the beginning")
     later = {*later_options(settings), "n_timesteps"}  # which a sequence has no use for
@@ -54,7 +56,10 @@ def later_options(settings: Settings) -> dict[str, Any]:
     plain one until then.
     """
     cls = algorithm(settings.algo)
-    if not issubclass(cls, ContinualSAC) or not all(part.waits_for_phase_end for part in getattr(cls, "parts", ())):
+    is_plain = not getattr(cls, "own_policy_kwargs", {}) and all(
+        part.waits_for_phase_end for part in getattr(cls, "parts", ())
+    )
+    if not issubclass(cls, ContinualSAC) or not is_plain:
         return {}
     parameters, given = constructor_parameters(cls), settings.arguments()
     names = {*getattr(cls, "options", {}), *cls.phase_options, "probe_episodes"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -32,6 +32,7 @@ class NeuronReset(Intervention):
     """
 
     # Whether a renewed neuron starts without outgoing weights
+    holds_neurons: ClassVar[bool] = True
     cuts_outgoing = False
 
     def __init__(self, clear_moments: bool = True, renew_shared: bool = False) -> None:

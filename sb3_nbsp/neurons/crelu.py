@@ -1,7 +1,11 @@
 """Concatenated ReLU."""
 
+from typing import Any, TypeVar
+
 import torch as th
 from torch import nn
+
+AnyLayer = TypeVar("AnyLayer", nn.Linear, nn.Conv2d)
 
 
 class CReLU(nn.Module):
@@ -25,29 +29,36 @@ class CReLU(nn.Module):
 
 def widen_behind(net: nn.Sequential) -> int:
     """
-    Make every linear layer read as many features as the activation function in front of it returns. SB3 builds networks as
-    if a layer's outputs were as many as its neurons, which a :class:`CReLU` doubles. A layer that is too narrow is replaced,
-    in place; without one nothing is touched, and nothing is drawn.
+    Make every linear or convolutional layer read as many features as the activation function in front of it returns. SB3
+    builds networks as if a layer's outputs were as many as its neurons, which a :class:`CReLU` doubles. A layer that is too
+    narrow is replaced, in place; without one nothing is touched, and nothing is drawn.
 
-    :param net: linear layers and activation functions, in the order of the forward pass
+    :param net: layers, activation functions and a flatten, in the order of the forward pass
     :return: how many times as many features as SB3 assumes the network returns: 2 if a CReLU is its end, otherwise 1
     """
     factor = 1
     for index, module in enumerate(net):
-        if isinstance(module, nn.Linear):
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
             if factor > 1:
-                net[index] = widened(module, factor)
+                net[index] = widened(module, factor)  # type: ignore[type-var]
             factor = 1
         else:
             factor *= int(getattr(module, "features_per_neuron", 1))
     return factor
 
 
-def widened(linear: nn.Linear, factor: int) -> nn.Linear:
+def widened(layer: AnyLayer, factor: int) -> AnyLayer:
     """
-    :param linear: a linear layer
+    :param layer: a linear layer, or a convolution of one group
     :param factor: how many times its inputs the new one has
-    :return: a new linear layer, with PyTorch's own initialization
+    :return: a new layer, with PyTorch's own initialization
     """
-    like = {"device": linear.weight.device, "dtype": linear.weight.dtype}
-    return nn.Linear(factor * linear.in_features, linear.out_features, linear.bias is not None, **like)
+    like: dict[str, Any] = {
+        "bias": layer.bias is not None,
+        "device": layer.weight.device,
+        "dtype": layer.weight.dtype,
+    }
+    if isinstance(layer, nn.Linear):
+        return nn.Linear(factor * layer.in_features, layer.out_features, **like)
+    like.update(kernel_size=layer.kernel_size, stride=layer.stride, padding=layer.padding)
+    return nn.Conv2d(factor * layer.in_channels, layer.out_channels, **like)

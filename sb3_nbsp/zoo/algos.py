@@ -40,6 +40,19 @@ _SAMPLE_CLONEX = log_uniform(clone_coef=(1e-1, 1e4))
 _SAMPLE_EWC = log_uniform(ewc_coef=(1e-2, 1e4))
 _SAMPLE_NPC = log_uniform(npc_beta=(1e4, 1e8))
 _SAMPLE_L2 = log_uniform(l2_init_weight=(1e-6, 1e-2))
+
+
+def _on_each_base(name: str, cls: str, title: str, description: str, sample: Any = None) -> dict[str, Entry]:
+    """Entries for the classes of a method: on SAC, on discrete SAC, on PPO, as far as there are such."""
+    suffixes = {"sac": "SAC", "discrete_sac": "DiscreteSAC", "ppo": "PPO"}
+    titles = {"sac": "SAC", "discrete_sac": "discrete SAC", "ppo": "PPO"}
+    return {
+        f"{name}_{base}": Entry(getattr(methods, cls + suffix), f"{title} on {titles[base]}", description, sample)
+        for base, suffix in suffixes.items()
+        if hasattr(methods, cls + suffix)
+    }
+
+
 # A new method is one line here, with a name that ends with its base. Where its settings are not those of its base, it has a
 # file of that name in hyperparams/
 TABLE = {
@@ -53,16 +66,12 @@ TABLE = {
     ),
     "redo_discrete_sac": Entry(methods.ReDoDiscreteSAC, "ReDo on discrete SAC", "redo_sac for discrete actions", sample_reset),
     "cbp_discrete_sac": Entry(methods.CBPDiscreteSAC, "CBP on discrete SAC", "cbp_sac for discrete actions", sample_cbp),
-    "l2_init_discrete_sac": Entry(
-        methods.L2InitDiscreteSAC, "L2 Init on discrete SAC", "l2_init_sac for discrete actions", _SAMPLE_L2
-    ),
     "sbp_sac": Entry(methods.SBPSAC, "SBP on SAC", "cycle reset and inner distillation on SAC", sample_sbp),
     "cycle_sac": Entry(
         methods.CycleSAC, "cycle reset on SAC", "neurons are renewed in turns, without distillation", sample_reset
     ),
     "redo_sac": Entry(methods.ReDoSAC, "ReDo on SAC", "dormant neurons are renewed", sample_reset),
     "cbp_sac": Entry(methods.CBPSAC, "CBP on SAC", "continual backpropagation", sample_cbp),
-    "l2_init_sac": Entry(methods.L2InitSAC, "L2 Init on SAC", "parameters are pulled to their initial values", _SAMPLE_L2),
     "packnet_sac": Entry(
         methods.PackNetSAC, "PackNet (told the task)", "each weight of the actor belongs to one task", sample_packnet
     ),
@@ -80,13 +89,29 @@ TABLE = {
     ),
     "npc_sac": Entry(methods.NPCSAC, "NPC", "neurons that have mattered learn more slowly", _SAMPLE_NPC),
     "npc_discrete_sac": Entry(methods.NPCDiscreteSAC, "NPC, discrete", "npc_sac for discrete actions", _SAMPLE_NPC),
+    **_on_each_base(
+        "l2_init", "L2Init", "L2 Init", "pulled to the initial parameters", log_uniform(l2_init_weight=(1e-6, 1e-2))
+    ),
+    **_on_each_base(
+        "shrink_perturb",
+        "ShrinkPerturb",
+        "shrink and perturb",
+        "networks are shrunk, and noise is added",
+        log_uniform(shrink_factor=(0.2, 1.0), perturb_scale=(1e-3, 0.3)),
+    ),
+    **_on_each_base(
+        "weight_clipping", "WeightClipping", "weight clipping", "weights are clamped", log_uniform(clip_factor=(1.0, 10.0))
+    ),
+    **_on_each_base("layer_norm", "LayerNorm", "layer norm", "pre-activations are normalized"),
+    **_on_each_base("crelu", "CReLU", "CReLU", "concatenated ReLUs"),
+    **_on_each_base("full_reset", "FullReset", "full reset", "every phase begins with new networks"),
+    **_on_each_base("perfect_memory", "PerfectMemory", "perfect memory", "no transition is ever forgotten"),
     "p3o": Entry(methods.P3O, "P3O", "cycle reset and inner distillation on PPO", sample_sbp),
     "cycle_ppo": Entry(
         methods.CyclePPO, "cycle reset", "neurons are renewed in turns on PPO, without distillation", sample_reset
     ),
     "redo_ppo": Entry(methods.ReDoPPO, "ReDo", "dormant neurons are renewed on PPO", sample_reset),
     "cbp_ppo": Entry(methods.CBPPPO, "CBP", "continual backpropagation on PPO", sample_cbp),
-    "l2_init_ppo": Entry(methods.L2InitPPO, "L2 Init on PPO", "parameters are pulled to their initial values", _SAMPLE_L2),
     "continual_ppo": Entry(ContinualPPO, "ContinualPPO", "PPO that follows the phases of a task sequence"),
     # SB3's own, for which this package has hyperparameters on its environments
     "sac": Entry(SAC, "SB3's SAC", "SAC whose replay buffer is never emptied"),

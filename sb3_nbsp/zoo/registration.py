@@ -41,9 +41,25 @@ def sampler(algo: str) -> Sampler:
         sampled = base(trial, n_actions, n_envs, additional_args)
         for own in filter(None, owns):
             sampled |= own(trial)
-        return sampled
+        return _without_own(algo, sampled)
 
     return sample
+
+
+def converter(algo: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """
+    :param algo: one of ``ALGOS``
+    :return: what rl-zoo3 calls to make keyword arguments of a trial's parameters
+    """
+    base = convert_onpolicy_params if _is_on_policy(algo) else convert_offpolicy_params
+    return lambda parameters: _without_own(algo, base(parameters))
+
+
+def _without_own(algo: str, hyperparams: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of ``policy_kwargs`` what makes up the method."""
+    for name in getattr(ALGOS[algo], "own_policy_kwargs", ()):
+        hyperparams.get("policy_kwargs", {}).pop(name, None)
+    return hyperparams
 
 
 def _is_on_policy(algo: str) -> bool:
@@ -54,6 +70,7 @@ def register() -> None:
     """Add the algorithms, and how to sample their hyperparameters, to rl-zoo3's tables."""
     rl_zoo3.ALGOS.update(ALGOS)
     samplers: dict[str, Any] = HYPERPARAMS_SAMPLER
+    converters: dict[str, Any] = HYPERPARAMS_CONVERTER
     for algo in ALGOS:
         samplers[algo] = sampler(algo)
-        HYPERPARAMS_CONVERTER[algo] = convert_onpolicy_params if _is_on_policy(algo) else convert_offpolicy_params
+        converters[algo] = converter(algo)

@@ -1,0 +1,45 @@
+"""Full reset: begin every task with new networks."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from typing_extensions import override
+
+from sb3_nbsp.interventions.fresh_networks import PhaseStartChange, fresh_policy, refuse_neuron_state
+
+
+class FullReset(PhaseStartChange):
+    """
+    At the start of every phase but the first, draw all networks again, forget the optimizers' moments, and set a learned
+    entropy coefficient back. What is in D is kept or not as the agent says (``clear_replay_buffer``). It is the upper bound of
+    plasticity and the lower bound of stability.
+
+    Paper: The Primacy Bias in Deep Reinforcement Learning (Nikishin et al., 2022), which resets in the middle of a task.
+
+    :raises ValueError: if the agent probes whether it knows a task, or another intervention keeps account of neurons
+    """
+
+    waits_for_phase_end: ClassVar[bool] = True
+
+    @override
+    def attach(self, agent: BaseAlgorithm) -> None:
+        super().attach(agent)
+        refuse_neuron_state(self, agent)
+        if getattr(agent, "known_task_threshold", None) is not None:
+            raise ValueError("known_task_threshold: after a full reset, no task is known; leave it None")
+        log_ent_coef = getattr(agent, "log_ent_coef", None)
+        self._log_ent_coef = None if log_ent_coef is None else log_ent_coef.item()  # the initial one
+
+    @override
+    def change(self, phase: int) -> None:
+        agent: Any = self.agent
+        fresh = fresh_policy(agent, phase, purpose=310)
+        agent.policy.load_state_dict(fresh.state_dict())
+        for optimizer in agent._optimizers():
+            optimizer.state.clear()
+        if self._log_ent_coef is not None:
+            with th.no_grad():
+                agent.log_ent_coef.fill_(self._log_ent_coef)

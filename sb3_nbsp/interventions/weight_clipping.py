@@ -1,0 +1,59 @@
+"""Weight clipping: keep all weights within a multiple of their initial range."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from torch import nn
+from typing_extensions import override
+
+from sb3_nbsp.checks import check_range
+from sb3_nbsp.interventions.base import Intervention, Network
+from sb3_nbsp.interventions.networks import optimized_parameters, plain_policy
+
+
+class WeightClipping(Intervention):
+    r"""
+    After every gradient step, clamp the weights and biases of all linear and convolutional layers of actor and critics to
+    :math:`\pm \kappa / \sqrt{n}`, n the inputs of a neuron: :math:`1 / \sqrt{n}` bounds PyTorch's initialization.
+
+    Paper: Weight Clipping for Deep Continual and Reinforcement Learning (Elsayed et al., 2024).
+
+    :param clip_factor: κ, above 0; ``math.inf`` for no clipping
+    :raises ValueError: if an option is out of its range
+    """
+
+    capturable: ClassVar[bool] = True
+
+    def __init__(self, clip_factor: float = 3.0) -> None:
+        check_range("clip_factor", clip_factor, 0, low_open=True)
+        self.clip_factor = clip_factor
+
+    @override
+    def attach(self, agent: BaseAlgorithm) -> None:
+        super().attach(agent)
+        self._find_bounds()
+
+    @override
+    def on_learn_start(self, reset: bool) -> None:
+        self._find_bounds()  # layers may have been exchanged since
+
+    @override
+    def after_step(self, network: Network) -> None:
+        if math.isinf(self.clip_factor):
+            return
+        clipped = [each for each in optimized_parameters(self.agent, network) if each in self._bounds and each.requires_grad]
+        values, bounds = [each.detach() for each in clipped], [self._bounds[each] for each in clipped]
+        th._foreach_clamp_max_(values, bounds)
+        th._foreach_clamp_min_(values, [-bound for bound in bounds])
+
+    def _find_bounds(self) -> None:
+        layers = [each for each in plain_policy(self.agent).modules() if isinstance(each, (nn.Linear, nn.Conv2d))]
+        self._bounds: dict[nn.Parameter, float] = {
+            parameter: self.clip_factor / math.sqrt(layer.weight[0].numel())
+            for layer in layers
+            for parameter in layer.parameters()
+        }

@@ -1,0 +1,42 @@
+"""Weight clipping: the bounds by hand, and that all parameters keep to them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch as th
+from stable_baselines3 import PPO, SAC
+from tagged_tasks import TaggedTask, differing, parameters, tiny
+
+from sb3_nbsp import WeightClippingPPO, WeightClippingSAC
+from sb3_nbsp.interventions import WeightClipping
+
+
+def test_by_hand() -> None:
+    """256 inputs, κ = 3: 3 / √256 = 0.1875, for the bias, too. Target critics are left to averaging."""
+    agent = tiny(WeightClippingSAC, TaggedTask(1.0), policy_kwargs={"net_arch": [256, 256]})
+    for each in agent.policy.parameters():
+        each.data.copy_(th.linspace(-1, 1, each.numel()).view_as(each))
+    agent.all_interventions.find(WeightClipping).after_step("actor")
+    assert agent.actor.latent_pi[2].weight.min() == -0.1875 and agent.actor.latent_pi[2].bias.max() == 0.1875
+    assert agent.actor.latent_pi[0].bias.abs().max() == 1  # 3 / √4
+    assert agent.critic.qf0[2].weight.max() == 1
+    agent.all_interventions.find(WeightClipping).after_step("critic")
+    assert agent.critic.qf0[2].weight.max() == 0.1875 and agent.critic_target.qf0[2].weight.max() == 1
+
+
+@pytest.mark.parametrize(("cls", "plain"), [(WeightClippingSAC, SAC), (WeightClippingPPO, PPO)])
+def test_learning_keeps_to_the_bounds_and_without_them_it_is_sb3(cls: type, plain: type) -> None:
+    agent = tiny(cls, TaggedTask(1.0), clip_factor=0.5).learn(100)
+    layers = [each for each in agent.policy.modules() if isinstance(each, th.nn.Linear)]
+    of_targets = set(agent.critic_target.modules()) if plain is SAC else set()
+    bounds = [(0.5 / math.sqrt(each.in_features), each) for each in layers if each not in of_targets]
+    assert all(parameter.abs().max() <= bound * (1 + 1e-6) for bound, each in bounds for parameter in each.parameters())
+    free = tiny(cls, TaggedTask(1.0), clip_factor=math.inf, fused=False).learn(100)
+    assert differing(parameters(free), parameters(tiny(plain, TaggedTask(1.0)).learn(100))) == []
+
+
+def test_a_wrong_factor_is_named() -> None:
+    with pytest.raises(ValueError, match="clip_factor must be a number in"):
+        WeightClipping(0)
