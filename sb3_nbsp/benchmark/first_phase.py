@@ -90,8 +90,8 @@ def share_first_phases(settings: Mapping[Run, Settings], folder: Path) -> tuple[
         shared[dataclasses.replace(run, first_phase=folder / FOLDER / places[run]) if is_shared else run] = each
         others = [other for other in common if (other.env_id, other.seed) == (run.env_id, run.seed) and other != run]
         if run in places and not is_shared and others:
-            options = [common[each].hyperparams for each in (run, *others)]
-            names = {name for each in options for name in each if any(one.get(name) != each[name] for one in options)}
+            own, theirs = common[run].hyperparams, [common[other].hyperparams for other in others]
+            names = {name for each in theirs for name in {**own, **each} if own.get(name) != each.get(name)}
             reasons.setdefault(run.method, f"no other method has the same {', '.join(sorted(names))}")
     titles = {METHODS[name].title: reason for name, reason in reasons.items()}
     is_alone = len({run.method for run in settings}) == 1
