@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -96,10 +97,10 @@ def make_parser() -> argparse.ArgumentParser:
     prog = own if sys.argv[0] == own else "python -m sb3_nbsp.benchmark"
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands = {
-        name: subparsers.add_parser(name, help=what, description=f"{what.capitalize()}.", formatter_class=_Formatter)
-        for name, (_, what) in COMMANDS.items()
+    texts: dict[str, dict[str, Any]] = {
+        name: {"help": what, "description": f"{what.capitalize()}."} for name, (_, what) in COMMANDS.items()
     }
+    commands = {name: subparsers.add_parser(name, formatter_class=_Formatter, **text) for name, text in texts.items()}
     add = commands["run"].add_argument
     Comparison.add_arguments(commands["run"])
     commands["run"].epilog = _names()
@@ -141,12 +142,7 @@ def _names() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """
-    Run one of the commands.
-
-    :param arguments: arguments of the command line
-    :return: exit status
-    """
+    """Run one of the commands, with the arguments of the command line or others; the exit status."""
     parser = make_parser()
     args = parser.parse_args(arguments)
     try:

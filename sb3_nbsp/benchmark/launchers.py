@@ -47,12 +47,9 @@ class Launcher(AbstractContextManager["Launcher"]):
         """Those runs that have ended since the last call; to be called every now and then."""
 
     @abstractmethod
-    def close(self) -> None:
-        """End the runs that are still being computed; their checkpoints stay."""
-
     @override
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, *error: object) -> None:
+        """End the runs that are still being computed; their checkpoints stay."""
 
 
 class LocalLauncher(Launcher):
@@ -104,7 +101,7 @@ class LocalLauncher(Launcher):
         return Outcome(run, "failed", f"{run.folder.end_of_log()}\nThe process {how}")
 
     @override
-    def close(self) -> None:
+    def __exit__(self, *error: object) -> None:
         for _, process, _ in self._running:
             process.terminate()
         for _, process, log in self._running:
@@ -171,7 +168,7 @@ class RayLauncher(Launcher):
             return Outcome(run, "failed", str(error))
 
     @override
-    def close(self) -> None:
+    def __exit__(self, *error: object) -> None:
         for reference in self._running:
             self._ray.cancel(reference, force=True)
         self._running.clear()
