@@ -43,9 +43,7 @@ def train() -> None:
 
 def enjoy() -> None:
     """Run rl-zoo3's enjoy with this package registered."""
-    _prepare()
-    _play_tasks_in_turn()
-    _normalize_as_the_model_did()
+    _prepare_to_play()
     _load_without_replay_buffer()
     _mend_load_from_hub()
     import rl_zoo3.enjoy
@@ -55,18 +53,14 @@ def enjoy() -> None:
 
 def record_video() -> None:
     """Run rl-zoo3's record_video with this package registered."""
-    _prepare()
-    _play_tasks_in_turn()
-    _normalize_as_the_model_did()
+    _prepare_to_play()
     _load_without_replay_buffer()
     runpy.run_module("rl_zoo3.record_video", run_name="__main__")
 
 
 def push_to_hub() -> None:
     """Run rl-zoo3's push_to_hub with this package registered."""
-    _prepare()
-    _play_tasks_in_turn()
-    _normalize_as_the_model_did()
+    _prepare_to_play()
     _mend_push_to_hub()
     runpy.run_module("rl_zoo3.push_to_hub", run_name="__main__")
 
@@ -118,6 +112,12 @@ def _accept_words() -> None:
         store(self, parser, namespace, texts, option_string)
 
     StoreDict.__call__ = store_words  # type: ignore[method-assign]
+
+
+def _prepare_to_play() -> None:
+    _prepare()
+    _play_tasks_in_turn()
+    _normalize_as_the_model_did()
 
 
 def _given_env() -> tuple[str, list[str]]:
