@@ -1,5 +1,5 @@
 """
-Try each extra alone: a fresh environment, what pip finds today, and one real step or command.
+Try each extra alone: a fresh environment, the wheel, what pip finds today, and one real step or command.
 
 ``python tools/extras.py`` tries all of them, ``python tools/extras.py dmc plots`` these two, ``--in-turn`` one, another one
 every day. The tests run where every extra is installed in the versions of ``constraints.txt``: a package that an extra forgets
@@ -69,6 +69,7 @@ from sb3_nbsp import ContinualPPO
 gym.register_envs(ale_py)
 ContinualPPO("CnnPolicy", make_atari_env("PongNoFrameskip-v4"), n_steps=8, batch_size=8, n_epochs=1).learn(8)
 """,
+    "minatar": _STEP.format(env_id="MinAtar-Asterix-Freeway-v0"),
     "dmc": _STEP.format(env_id="DMC-hopper-hop-v0"),
     "plots": """
 from pathlib import Path
@@ -81,6 +82,7 @@ subprocess.run(run, check=True)
 for command in ("table", "plot", "report"):
     subprocess.run([sys.executable, "-m", "sb3_nbsp.benchmark", command, "out"], check=True)
 """,
+    "full": _STEP.format(env_id="MW-WindowOpen-WindowClose-v0") + _STEP.format(env_id="Atari-Pong-Bowling-v0"),
     "ray": f"""{_BENCHMARK}
 subprocess.run([*run, "--launcher", "ray"], check=True)
 """,
@@ -97,11 +99,32 @@ subprocess.run([sys.executable, "-m", "mkdocs", *build], check=True)
 }
 
 
-def try_extra(name: str, constraint: str | None) -> bool:
+def build(folder: str) -> Path:
     """
-    Install the package with one extra into an environment of its own and run its trial there.
+    Build the source distribution, and the wheel from that.
+
+    :param folder: where to
+    :return: the wheel
+    """
+    python = Path(folder) / "env" / "bin" / "python"
+    for command in (
+        [sys.executable, "-m", "venv", f"{folder}/env"],
+        [python, "-m", "pip", "install", "--quiet", "build"],
+        [python, "-m", "build", "--outdir", f"{folder}/dist", ROOT],
+    ):
+        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+    (sdist,) = Path(folder, "dist").glob("*.tar.gz")
+    (wheel,) = Path(folder, "dist").glob("*.whl")
+    print(f"built {sdist.name} and {wheel.name}", flush=True)
+    return wheel
+
+
+def try_extra(name: str, constraint: str | None, wheel: Path) -> bool:
+    """
+    Install the package with one extra into an environment of its own and run its trial there, in an empty folder.
 
     :param name: one of ``TRIALS``
+    :param wheel: the package
     :param constraint: a requirement that pip has to keep to, such as "torch==2.13.0"
     :return: whether it worked
     """
@@ -114,7 +137,7 @@ def try_extra(name: str, constraint: str | None) -> bool:
         (Path(folder) / "constraints.txt").write_text(f"{constraint or ''}\n", encoding="utf-8")
         (Path(folder) / "run").mkdir()
         (Path(folder) / "trial.py").write_text(TRIALS[name], encoding="utf-8")
-        target = str(ROOT) if name == NO_EXTRA else f"{ROOT}[{name}]"
+        target = str(wheel) if name == NO_EXTRA else f"{wheel}[{name}]"
         environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PIP_CONSTRAINT")}
         steps = (
             [sys.executable, "-m", "venv", f"{folder}/env"],
@@ -150,7 +173,9 @@ def main() -> None:
         parser.error(f"there is no extra {', '.join(unknown)}; extras: {', '.join(TRIALS)}")
     if args.in_turn:
         names = [names[int(time.time() // 86_400) % len(names)]]
-    failed = [name for name in names if not try_extra(name, args.constraint)]
+    with tempfile.TemporaryDirectory(prefix="wheel-") as folder:
+        wheel = build(folder)
+        failed = [name for name in names if not try_extra(name, args.constraint, wheel)]
     sys.exit(f"Failed: {', '.join(failed)}" if failed else 0)
 
 
