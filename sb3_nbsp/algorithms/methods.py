@@ -12,6 +12,7 @@ from sb3_nbsp.algorithms.continual_ppo import ContinualPPO
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC
 from sb3_nbsp.algorithms.method import Method
 from sb3_nbsp.interventions import (
+    ANCL,
     EWC,
     NPC,
     ClonEx,
@@ -362,6 +363,23 @@ class CReLUPPO(Method, ContinualPPO):
     """PPO with concatenated ReLUs: see :class:`CReLUSAC`."""
 
     own_policy_kwargs = CReLUSAC.own_policy_kwargs
+
+
+class ANCLSAC(Method, ContinualSAC):
+    """
+    SAC with auxiliary networks: elastic weight consolidation, and a pull towards copies that learn the new task freely.
+
+    Paper: Achieving a Better Stability-Plasticity Trade-off via Auxiliary Networks in Continual Learning (Kim et al., 2023).
+    Until the first phase ends it is plain SAC.
+    """
+
+    parts = (ANCL,)
+
+
+class ANCLDiscreteSAC(Method, ContinualDiscreteSAC):
+    """SAC for discrete actions with auxiliary networks: see :class:`ANCLSAC`."""
+
+    parts = (ANCL,)
 
 
 __all__ = [name for name, each in globals().items() if isinstance(each, type) and each.__module__ == __name__]

@@ -11,7 +11,7 @@ from sb3_nbsp.algorithms.continual_sac import ContinualSAC as ContinualSAC
 from sb3_nbsp.algorithms.method import Method
 
 
-__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC', 'EWCDiscreteSAC', 'PackNetSAC', 'PackNetDiscreteSAC', 'ClonExSAC', 'ClonExDiscreteSAC', 'NPCSAC', 'NPCDiscreteSAC', 'ShrinkPerturbSAC', 'ShrinkPerturbDiscreteSAC', 'ShrinkPerturbPPO', 'WeightClippingSAC', 'WeightClippingDiscreteSAC', 'WeightClippingPPO', 'FullResetSAC', 'FullResetDiscreteSAC', 'FullResetPPO', 'PerfectMemorySAC', 'PerfectMemoryDiscreteSAC', 'LayerNormSAC', 'LayerNormDiscreteSAC', 'LayerNormPPO', 'CReLUSAC', 'CReLUDiscreteSAC', 'CReLUPPO']
+__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC', 'EWCDiscreteSAC', 'PackNetSAC', 'PackNetDiscreteSAC', 'ClonExSAC', 'ClonExDiscreteSAC', 'NPCSAC', 'NPCDiscreteSAC', 'ShrinkPerturbSAC', 'ShrinkPerturbDiscreteSAC', 'ShrinkPerturbPPO', 'WeightClippingSAC', 'WeightClippingDiscreteSAC', 'WeightClippingPPO', 'FullResetSAC', 'FullResetDiscreteSAC', 'FullResetPPO', 'PerfectMemorySAC', 'PerfectMemoryDiscreteSAC', 'LayerNormSAC', 'LayerNormDiscreteSAC', 'LayerNormPPO', 'CReLUSAC', 'CReLUDiscreteSAC', 'CReLUPPO', 'ANCLSAC', 'ANCLDiscreteSAC']
 
 
 class NBSPSAC(Method, ContinualSAC):
@@ -1104,5 +1104,92 @@ class CReLUPPO(Method, ContinualPPO):
     """
     def __init__(
         self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class ANCLSAC(Method, ContinualSAC):
+    """
+    SAC with auxiliary networks: elastic weight consolidation, and a pull towards copies that learn the new task freely.
+
+    Paper: Achieving a Better Stability-Plasticity Trade-off via Auxiliary Networks in Continual Learning (Kim et al., 2023).
+    Until the first phase ends it is plain SAC.
+
+    :param ewc_coef: see :class:`EWC`
+    :param ewc_critic_coef: see :class:`EWC`
+    :param ancl_coef: :math:`\lambda_a` of the actor
+    :param ancl_critic_coef: :math:`\lambda_a` of the critics. With both 0 there are no auxiliary networks
+    :param aux_fisher_interval: gradient steps after which :math:`F^{aux}` is computed again
+    :param aux_fisher_states: number of states to compute it in, from all that the replay buffer has of the phase
+    :param accumulate: see :class:`EWC`
+    :param ewc_decay: see :class:`EWC`
+    :param fisher_states: see :class:`EWC`
+    :param fisher_window: see :class:`EWC`
+    :param kwargs: see :class:`ContinualSAC`
+    """
+    ewc_coef: float
+    ewc_critic_coef: float
+    ancl_coef: float
+    ancl_critic_coef: float
+    aux_fisher_interval: int
+    aux_fisher_states: int
+    accumulate: Literal['sum', 'online', 'separate']
+    ewc_decay: float
+    fisher_states: int
+    fisher_window: int
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        ewc_coef: float = 100.0,
+        ewc_critic_coef: float = 0.0,
+        ancl_coef: float = 1.0,
+        ancl_critic_coef: float = 0.0,
+        aux_fisher_interval: int = 5000,
+        aux_fisher_states: int = 640,
+        accumulate: Literal['sum', 'online', 'separate'] = 'sum',
+        ewc_decay: float = 0.9,
+        fisher_states: int = 2560,
+        fisher_window: int = 10000,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class ANCLDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    SAC for discrete actions with auxiliary networks: see :class:`ANCLSAC`.
+
+    :param ewc_coef: see :class:`EWC`
+    :param ewc_critic_coef: see :class:`EWC`
+    :param ancl_coef: :math:`\lambda_a` of the actor
+    :param ancl_critic_coef: :math:`\lambda_a` of the critics. With both 0 there are no auxiliary networks
+    :param aux_fisher_interval: gradient steps after which :math:`F^{aux}` is computed again
+    :param aux_fisher_states: number of states to compute it in, from all that the replay buffer has of the phase
+    :param accumulate: see :class:`EWC`
+    :param ewc_decay: see :class:`EWC`
+    :param fisher_states: see :class:`EWC`
+    :param fisher_window: see :class:`EWC`
+    :param kwargs: see :class:`ContinualDiscreteSAC`
+    """
+    ewc_coef: float
+    ewc_critic_coef: float
+    ancl_coef: float
+    ancl_critic_coef: float
+    aux_fisher_interval: int
+    aux_fisher_states: int
+    accumulate: Literal['sum', 'online', 'separate']
+    ewc_decay: float
+    fisher_states: int
+    fisher_window: int
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        ewc_coef: float = 100.0,
+        ewc_critic_coef: float = 0.0,
+        ancl_coef: float = 1.0,
+        ancl_critic_coef: float = 0.0,
+        aux_fisher_interval: int = 5000,
+        aux_fisher_states: int = 640,
+        accumulate: Literal['sum', 'online', 'separate'] = 'sum',
+        ewc_decay: float = 0.9,
+        fisher_states: int = 2560,
+        fisher_window: int = 10000,
         **kwargs: Any
     ) -> None: ...

@@ -55,6 +55,7 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
 
     sb3_class: ClassVar = SAC
     called_hooks: ClassVar[frozenset[str]] = OFF_POLICY_HOOKS
+    _moves_targets = False  # whether the target critics move after the gradient step under way
     settable: ClassVar[frozenset[str]] = ContinualAgent.settable | {
         "qf_learning_rate",
         "clear_replay_buffer",
@@ -195,6 +196,7 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
         :param update_targets: whether the target critics move
         :return: what to record, by name, each of shape () or (1,)
         """
+        self._moves_targets = update_targets
         self.all_interventions.on_batch(data)
         if self.use_sde:
             self.actor.reset_noise()
@@ -347,4 +349,4 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
         return self
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_initial_log_ent_coef", "_captured"]
+        return [*super()._excluded_save_params(), "_initial_log_ent_coef", "_captured", "_moves_targets"]

@@ -1,5 +1,6 @@
 """Changes to how an agent learns, one per file. They combine freely."""
 
+from sb3_nbsp.interventions.ancl import ANCL as ANCL
 from sb3_nbsp.interventions.base import Intervention as Intervention
 from sb3_nbsp.interventions.base import Phase as Phase
 from sb3_nbsp.interventions.clonex import ClonEx as ClonEx

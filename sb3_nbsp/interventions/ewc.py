@@ -107,27 +107,12 @@ class EWC(OffPolicyIntervention):
         found = phase_transitions(self.agent, self.fisher_states, seed, self.fisher_window)
         states = as_seen(self.agent, found["observations"]), th.as_tensor(found["actions"], device=self.agent.device)
         for network in networks:
-            anchor = {name: parameter.detach().clone() for name, parameter in self._parameters(network).items()}
-            new = Importance(self.fisher(network, *states), anchor)
+            learning = learning_parameters(self.agent, network)
+            anchor = {name: parameter.detach().clone() for name, parameter in learning.items()}
+            new = Importance(fisher_of(self.agent, network, *states), anchor)
             self._remember(network, phase.task, new)
             self.record(f"ewc/fisher_{network}", _mean(new.fisher))
         self._prepare_pulls()
-
-    def fisher(self, network: Network, observations: th.Tensor, actions: th.Tensor) -> Tensors:
-        r"""
-        :param network: "actor" or "critic"
-        :param observations: as the policy sees them, shape (states, ...)
-        :param actions: as a replay buffer holds them, shape (states, actions)
-        :return: by name of a parameter that the network's optimizer moves: the policy's Fisher information, at least
-            :data:`ACTOR_FLOOR`, or the sum of :math:`E (\partial Q_j / \partial \theta)^2` over the critics
-        """
-        policy, parameters = plain_policy(self.agent), self._parameters(network)
-        outputs = self._policy_outputs if network == "actor" else self._q_values
-        with evaluating(policy), th.autocast(self.agent.device.type, enabled=False):
-            found = diagonal_fisher(getattr(policy, network), list(parameters.values()), outputs, observations, actions)
-        if network == "actor":
-            found = [each.clamp_min(ACTOR_FLOOR) for each in found]
-        return dict(zip(parameters, found, strict=True))
 
     @override
     def on_transition(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
@@ -152,18 +137,6 @@ class EWC(OffPolicyIntervention):
     def _coef(self, network: Network) -> float:
         return self.ewc_coef if network == "actor" else self.ewc_critic_coef
 
-    def _policy_outputs(self, observations: th.Tensor, actions: th.Tensor) -> list[tuple[th.Tensor, th.Tensor]]:
-        return policy_outputs(self._distribution(observations))
-
-    def _q_values(self, observations: th.Tensor, actions: th.Tensor) -> list[tuple[th.Tensor, th.Tensor]]:
-        q_values = taken_q_values(self.agent, observations, actions)
-        return [(q_values, th.ones_like(q_values))]
-
-    def _parameters(self, network: Network) -> dict[str, nn.Parameter]:
-        """What the network's optimizer moves, by name."""
-        names = {parameter: name for name, parameter in plain_policy(self.agent).named_parameters()}
-        return {names[each]: each for each in optimized_parameters(self.agent, network) if each.requires_grad}
-
     def _remember(self, network: Network, task: str, new: Importance) -> None:
         known = self._known[network]
         if self.accumulate == "separate":
@@ -177,13 +150,49 @@ class EWC(OffPolicyIntervention):
         self._known[network] = {"": new}
 
     def _prepare_pulls(self) -> None:
-        self._distribution = actor_of(self.agent).distribution
         self._pulls: dict[Network, Pull] = {}
         for network, known in self._known.items():
-            # Where the actor's loss has a factor before its expectation, so has the penalty
-            scale = getattr(self.agent, "actor_loss_scale", 1.0) if network == "actor" else 1.0
             if known and self._coef(network) > 0:
-                self._pulls[network] = Pull(self._parameters(network), list(known.values()), scale * self._coef(network))
+                self._pulls[network] = self._pull(network, list(known.values()), self._coef(network))
+
+    def _pull(self, network: Network, importances: list[Importance], coef: float) -> Pull:
+        # Where the actor's loss has a factor before its expectation, so has the penalty
+        scale = getattr(self.agent, "actor_loss_scale", 1.0) if network == "actor" else 1.0
+        return Pull(learning_parameters(self.agent, network), importances, scale * coef)
+
+
+def learning_parameters(agent: BaseAlgorithm, network: Network) -> dict[str, nn.Parameter]:
+    """
+    :param agent: an agent with an actor and a critic as SAC's
+    :param network: "actor" or "critic"
+    :return: what the network's optimizer moves and is not frozen, by name
+    """
+    names = {parameter: name for name, parameter in plain_policy(agent).named_parameters()}
+    return {names[each]: each for each in optimized_parameters(agent, network) if each.requires_grad}
+
+
+def fisher_of(agent: BaseAlgorithm, network: Network, observations: th.Tensor, actions: th.Tensor) -> Tensors:
+    r"""
+    :param agent: an agent with an actor and a critic as SAC's
+    :param network: "actor" or "critic"
+    :param observations: as the policy sees them, shape (states, ...)
+    :param actions: as a replay buffer holds them, shape (states, actions)
+    :return: by name of a parameter that the network's optimizer moves: the policy's Fisher information, at least
+        :data:`ACTOR_FLOOR`, or the sum of :math:`E (\partial Q_j / \partial \theta)^2` over the critics
+    """
+
+    def outputs(observations: th.Tensor, actions: th.Tensor) -> list[tuple[th.Tensor, th.Tensor]]:
+        if network == "actor":
+            return policy_outputs(distribution(observations))
+        q_values = taken_q_values(agent, observations, actions)
+        return [(q_values, th.ones_like(q_values))]
+
+    policy, parameters, distribution = plain_policy(agent), learning_parameters(agent, network), actor_of(agent).distribution
+    with evaluating(policy), th.autocast(agent.device.type, enabled=False):
+        found = diagonal_fisher(getattr(policy, network), list(parameters.values()), outputs, observations, actions)
+    if network == "actor":
+        found = [each.clamp_min(ACTOR_FLOOR) for each in found]
+    return dict(zip(parameters, found, strict=True))
 
 
 def _mean(tensors: Tensors) -> float:

@@ -36,12 +36,6 @@ class Entry:
     sample: Callable[[Any], dict[str, Any]] | None = None
 
 
-_SAMPLE_CLONEX = log_uniform(clone_coef=(1e-1, 1e4))
-_SAMPLE_EWC = log_uniform(ewc_coef=(1e-2, 1e4))
-_SAMPLE_NPC = log_uniform(npc_beta=(1e4, 1e8))
-_SAMPLE_L2 = log_uniform(l2_init_weight=(1e-6, 1e-2))
-
-
 def _on_each_base(name: str, cls: str, title: str, description: str, sample: Any = None) -> dict[str, Entry]:
     """Entries for the classes of a method: on SAC, on discrete SAC, on PPO, as far as there are such."""
     suffixes = {"sac": "SAC", "discrete_sac": "DiscreteSAC", "ppo": "PPO"}
@@ -81,14 +75,18 @@ TABLE = {
         "packnet_sac for discrete actions",
         sample_packnet,
     ),
-    "ewc_sac": Entry(methods.EWCSAC, "EWC", "parameters are pulled back to where earlier tasks left them", _SAMPLE_EWC),
-    "ewc_discrete_sac": Entry(methods.EWCDiscreteSAC, "EWC, discrete", "ewc_sac for discrete actions", _SAMPLE_EWC),
-    "clonex_sac": Entry(methods.ClonExSAC, "ClonEx", "what the policy did in earlier tasks is cloned", _SAMPLE_CLONEX),
-    "clonex_discrete_sac": Entry(
-        methods.ClonExDiscreteSAC, "ClonEx, discrete", "clonex_sac for discrete actions", _SAMPLE_CLONEX
+    **_on_each_base("ewc", "EWC", "EWC", "pulled back to where earlier tasks left off", log_uniform(ewc_coef=(1e-2, 1e4))),
+    **_on_each_base(
+        "ancl",
+        "ANCL",
+        "ANCL",
+        "EWC, and a pull towards copies that learn freely",
+        log_uniform(ewc_coef=(1e-2, 1e4), ancl_coef=(1e-3, 1e3)),
     ),
-    "npc_sac": Entry(methods.NPCSAC, "NPC", "neurons that have mattered learn more slowly", _SAMPLE_NPC),
-    "npc_discrete_sac": Entry(methods.NPCDiscreteSAC, "NPC, discrete", "npc_sac for discrete actions", _SAMPLE_NPC),
+    **_on_each_base(
+        "clonex", "ClonEx", "ClonEx", "what the policy did in earlier tasks is cloned", log_uniform(clone_coef=(1e-1, 1e4))
+    ),
+    **_on_each_base("npc", "NPC", "NPC", "neurons that have mattered learn more slowly", log_uniform(npc_beta=(1e4, 1e8))),
     **_on_each_base(
         "l2_init", "L2Init", "L2 Init", "pulled to the initial parameters", log_uniform(l2_init_weight=(1e-6, 1e-2))
     ),

@@ -41,6 +41,7 @@ OF_METHODS: dict[str, dict[str, Any]] = {
     "ClonExSAC": {"clone_critic_coef": 0.1, "clone_states": 20, "clone_batch_size": 8, "best_return_exploration": True},
     "NPCSAC": {"npc_beta": 150.0, "npc_delta": 0.9, "output_layers": True},
     "PackNetSAC": {"retrain_steps": 5},
+    "ANCLSAC": {"ancl_coef": 10.0, "ancl_critic_coef": 0.1, "aux_fisher_interval": 15, "aux_fisher_states": 10},
     "CBPSAC": CBP,
     "CBPPPO": CBP,
     **dict.fromkeys(("CycleSAC", "CyclePPO", "ReDoSAC", "ReDoPPO"), RESET),

@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from tagged_tasks import Spy, differing, parameters, tagged_sequence, tiny
 from torch import nn
 
-from sb3_nbsp import NBSPSAC, SBPSAC, ContinualSAC
+from sb3_nbsp import EWCSAC, NBSPSAC, SBPSAC, ContinualSAC
 from sb3_nbsp.algorithms import soft_actor_critic
 from sb3_nbsp.fast import captured_step, masked_step
 from sb3_nbsp.fast.captured_step import WARM_UP, CapturedStep, can_be_captured, capture_cuda_graph
@@ -125,6 +125,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "target critics move now and then": {"target_update_interval": 2, "gradient_steps": 3},
     "falling learning rate": {"learning_rate": falling, "qf_learning_rate": RATE},
     "fixed coefficient, gradient masks": {"ent_coef": 0.25, "mask_target": "gradient"},
+    "EWC": {"cls": EWCSAC, "ewc_critic_coef": 0.1, "accumulate": "separate"},
 }
 
 

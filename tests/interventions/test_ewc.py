@@ -17,6 +17,7 @@ from torch import nn
 
 from sb3_nbsp import EWCSAC, ContinualSAC, EWCDiscreteSAC
 from sb3_nbsp.interventions import EWC, Phase
+from sb3_nbsp.interventions.ewc import fisher_of
 from sb3_nbsp.interventions.observations import as_seen, phase_transitions
 from sb3_nbsp.interventions.quadratic_pull import Importance, Pull, merged
 from sb3_nbsp.tasks import TaskSequence
@@ -110,17 +111,16 @@ def test_what_is_known_after_each_phase(accumulate: str) -> None:
 def test_the_importance_of_the_mean_is_one_over_the_variance_in_the_phases_last_states() -> None:
     agent = tiny(EWCSAC, tagged_sequence(), fisher_window=30, fisher_states=20)
     agent.learn(55)
-    ewc = ewc_of(agent)
     seen = as_seen(agent, phase_transitions(agent, 20, 3, window=30)["observations"])
     assert len(seen) == len({float(state[1]) for state in seen}) == 20
     newest = agent.replay_buffer.observations[25:55, 0, 1]
     assert {float(state[1]) for state in seen} <= {float(each) for each in newest}
     _, log_std, _ = agent.actor.get_action_dist_params(seen)
-    found = ewc.fisher("actor", seen, th.zeros(20, 2))
+    found = fisher_of(agent, "actor", seen, th.zeros(20, 2))
     th.testing.assert_close(found["actor.mu.bias"], (-2 * log_std).exp().mean(0).detach(), rtol=1e-4, atol=0)
     # Batches of training play no part
     agent.batch_size = 3
-    assert not differing(found, ewc.fisher("actor", seen, th.zeros(20, 2)))
+    assert not differing(found, fisher_of(agent, "actor", seen, th.zeros(20, 2)))
 
 
 def test_the_gradient_is_that_of_the_penalty_added_to_the_loss() -> None:
@@ -216,10 +216,10 @@ def test_discrete_actions() -> None:
     ewc = ewc_of(agent)
     states = agent.replay_buffer.observations[:20, 0]
     actions = th.as_tensor(agent.replay_buffer.actions[:20, 0])
-    found = ewc.fisher("actor", th.as_tensor(states), actions)["actor.action_net.bias"]
+    found = fisher_of(agent, "actor", th.as_tensor(states), actions)["actor.action_net.bias"]
     probabilities = agent.actor.distribution(th.as_tensor(states)).probs.detach()
     th.testing.assert_close(found, (probabilities * (1 - probabilities)).mean(0))  # of a softmax, as worked out by hand
-    found = ewc.fisher("critic", th.as_tensor(states), actions)["critic.q_networks.1.4.bias"]
+    found = fisher_of(agent, "critic", th.as_tensor(states), actions)["critic.q_networks.1.4.bias"]
     th.testing.assert_close(found, th.bincount(actions[:, 0], minlength=2) / 20)
     # The actor's loss is a mean over two actions
     agent.actor.action_net.bias.data += 1
