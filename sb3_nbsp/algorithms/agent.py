@@ -30,9 +30,8 @@ class ContinualAgent(PhasedAlgorithm):
     :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param interventions: changes to how the agent learns, in the order in which they act
     :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients by
-        hand where the policy is SB3's MlpPolicy with ReLU or tanh, its actions are continuous (PPO: or discrete), and no
-        intervention has a penalty; there, PPO's rollouts compute values and log-probabilities in one go at their end, and
-        callbacks see NaN for them until then. False is SB3 bit for bit
+        hand where the policy is an MlpPolicy with ReLU or tanh and no intervention has a penalty; there, PPO's rollouts
+        compute values and log-probabilities in one go at their end, and callbacks see NaN until then. False is SB3 bit for bit
     :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
         :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on
         processors with instructions for it, where gradients are by hand, and in networks with convolutions of SAC for

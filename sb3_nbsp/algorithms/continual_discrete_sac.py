@@ -23,6 +23,7 @@ from sb3_nbsp.algorithms.discrete_policies import (
 )
 from sb3_nbsp.algorithms.soft_actor_critic import SoftActorCritic
 from sb3_nbsp.checks import check_option, check_range
+from sb3_nbsp.fast.discrete_sac_gradients import MlpDiscreteGradients, can_use_mlp_discrete_gradients
 from sb3_nbsp.fast.matmul_precision import multiplies_bfloat16
 from sb3_nbsp.fast.sac_gradients import SACGradients
 
@@ -113,16 +114,25 @@ class ContinualDiscreteSAC(SoftActorCritic, _DiscreteActions):
     @override
     def _make_gradients(self) -> SACGradients:
         networks = self.actor, self.critic, self.critic_target
+        if self._is_by_hand():
+            return MlpDiscreteGradients(*networks, self.actor_loss_scale, self._layers())
         rounds = self.matmul_precision == "medium" and self._can_round() and multiplies_bfloat16(self.device)
         return DiscreteGradients(*networks, self.all_interventions, self.loss_reduction, self.fused, rounds)
 
     @override
     def _is_by_hand(self) -> bool:
-        return False
+        networks = self.actor, self.critic, self.critic_target
+        return (
+            self.fused
+            and not self.all_interventions.need_autograd()
+            and [type(net) for net in networks] == [DiscreteActor, DiscreteCritic, DiscreteCritic]
+            and can_use_mlp_discrete_gradients(*networks)
+        )
 
     @override
     def _can_round(self) -> bool:
-        return self.fused and any(isinstance(module, nn.Conv2d) for module in self.actor.modules())
+        has_convolutions = any(isinstance(module, nn.Conv2d) for module in self.actor.modules())
+        return self._is_by_hand() or (self.fused and has_convolutions)
 
     @override
     def _targets_are_due(self, gradient_step: int, gradient_steps: int) -> bool:

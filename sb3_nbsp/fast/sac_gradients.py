@@ -42,7 +42,7 @@ class SACGradients(ABC):
         Let the policy act on the observations of a batch; :meth:`actor_loss` uses these actions.
 
         :param data: the batch
-        :return: log-probability of the actions, shape (batch, 1)
+        :return: log-probability of the actions, shape (batch, 1); of all discrete actions, shape (batch, actions)
         """
 
     @abstractmethod
@@ -53,7 +53,7 @@ class SACGradients(ABC):
         .. math:: -\log \alpha \, \frac{1}{B} \sum_i \left[ \log \pi(a_i \mid s_i) + \bar{\mathcal{H}} \right]
 
         :param log_ent_coef: :math:`\log \alpha`, shape (1,)
-        :param log_prob: what :meth:`sample_actions` returned, shape (batch, 1)
+        :param log_prob: what :meth:`sample_actions` returned
         :param target_entropy: :math:`\bar{\mathcal{H}}`, in nats
         :return: without gradient, shape ()
         """
@@ -300,23 +300,31 @@ def can_use_mlp_gradients(actor: Actor, critic: ContinuousCritic, critic_target:
     distribution: Any = actor.action_dist
     return (
         [type(net) for net in networks] == [Actor, ContinuousCritic, ContinuousCritic]
-        and all(type(net.features_extractor) is FlattenExtractor and _is_vector(net.observation_space) for net in networks)
+        and all(type(net.features_extractor) is FlattenExtractor and is_vector(net.observation_space) for net in networks)
         and type(distribution) is SquashedDiagGaussianDistribution
         and all(type(head) is nn.Linear for head in (actor.mu, actor.log_std))
         and is_perceptron(actor.latent_pi, ends_linear=False)
         and all(is_perceptron(net, ends_linear=True) for net in (*critic.q_networks, *critic_target.q_networks))
         and is_untouched([module for net in networks for module in net.modules()], _FORWARD)
-        and _owns_its_parameters(actor, [*actor.latent_pi, actor.mu, cast(nn.Linear, actor.log_std)])
-        and _owns_its_parameters(critic, [module for net in critic.q_networks for module in net.children()])
+        and owns_its_parameters(actor, [*actor.latent_pi, actor.mu, cast(nn.Linear, actor.log_std)])
+        and owns_its_parameters(critic, [module for net in critic.q_networks for module in net.children()])
         and len({next(net.parameters()).dtype for net in networks}) == 1
     )
 
 
-def _is_vector(space: spaces.Space) -> bool:
+def is_vector(space: spaces.Space) -> bool:
+    """
+    :param space: observations
+    :return: whether they are vectors of numbers
+    """
     return isinstance(space, spaces.Box) and len(space.shape) == 1
 
 
-def _owns_its_parameters(net: nn.Module, modules: Sequence[nn.Module]) -> bool:
-    """Every parameter belongs to one linear layer, and is free to be trained."""
+def owns_its_parameters(net: nn.Module, modules: Sequence[nn.Module]) -> bool:
+    """
+    :param net: a network
+    :param modules: its layers, in order
+    :return: whether every parameter belongs to one linear layer, and is free to be trained
+    """
     own = [parameter for module in modules if isinstance(module, nn.Linear) for parameter in (module.weight, module.bias)]
     return [*map(id, own)] == [*map(id, net.parameters())] and is_free_to_learn(own)

@@ -93,7 +93,7 @@ def test_time_limits_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
         return critic_loss(self, data, target_q_values)
 
     monkeypatch.setattr(DiscreteGradients, "critic_loss", recording)
-    agent = tiny(ContinualDiscreteSAC, pole(horizon=1), ent_coef=0.1)
+    agent = tiny(ContinualDiscreteSAC, pole(horizon=1), ent_coef=0.1, fused=False)
     agent.learn(24)
     assert agent.replay_buffer.dones[:20].all() and agent.replay_buffer.timeouts[:20].all()
     for data, target, following in seen:
@@ -101,7 +101,7 @@ def test_time_limits_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not th.equal(data.observations, data.next_observations)
 
     seen.clear()
-    agent = tiny(ContinualDiscreteSAC, pole(), ent_coef=0.1)
+    agent = tiny(ContinualDiscreteSAC, pole(), ent_coef=0.1, fused=False)
     agent.learn(60)
     ends = [(data.dones.flatten() == 1, target, data.rewards) for data, target, _ in seen]
     assert any(done.any() for done, _, _ in ends)

@@ -15,6 +15,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
 from sb3_nbsp import ContinualDiscreteSAC
+from sb3_nbsp.algorithms.autograd_discrete_sac import DiscreteGradients
+from sb3_nbsp.fast.discrete_sac_gradients import MlpDiscreteGradients
 from sb3_nbsp.interventions import Intervention
 from tools.speed import discrete_sac as speed
 
@@ -74,6 +76,43 @@ def test_the_smaller_critic_counts_for_each_action() -> None:
     losses.sample_actions(data)
     assert losses.next_values(data, th.tensor(ALPHA)).item() == pytest.approx(1.362467, abs=1e-6)
     assert losses.actor_loss(data, th.tensor(ALPHA)).item() == pytest.approx(-0.681234, abs=1e-6)
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("net_arch", [[], [8], [16, 8]])
+def test_gradients_by_hand_are_those_of_autograd(net_arch: list[int], reduction: str, activation: type[nn.Module]) -> None:
+    agents = [
+        tiny(
+            ContinualDiscreteSAC,
+            "Acrobot-v1",  # three actions
+            policy_kwargs={"net_arch": net_arch, "activation_fn": activation, "n_critics": 3},
+            loss_reduction=reduction,
+            fused=fused,
+        )
+        for fused in (True, False)
+    ]
+    agents[1].policy.load_state_dict(agents[0].policy.state_dict())
+    kinds = [type(agent._make_gradients()) for agent in agents]
+    assert kinds == [MlpDiscreteGradients, DiscreteGradients]
+    rng = np.random.default_rng(0)
+    states = [th.tensor(rng.standard_normal((32, 6))) for _ in range(2)]
+    data = ReplayBufferSamples(states[0], th.tensor(rng.integers(0, 3, (32, 1))), states[1], th.zeros(32, 1), th.zeros(32, 1))
+    found: list[dict[str, th.Tensor]] = []
+    for agent in agents:
+        losses, alpha = agent._make_gradients(), th.tensor(rng.random((32, 1)) * 0 + 0.3)
+        log_alpha = th.tensor([0.3]).log().requires_grad_(True)
+        log_prob = losses.sample_actions(data)
+        values = {"temperature": losses.ent_coef_loss(log_alpha, log_prob, 0.7), "log_alpha": log_alpha.grad}
+        values["next"] = losses.next_values(data, alpha)
+        values["critic"] = losses.critic_loss(data, states[0][:, :1])
+        values["actor"] = losses.actor_loss(data, alpha)
+        values |= {name: each.grad.clone() for name, each in agent.policy.named_parameters() if "target" not in name}
+        found.append({name: value.detach().squeeze() for name, value in values.items()})
+    for name, value in found[0].items():
+        assert value.abs().max() > 0
+        th.testing.assert_close(value, found[1][name], rtol=1e-6, atol=1e-9)
 
 
 class Penalty(Intervention):
