@@ -32,7 +32,7 @@ from sb3_nbsp.benchmark.style import (
     tasks_and_phases,
     with_seeds,
 )
-from sb3_nbsp.diagnostics.figure import FROM_ZERO, TITLES
+from sb3_nbsp.diagnostics.figure import format_panel
 from sb3_nbsp.figure_style import STYLE, draw_legend, panels, save
 from sb3_nbsp.tasks.registration import is_sequence
 
@@ -190,13 +190,8 @@ def plasticity_figure(results: Results) -> Figure:
             continue
         for method, color in colors(results).items():
             draw_course(axis, part[part.method == method], method, color, name)
-        axis.set(title=TITLES[name], xlabel="", ylabel=env_id if name == shown[0] else "")
-        axis.set_xlim(0, part.step.max())
-        if name in FROM_ZERO:
-            top = max(axis.get_ylim()[1], 0.1)
-            axis.set_ylim(-0.03 * top, top)  # a line at zero is seen, too
-        axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.set(xlabel="", ylabel=env_id if name == shown[0] else "", xlim=(0, part.step.max()))
+        format_panel(axis, name)
         axis.ticklabel_format(axis="y", useOffset=False)
     figure.supxlabel("environment steps")
     draw_legend(figure, {}, axes[0].get_legend_handles_labels()[0])

@@ -81,18 +81,23 @@ def _draw_curves(panel: Axes, histories: Mapping[str, Mapping[str, np.ndarray]],
         panel.plot(history["step"][present], history[name][present], color=color, marker=marker, ms=3, lw=1.5, label=run)
         if name not in _COUNTS and history["step"][present][:1] == [0]:
             panel.axhline(history[name][present][0], color=color, lw=0.9, ls="--", zorder=1)
-    panel.set_title(TITLES[name])
+    format_panel(panel, name)
     panel.set_xlim(left=0)
-    if name in FROM_ZERO:
-        top = max(panel.get_ylim()[1], 0.1)
-        panel.set_ylim(-0.03 * top, top)  # a line at zero is seen, too
-    else:
+    if name not in FROM_ZERO:
         low, high = panel.get_ylim()
         missing = max(0.0, 0.1 * abs(low + high) / 2 - (high - low))
         panel.set_ylim(low - missing / 2, high + missing / 2)
-    panel.xaxis.set_major_locator(MaxNLocator(4))
-    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     panel.set_xlabel("environment steps", fontsize=8)
+
+
+def format_panel(panel: Axes, name: str) -> None:
+    """Give the panel of a measure its title and its axes: ticks at round steps, and where its height counts, zero."""
+    panel.set_title(TITLES[name])
+    if name in FROM_ZERO:
+        top = max(panel.get_ylim()[1], 0.1)
+        panel.set_ylim(-0.03 * top, top)  # a line at zero is seen, too
+    panel.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _draw_covariance(panel: Axes, covariance: np.ndarray, title: str) -> None:
