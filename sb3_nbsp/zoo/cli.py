@@ -75,10 +75,9 @@ def load_from_hub() -> None:
 def benchmark() -> None:
     """Run ``python -m sb3_nbsp.benchmark``."""
     try:
-        from sb3_nbsp.benchmark.__main__ import main
+        runpy.run_module("sb3_nbsp.benchmark", run_name="__main__")
     except ImportError as error:
-        raise SystemExit(f"{error}") from error
-    sys.exit(main())
+        raise SystemExit(str(error)) from error
 
 
 def _prepare() -> None:
