@@ -74,6 +74,28 @@ class Method:
         return own + super()._make_interventions()  # type: ignore[misc]
 
 
+class StartsAnew:
+    """
+    Stands in front of a method of SAC that begins each new task with critics of its own.
+
+    :param reset_optimizers: forget the optimizers' moments when a new task starts
+    :param reset_critics: initialize the critics and their targets again, and forget their optimizer's moments, when a new
+        task starts
+    :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        reset_optimizers: bool = True,
+        reset_critics: bool = True,
+        reset_ent_coef: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        resets = {"reset_optimizers": reset_optimizers, "reset_critics": reset_critics, "reset_ent_coef": reset_ent_coef}
+        super().__init__(*args, **resets, **kwargs)
+
+
 def _options(cls: type[Method]) -> dict[str, inspect.Parameter]:
     given = {
         name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=True, annotation=bool) for name in cls.switches

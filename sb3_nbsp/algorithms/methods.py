@@ -10,13 +10,14 @@ from types import MappingProxyType
 from sb3_nbsp.algorithms.continual_discrete_sac import ContinualDiscreteSAC
 from sb3_nbsp.algorithms.continual_ppo import ContinualPPO
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC
-from sb3_nbsp.algorithms.method import Method
+from sb3_nbsp.algorithms.method import Method, StartsAnew
 from sb3_nbsp.interventions import (
     ANCL,
     EWC,
     NPC,
     ClonEx,
     ContinualBackprop,
+    CoTASP,
     CycleReset,
     ExperienceReplay,
     FullReset,
@@ -380,6 +381,23 @@ class ANCLDiscreteSAC(Method, ContinualDiscreteSAC):
     """SAC for discrete actions with auxiliary networks: see :class:`ANCLSAC`."""
 
     parts = (ANCL,)
+
+
+class CoTASPSAC(StartsAnew, Method, ContinualSAC):
+    """
+    Continual task allocation by sparse prompting (CoTASP) on Soft Actor-Critic: a sparse code of the task's name chooses the
+    hidden units of the actor that play it. It is told which task it plays: ``set_task(name)`` ahead of ``predict()``.
+
+    Paper: Continual Task Allocation in Meta-Policy Network via Sparse Prompting (Yang et al., 2023).
+    """
+
+    parts = (CoTASP,)
+
+
+class CoTASPDiscreteSAC(StartsAnew, Method, ContinualDiscreteSAC):
+    """CoTASP on SAC for discrete actions: see :class:`CoTASPSAC`."""
+
+    parts = (CoTASP,)
 
 
 __all__ = [name for name, each in globals().items() if isinstance(each, type) and each.__module__ == __name__]

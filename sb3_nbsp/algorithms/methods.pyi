@@ -8,10 +8,10 @@ from stable_baselines3.common.type_aliases import GymEnv
 from sb3_nbsp.algorithms.continual_discrete_sac import ContinualDiscreteSAC as ContinualDiscreteSAC
 from sb3_nbsp.algorithms.continual_ppo import ContinualPPO as ContinualPPO
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC as ContinualSAC
-from sb3_nbsp.algorithms.method import Method
+from sb3_nbsp.algorithms.method import Method, StartsAnew
 
 
-__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC', 'EWCDiscreteSAC', 'PackNetSAC', 'PackNetDiscreteSAC', 'ClonExSAC', 'ClonExDiscreteSAC', 'NPCSAC', 'NPCDiscreteSAC', 'ShrinkPerturbSAC', 'ShrinkPerturbDiscreteSAC', 'ShrinkPerturbPPO', 'WeightClippingSAC', 'WeightClippingDiscreteSAC', 'WeightClippingPPO', 'FullResetSAC', 'FullResetDiscreteSAC', 'FullResetPPO', 'PerfectMemorySAC', 'PerfectMemoryDiscreteSAC', 'LayerNormSAC', 'LayerNormDiscreteSAC', 'LayerNormPPO', 'CReLUSAC', 'CReLUDiscreteSAC', 'CReLUPPO', 'ANCLSAC', 'ANCLDiscreteSAC']
+__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC', 'EWCDiscreteSAC', 'PackNetSAC', 'PackNetDiscreteSAC', 'ClonExSAC', 'ClonExDiscreteSAC', 'NPCSAC', 'NPCDiscreteSAC', 'ShrinkPerturbSAC', 'ShrinkPerturbDiscreteSAC', 'ShrinkPerturbPPO', 'WeightClippingSAC', 'WeightClippingDiscreteSAC', 'WeightClippingPPO', 'FullResetSAC', 'FullResetDiscreteSAC', 'FullResetPPO', 'PerfectMemorySAC', 'PerfectMemoryDiscreteSAC', 'LayerNormSAC', 'LayerNormDiscreteSAC', 'LayerNormPPO', 'CReLUSAC', 'CReLUDiscreteSAC', 'CReLUPPO', 'ANCLSAC', 'ANCLDiscreteSAC', 'CoTASPSAC', 'CoTASPDiscreteSAC']
 
 
 class NBSPSAC(Method, ContinualSAC):
@@ -1191,5 +1191,82 @@ class ANCLDiscreteSAC(Method, ContinualDiscreteSAC):
         ewc_decay: float = 0.9,
         fisher_states: int = 2560,
         fisher_window: int = 10000,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class CoTASPSAC(StartsAnew, Method, ContinualSAC):
+    """
+    Continual task allocation by sparse prompting (CoTASP) on Soft Actor-Critic: a sparse code of the task's name chooses the
+    hidden units of the actor that play it. It is told which task it plays: ``set_task(name)`` ahead of ``predict()``.
+
+    Paper: Continual Task Allocation in Meta-Policy Network via Sparse Prompting (Yang et al., 2023).
+
+    :param weight_steps: gradient steps on the weights before those on the codes
+    :param code_steps: gradient steps on the codes before those on the weights begin again
+    :param lasso_weight: λ of :func:`~sb3_nbsp.interventions.sparse_coding.lasso`: the larger, the fewer units play a task
+    :param distill_steps: gradient steps at the start of a phase that pull what is free of a new task's units towards
+        actions at random, in states of the phase before; moments are forgotten after them
+    :param mask_log_std: the weights of the standard deviation stay as they are where those of the mean do. With False they
+        are shared by all tasks, as in the authors' code: what is stochastic about an earlier task's policy changes
+    :param task_embeddings: by task, a vector of any length, the same for all; None: the names' words and trigrams,
+        :func:`~sb3_nbsp.interventions.sparse_coding.embed_text`
+    :param revisit: "reuse": a task that comes back has its units again, of which the codes alone can learn; "new": every
+        phase has units of its own, and a task is played with its latest
+    :param kwargs: see :class:`ContinualSAC`
+    """
+    weight_steps: int
+    code_steps: int
+    lasso_weight: float
+    distill_steps: int
+    mask_log_std: bool
+    task_embeddings: collections.abc.Mapping[str, collections.abc.Sequence[float]] | None
+    revisit: Literal['reuse', 'new']
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        weight_steps: int = 990,
+        code_steps: int = 10,
+        lasso_weight: float = 0.001,
+        distill_steps: int = 20000,
+        mask_log_std: bool = True,
+        task_embeddings: collections.abc.Mapping[str, collections.abc.Sequence[float]] | None = None,
+        revisit: Literal['reuse', 'new'] = 'reuse',
+        **kwargs: Any
+    ) -> None: ...
+
+
+class CoTASPDiscreteSAC(StartsAnew, Method, ContinualDiscreteSAC):
+    """
+    CoTASP on SAC for discrete actions: see :class:`CoTASPSAC`.
+
+    :param weight_steps: gradient steps on the weights before those on the codes
+    :param code_steps: gradient steps on the codes before those on the weights begin again
+    :param lasso_weight: λ of :func:`~sb3_nbsp.interventions.sparse_coding.lasso`: the larger, the fewer units play a task
+    :param distill_steps: gradient steps at the start of a phase that pull what is free of a new task's units towards
+        actions at random, in states of the phase before; moments are forgotten after them
+    :param mask_log_std: the weights of the standard deviation stay as they are where those of the mean do. With False they
+        are shared by all tasks, as in the authors' code: what is stochastic about an earlier task's policy changes
+    :param task_embeddings: by task, a vector of any length, the same for all; None: the names' words and trigrams,
+        :func:`~sb3_nbsp.interventions.sparse_coding.embed_text`
+    :param revisit: "reuse": a task that comes back has its units again, of which the codes alone can learn; "new": every
+        phase has units of its own, and a task is played with its latest
+    :param kwargs: see :class:`ContinualDiscreteSAC`
+    """
+    weight_steps: int
+    code_steps: int
+    lasso_weight: float
+    distill_steps: int
+    mask_log_std: bool
+    task_embeddings: collections.abc.Mapping[str, collections.abc.Sequence[float]] | None
+    revisit: Literal['reuse', 'new']
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        weight_steps: int = 990,
+        code_steps: int = 10,
+        lasso_weight: float = 0.001,
+        distill_steps: int = 20000,
+        mask_log_std: bool = True,
+        task_embeddings: collections.abc.Mapping[str, collections.abc.Sequence[float]] | None = None,
+        revisit: Literal['reuse', 'new'] = 'reuse',
         **kwargs: Any
     ) -> None: ...

@@ -6,6 +6,7 @@ from sb3_nbsp.interventions.base import Phase as Phase
 from sb3_nbsp.interventions.clonex import ClonEx as ClonEx
 from sb3_nbsp.interventions.container import Interventions as Interventions
 from sb3_nbsp.interventions.continual_backprop import ContinualBackprop as ContinualBackprop
+from sb3_nbsp.interventions.cotasp import CoTASP as CoTASP
 from sb3_nbsp.interventions.cycle_reset import CycleReset as CycleReset
 from sb3_nbsp.interventions.ewc import EWC as EWC
 from sb3_nbsp.interventions.experience_replay import ExperienceReplay as ExperienceReplay

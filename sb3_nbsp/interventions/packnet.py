@@ -50,11 +50,6 @@ class PackNet(TaskAware):
     @override
     def attach(self, agent: BaseAlgorithm) -> None:
         super().attach(agent)
-        if parametrized := [name for name, _ in self._actor.named_parameters() if ".parametrizations." in name]:
-            raise ValueError(
-                f"policy: PackNet sets weights to zero, but {parametrized[0]!r} is none: a weight is computed from it "
-                "(weight_norm, spectral_norm). Use plain layers"
-            )
         self._owners: dict[
             str, th.Tensor
         ] = {}  # by name of a weight, one byte each; empty until the first task has been packed

@@ -49,6 +49,11 @@ class TaskAware(OffPolicyIntervention):
             )
         if getattr(agent, "use_sde", False):
             raise ValueError(f"use_sde: {name} knows actors without generalized state-dependent exploration only; use False")
+        if parametrized := [each for each, _ in self._actor.named_parameters() if ".parametrizations." in each]:
+            raise ValueError(
+                f"policy: {name} divides weights between tasks, but {parametrized[0]!r} is none: a weight is computed from it "
+                "(weight_norm, spectral_norm). Use plain layers"
+            )
         if statistics := [each for each, _ in self._actor.named_buffers()]:
             raise ValueError(
                 f"policy: {name} keeps weights as they are, but {statistics[0]!r} of the actor changes with what the actor "

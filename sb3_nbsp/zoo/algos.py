@@ -13,7 +13,7 @@ from torch import nn
 from sb3_nbsp.algorithms import ContinualDiscreteSAC, ContinualPPO, ContinualSAC, methods
 from sb3_nbsp.extras import needs
 from sb3_nbsp.messages import did_you_mean, warn
-from sb3_nbsp.zoo.samplers import log_uniform, sample_cbp, sample_nbsp, sample_packnet, sample_reset, sample_sbp
+from sb3_nbsp.zoo.samplers import log_uniform, sample_cbp, sample_cotasp, sample_nbsp, sample_packnet, sample_reset, sample_sbp
 
 with needs("zoo", "sb3_nbsp.zoo"):
     import yaml
@@ -66,6 +66,12 @@ TABLE = {
     ),
     "redo_sac": Entry(methods.ReDoSAC, "ReDo on SAC", "dormant neurons are renewed", sample_reset),
     "cbp_sac": Entry(methods.CBPSAC, "CBP on SAC", "continual backpropagation", sample_cbp),
+    "cotasp_sac": Entry(
+        methods.CoTASPSAC, "CoTASP (told the task)", "the task's name chooses units of the actor", sample_cotasp
+    ),
+    "cotasp_discrete_sac": Entry(
+        methods.CoTASPDiscreteSAC, "CoTASP, discrete (told the task)", "cotasp_sac for discrete actions", sample_cotasp
+    ),
     "packnet_sac": Entry(
         methods.PackNetSAC, "PackNet (told the task)", "each weight of the actor belongs to one task", sample_packnet
     ),

@@ -86,6 +86,18 @@ def sample_cbp(trial: optuna.Trial) -> dict[str, Any]:
     }
 
 
+def sample_cotasp(trial: optuna.Trial) -> dict[str, Any]:
+    """
+    :param trial: the Optuna trial
+    :return: keyword arguments of CoTASPSAC
+    """
+    return {
+        "lasso_weight": trial.suggest_float("lasso_weight", 1e-4, 5e-2, log=True),
+        "code_steps": trial.suggest_int("code_steps", 0, 100),
+        "distill_steps": _within_budget(trial, "distill_steps", 1_000, 50_000, share=0.02),
+    }
+
+
 def sample_packnet(trial: optuna.Trial) -> dict[str, Any]:
     """
     :param trial: the Optuna trial

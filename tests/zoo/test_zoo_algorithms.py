@@ -32,6 +32,7 @@ OWN_PARAMS = {
     "cycle": ["reset_frequency:20", "reset_rate:0.2"],
     "redo": ["reset_frequency:20", "reset_rate:0.2"],
     "cbp": ["maturity_threshold:2", "replacement_rate:0.1"],
+    "cotasp": ["distill_steps:10", "code_steps:2"],
     "packnet": ["retrain_steps:10"],
 }
 
