@@ -14,7 +14,6 @@ from torch.distributions import Categorical, Distribution, Normal, kl_divergence
 from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, check_range, whole
-from sb3_nbsp.fast.masked_step import take_masked_step
 from sb3_nbsp.interventions.base import Network, Phase, own_seed
 from sb3_nbsp.interventions.networks import actor_of
 from sb3_nbsp.interventions.observations import has_observations, training_observations
@@ -281,13 +280,16 @@ class CoTASP(TaskAware):
     def _distill(self, states: th.Tensor) -> None:
         """Pull the policy, in the weights that are free, towards N(0, 1) ahead of tanh, or towards equal probabilities."""
         generator = th.Generator().manual_seed(own_seed(self.agent, self._current, purpose=1103))
-        optimizer, masked = self._actor.optimizer, [] if self._step is None else [self._step]
+        network, optimizer, masked = actor_of(self.agent), self._actor.optimizer, self._step
+        assert masked is not None  # a phase has ended
         for _ in range(self.distill_steps):
             rows = th.randint(len(states), (self.agent.batch_size,), generator=generator)
-            (policy,) = actor_of(self.agent).distribution(states[rows])
+            (policy,) = network.distribution(states[rows])
             optimizer.zero_grad()
             kl_divergence(policy, _at_random(policy)).mean().backward()
-            take_masked_step(optimizer, masked)
+            masked.before()
+            optimizer.step()
+            masked.after()
         optimizer.zero_grad()
         optimizer.state.clear()
 

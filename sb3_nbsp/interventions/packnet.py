@@ -11,7 +11,6 @@ from typing_extensions import override
 
 from sb3_nbsp.checks import whole
 from sb3_nbsp.interventions.base import Network, Phase
-from sb3_nbsp.interventions.networks import plain_policy
 from sb3_nbsp.interventions.task_aware import TaskAware
 from sb3_nbsp.messages import warn
 from sb3_nbsp.neurons.masks import MaskedStep
@@ -70,11 +69,7 @@ class PackNet(TaskAware):
 
     @override
     def on_learn_start(self, reset: bool) -> None:
-        self._actor = plain_policy(self.agent).actor
         super().on_learn_start(reset)
-        shapes = {name: weight.shape for name, weight in self._weights().items()}
-        if self._owners and {name: owners.shape for name, owners in self._owners.items()} != shapes:
-            raise ValueError("policy: the actor has other layers than when PackNet divided its weights between tasks")
         to_come = self._n_to_come(0)
         if to_come is None and self.n_tasks is None and self._task:
             raise ValueError(_UNKNOWN_NUMBER)

@@ -83,6 +83,8 @@ class TaskAware(OffPolicyIntervention):
 
     @override
     def on_learn_start(self, reset: bool) -> None:
+        if plain_policy(self.agent).actor is not self._actor:
+            raise ValueError(f"policy: the actor is another one than that which {type(self).__name__} divides between tasks")
         if has_phases(self.agent.env):
             assert self.agent.env is not None
             self._names = list(self.agent.env.get_attr("task_names", indices=0)[0])

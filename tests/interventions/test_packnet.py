@@ -263,6 +263,14 @@ def test_tasks_that_are_changed_by_hand() -> None:
         agent.start_phase("three")
 
 
+def test_another_actor_cannot_go_on() -> None:
+    agent = packnet(tagged_sequence())
+    agent.learn(70)
+    agent.policy.actor = copy.deepcopy(agent.policy.actor)
+    with pytest.raises(ValueError, match="the actor is another one than that which PackNet divides between tasks"):
+        agent.learn(1, reset_num_timesteps=False)
+
+
 def test_bad_options_and_combinations() -> None:
     for name, values in {
         "n_tasks": (0, 256, 1.5, "2"),
