@@ -13,7 +13,7 @@ from test_resumed_runs import AGENTS, make, seed_generators, sequence, state_of
 
 from sb3_nbsp.tasks import latest_checkpoint, load_checkpoint
 
-NAMES = ["ANCLSAC", "EWCSAC", "ClonExSAC", "NPCSAC"]
+NAMES = ["ANCLSAC", "EWCSAC", "ClonExSAC", "NPCSAC", "PackNetSAC", "CoTASPSAC"]
 CHILD = """
 import os, signal
 from stable_baselines3.common.callbacks import BaseCallback

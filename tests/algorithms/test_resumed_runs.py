@@ -42,6 +42,7 @@ OF_METHODS: dict[str, dict[str, Any]] = {
     "NPCSAC": {"npc_beta": 150.0, "npc_delta": 0.9, "output_layers": True},
     "PackNetSAC": {"retrain_steps": 5},
     "ANCLSAC": {"ancl_coef": 10.0, "ancl_critic_coef": 0.1, "aux_fisher_interval": 15, "aux_fisher_states": 10},
+    "CoTASPSAC": {"weight_steps": 4, "code_steps": 2, "distill_steps": 5, "policy_kwargs": {"net_arch": [16, 16]}},
     "CBPSAC": CBP,
     "CBPPPO": CBP,
     **dict.fromkeys(("CycleSAC", "CyclePPO", "ReDoSAC", "ReDoPPO"), RESET),
@@ -68,7 +69,7 @@ AGENTS: dict[str, tuple[type, dict[str, Any]]] = {
 
 
 def make(name: str) -> Any:
-    cls, options = AGENTS[name]
+    cls, options = copy.deepcopy(AGENTS[name])  # SB3 writes into policy_kwargs
     if options.get("interventions"):
         options = {
             **options,

@@ -289,9 +289,9 @@ def test_bad_options_and_combinations() -> None:
     agent.start_phase("one")
     with pytest.raises(ValueError, match="n_tasks: PackNet has to know how many tasks there will be"):
         agent.learn(1)
-    with pytest.raises(ValueError, match="CycleReset renews neurons"):
+    with pytest.raises(ValueError, match="CycleReset writes to them, too"):
         packnet(sequence, interventions=[CycleReset()])
-    with pytest.raises(ValueError, match="PackNet divides the actor between tasks, too"):
+    with pytest.raises(ValueError, match="PackNet writes to them, too"):
         packnet(sequence, interventions=[PackNet()])
     with pytest.raises(ValueError, match="use_sde"):
         packnet(sequence, use_sde=True)
