@@ -4,6 +4,7 @@ from sb3_nbsp.interventions.ancl import ANCL as ANCL
 from sb3_nbsp.interventions.base import Intervention as Intervention
 from sb3_nbsp.interventions.base import Phase as Phase
 from sb3_nbsp.interventions.clonex import ClonEx as ClonEx
+from sb3_nbsp.interventions.compressed_buffer import CompressedReplayBuffer as CompressedReplayBuffer
 from sb3_nbsp.interventions.container import Interventions as Interventions
 from sb3_nbsp.interventions.continual_backprop import ContinualBackprop as ContinualBackprop
 from sb3_nbsp.interventions.cotasp import CoTASP as CoTASP
@@ -20,5 +21,6 @@ from sb3_nbsp.interventions.perfect_memory import PerfectMemory as PerfectMemory
 from sb3_nbsp.interventions.random_reset import RandomReset as RandomReset
 from sb3_nbsp.interventions.recovery_training import RecoveryTraining as RecoveryTraining
 from sb3_nbsp.interventions.redo import ReDo as ReDo
+from sb3_nbsp.interventions.reset_callback import ResetCallback as ResetCallback
 from sb3_nbsp.interventions.shrink_perturb import ShrinkPerturb as ShrinkPerturb
 from sb3_nbsp.interventions.weight_clipping import WeightClipping as WeightClipping

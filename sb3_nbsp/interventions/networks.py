@@ -15,9 +15,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
-from stable_baselines3.sac.policies import Actor, SACPolicy
+from stable_baselines3.sac.policies import SACPolicy
+from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
-from torch.distributions import Distribution
+from torch.distributions import Categorical, Distribution, Normal
 
 from sb3_nbsp.interventions.base import Network
 from sb3_nbsp.interventions.trial_pass import trial_pass
@@ -69,7 +70,9 @@ class ActorNetwork(AgentNetwork):
     The network that acts.
 
     :param distribution: distribution of the actions (before a squashing tanh) for a batch of observations as buffers hold
-        them: one distribution, or one for each part of the action; their entries are the states
+        them: one distribution, or one for each part of the action; their entries are the states. An agent that acts without
+        drawing has one nevertheless, for what is measured with it: DQN and QR-DQN the softmax of their (mean) values, TD3 and
+        DDPG a normal one of standard deviation 1 around the action
     """
 
     distribution: Callable[[th.Tensor], list[Distribution]]
@@ -77,21 +80,20 @@ class ActorNetwork(AgentNetwork):
 
 def networks_of(agent: BaseAlgorithm, shared: bool = True) -> list[AgentNetwork]:
     """
-    :param agent: an agent with a policy of PPO or SAC on one observation
+    :param agent: an agent with a policy of PPO, SAC, TQC, TD3, DDPG, DQN or QR-DQN on one observation
     :param shared: include the layers of a features extractor that actor and critic share
-    :return: the actor, then the critics
+    :return: the actor, then the critics; of DQN and QR-DQN the one network that there is
     :raises ValueError: if the policy is of another kind
     """
     actor, policy = actor_of(agent, shared), plain_policy(agent)
     if isinstance(policy, ActorCriticPolicy):
         return [actor, _ppo_critic(policy, shared)]
-    assert isinstance(policy, SACPolicy)
-    return [actor, *_sac_critics(policy, shared)]
+    return [actor, *(_critics(policy, shared) if hasattr(policy, "critic") else [])]
 
 
 def actor_of(agent: BaseAlgorithm, shared: bool = False) -> ActorNetwork:
     """
-    :param agent: an agent with a policy of PPO or SAC on one observation
+    :param agent: an agent with a policy of PPO, SAC, TQC, TD3, DDPG, DQN or QR-DQN on one observation
     :param shared: include the layers of a features extractor that actor and critic share
     :return: the actor; its critics may be of any kind
     :raises ValueError: if the policy is of another kind
@@ -102,9 +104,17 @@ def actor_of(agent: BaseAlgorithm, shared: bool = False) -> ActorNetwork:
     if isinstance(policy, ActorCriticPolicy):
         _check_actor_critic(policy)
         return _ppo_actor(policy, shared)
-    if isinstance(policy, SACPolicy):
+    actor: Any = getattr(policy, "actor", None)
+    if isinstance(policy, SACPolicy) or hasattr(actor, "get_action_dist_params"):
         return _sac_actor(policy, shared)
-    raise ValueError(f"policy must be an ActorCriticPolicy or a SACPolicy, not {type(policy).__name__}")
+    if isinstance(policy, TD3Policy):
+        return _td3_actor(policy, shared)
+    for name in ("q_net", "quantile_net"):  # of DQN; of contrib's QR-DQN
+        if isinstance(body := getattr(getattr(policy, name, None), name, None), nn.Sequential):
+            return _value_network(policy, getattr(policy, name), body)
+    raise ValueError(
+        f"policy must be an ActorCriticPolicy, or one of SAC, TQC, TD3, DDPG, DQN or QR-DQN, not a {type(policy).__name__}"
+    )
 
 
 def plain_policy(agent: BaseAlgorithm) -> BasePolicy:
@@ -221,7 +231,32 @@ def _add_readers(
         layers[len(of_other) - 1].consumers += of_other[-1].consumers
 
 
-def _sac_actor(policy: SACPolicy, shared: bool) -> ActorNetwork:
+def _td3_actor(policy: TD3Policy, shared: bool) -> ActorNetwork:
+    def distribution(observations: th.Tensor) -> list[Distribution]:
+        return [Normal(actor(observations), 1.0)]
+
+    actor, is_shared = policy.actor, policy.share_features_extractor
+    body, head = actor.mu[:-2], actor.mu[-2]  # a tanh follows the output layer
+    front = [] if is_shared and not shared else [("actor.features_extractor", actor.features_extractor)]
+    layers = find_neuron_layers([*front, ("actor.mu", body)], [head], trial_pass(policy, actor))
+    own = _parameters(actor.mu, *([] if is_shared else [actor.features_extractor]))
+    return ActorNetwork("actor", "actor", layers, own, actor, Initializer(), lambda obs, _: actor(obs), distribution)
+
+
+def _value_network(policy: BasePolicy, network: Any, body: nn.Sequential) -> ActorNetwork:
+    """What acts by its values, and is all that there is, but for its target."""
+
+    def distribution(observations: th.Tensor) -> list[Distribution]:
+        values = network(observations)  # of QR-DQN: shape (batch, quantiles, actions)
+        return [Categorical(logits=values if values.dim() == 2 else values.mean(dim=1))]
+
+    front = ("actor.features_extractor", network.features_extractor)
+    layers = find_neuron_layers([front, ("actor.q_net", body)], run=trial_pass(policy, network))
+    own = _parameters(network)
+    return ActorNetwork("actor", "actor", layers, own, policy, Initializer(), lambda obs, _: network(obs), distribution)
+
+
+def _sac_actor(policy: Any, shared: bool) -> ActorNetwork:
     actor: Any = policy.actor
     is_shared = policy.share_features_extractor
     is_discrete = isinstance(policy.action_space, spaces.Discrete)
@@ -243,12 +278,12 @@ def _sac_actor(policy: SACPolicy, shared: bool) -> ActorNetwork:
 
 def _heads(actor: Any) -> list[nn.Module]:
     """The output layers; with gSDE, log_std is a parameter of its own."""
-    if not isinstance(actor, Actor):
+    if hasattr(actor, "action_net"):  # for discrete actions
         return [actor.action_net]
     return [actor.mu] if isinstance(actor.log_std, nn.Parameter) else [actor.mu, actor.log_std]
 
 
-def _sac_critics(policy: SACPolicy, shared: bool) -> list[AgentNetwork]:
+def _critics(policy: Any, shared: bool) -> list[AgentNetwork]:
     critic: Any = policy.critic
     is_left_out = policy.share_features_extractor and not shared
     is_discrete = isinstance(policy.action_space, spaces.Discrete)

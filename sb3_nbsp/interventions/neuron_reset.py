@@ -143,11 +143,11 @@ class NeuronReset(Intervention):
         ]
         if not any(len(neurons) for _, neurons in renewed):
             return
-        everyone = self.agent.all_interventions  # type: ignore[attr-defined]
-        told = everyone if network is self._network else self
+        everyone: Any = getattr(self.agent, "all_interventions", None)  # agents of SB3 itself have none
+        told = self if everyone is None or network is not self._network else everyone
         told.before_renewal()
         # Each reset of an agent draws from a stream of its own
-        seed = own_seed(self.agent, self._n_renewals, purpose=1000 + list(everyone).index(self))
+        seed = own_seed(self.agent, self._n_renewals, purpose=1000 + list(everyone or [self]).index(self))
         generator = th.Generator().manual_seed(seed)
         for index, (layer, neurons) in enumerate(renewed):
             renew_incoming(layer, neurons, network.initializer, generator)

@@ -17,7 +17,7 @@ import torch as th
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from sb3_contrib import RecurrentPPO
-from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, EveryNTimesteps
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
@@ -384,8 +384,9 @@ def test_bad_options_are_a_clear_error(options, error):
 
 
 def test_a_policy_that_cannot_be_measured_is_an_error_before_training():
-    model = DQN("MlpPolicy", "CartPole-v1", device="cpu")
-    with pytest.raises(ValueError, match="policy must be an ActorCriticPolicy or a SACPolicy"):
+    contrib = pytest.importorskip("sb3_contrib")
+    model = contrib.ARS("LinearPolicy", "CartPole-v1", device="cpu")
+    with pytest.raises(ValueError, match=r"policy must be an ActorCriticPolicy, or one of .*, not a ARSLinearPolicy"):
         model.learn(100, callback(None))
     assert model.num_timesteps == 0
 

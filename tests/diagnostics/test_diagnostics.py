@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3 import PPO, SAC
 from torch import nn
 
 from sb3_nbsp import P3O, SBPSAC, diagnostics
@@ -259,8 +259,9 @@ def test_bad_input_is_a_clear_error(observations, options, error):
 def test_policies_that_cannot_be_measured():
     with pytest.raises(ValueError, match="has no hidden layer whose neurons could be measured"):
         diagnostics(ppo(policy_kwargs={"net_arch": []}), STATES)
-    with pytest.raises(ValueError, match="policy must be an ActorCriticPolicy or a SACPolicy, not DQNPolicy"):
-        diagnostics(DQN("MlpPolicy", "CartPole-v1", device="cpu"), STATES)
+    contrib = pytest.importorskip("sb3_contrib")
+    with pytest.raises(ValueError, match=r"policy must be an ActorCriticPolicy, or one of .*, not a ARSLinearPolicy"):
+        diagnostics(contrib.ARS("LinearPolicy", "CartPole-v1", device="cpu"), STATES)
 
 
 def test_what_is_no_agent_and_what_is_no_number():

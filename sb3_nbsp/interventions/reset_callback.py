@@ -1,0 +1,51 @@
+"""Neuron resets for agents that take no interventions: those of SB3 itself and of its contrib package."""
+
+from __future__ import annotations
+
+from stable_baselines3.common.callbacks import BaseCallback
+from typing_extensions import override
+
+from sb3_nbsp.interventions.neuron_reset import PeriodicReset
+from sb3_nbsp.interventions.observations import has_observations
+
+
+class ResetCallback(BaseCallback):
+    """
+    Renews neurons of the network that acts, in an agent of SB3 or of its contrib package: DQN, the setting of the ReDo paper,
+    QR-DQN, TD3, DDPG, TQC, SAC, PPO, A2C. Agents of this package take the same as ``interventions=[...]``.
+
+    A reset is due when a rollout ends and a multiple of its ``reset_frequency`` has been passed; the updates on the rollout
+    follow. Target networks stay as they are. Nothing of it is saved with the agent, which counts its steps itself.
+
+    :param reset: :class:`ReDo`, :class:`RandomReset` or :class:`CycleReset`, one for each agent
+    :param verbose: see SB3
+    :raises TypeError: if it is none of these
+    """
+
+    def __init__(self, reset: PeriodicReset, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        if not isinstance(reset, PeriodicReset):
+            raise TypeError(f"reset must be a ReDo, a RandomReset or a CycleReset, not {reset!r}")
+        self.reset = reset
+
+    @override
+    def _init_callback(self) -> None:
+        if hasattr(self.model, "all_interventions"):
+            raise ValueError(
+                f"{type(self.model).__name__} takes it without a callback: interventions=[{type(self.reset).__name__}(...)]"
+            )
+        if getattr(self.reset, "agent", None) is not self.model:
+            self.reset.attach(self.model)
+
+    @override
+    def _on_training_start(self) -> None:
+        self.reset.on_learn_start(reset=True)
+
+    @override
+    def _on_step(self) -> bool:
+        return True
+
+    @override
+    def _on_rollout_end(self) -> None:
+        if self.num_timesteps > getattr(self.model, "learning_starts", 0) and has_observations(self.model):
+            self.reset.after_train()
