@@ -19,6 +19,7 @@ from sb3_nbsp.fast.fused_optimizers import set_fused
 from sb3_nbsp.fast.matmul_precision import PRECISIONS, MakeLayers, MatmulPrecision, layers_in, warn_if_without_effect
 from sb3_nbsp.interventions import Intervention
 from sb3_nbsp.interventions.container import check_interventions
+from sb3_nbsp.interventions.plasticity_injection import COUNT, PlasticityInjection
 
 
 class ContinualAgent(PhasedAlgorithm):
@@ -90,6 +91,11 @@ class ContinualAgent(PhasedAlgorithm):
         super()._setup_model()  # type: ignore[safe-super]
         set_fused(self._optimizers(), self.fused)
         self._attach_interventions()
+        if vars(self).get(COUNT) and not any(isinstance(each, PlasticityInjection) for each in self.all_interventions):
+            raise ValueError(
+                "The saved networks have heads that plasticity injection has added: load them as the class that saved them, "
+                "or with interventions=[PlasticityInjection()]"
+            )
 
     def set_parameters(
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"

@@ -26,6 +26,7 @@ from sb3_nbsp.interventions import (
     L2Init,
     PackNet,
     PerfectMemory,
+    PlasticityInjection,
     ReDo,
     ShrinkPerturb,
     WeightClipping,
@@ -244,6 +245,23 @@ class NPCDiscreteSAC(Method, ContinualDiscreteSAC):
     """SAC for discrete actions with neuron-level plasticity control: see :class:`NPCSAC`."""
 
     parts = (NPC,)
+
+
+class PISAC(Method, ContinualSAC):
+    """
+    SAC with plasticity injection: when a task begins, a new head learns in the place of the old one, without changing what the
+    networks say. Until the first phase ends it is plain SAC.
+
+    Paper: Deep Reinforcement Learning with Plasticity Injection (Nikishin et al., 2023).
+    """
+
+    parts = (PlasticityInjection,)
+
+
+class PIDiscreteSAC(Method, ContinualDiscreteSAC):
+    """SAC for discrete actions with plasticity injection: see :class:`PISAC`."""
+
+    parts = (PlasticityInjection,)
 
 
 class ShrinkPerturbSAC(Method, ContinualSAC):

@@ -11,7 +11,7 @@ from sb3_nbsp.algorithms.continual_sac import ContinualSAC as ContinualSAC
 from sb3_nbsp.algorithms.method import Method, StartsAnew
 
 
-__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC', 'EWCDiscreteSAC', 'PackNetSAC', 'PackNetDiscreteSAC', 'ClonExSAC', 'ClonExDiscreteSAC', 'NPCSAC', 'NPCDiscreteSAC', 'ShrinkPerturbSAC', 'ShrinkPerturbDiscreteSAC', 'ShrinkPerturbPPO', 'WeightClippingSAC', 'WeightClippingDiscreteSAC', 'WeightClippingPPO', 'FullResetSAC', 'FullResetDiscreteSAC', 'FullResetPPO', 'PerfectMemorySAC', 'PerfectMemoryDiscreteSAC', 'LayerNormSAC', 'LayerNormDiscreteSAC', 'LayerNormPPO', 'CReLUSAC', 'CReLUDiscreteSAC', 'CReLUPPO', 'ANCLSAC', 'ANCLDiscreteSAC', 'CoTASPSAC', 'CoTASPDiscreteSAC']
+__all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC', 'EWCDiscreteSAC', 'PackNetSAC', 'PackNetDiscreteSAC', 'ClonExSAC', 'ClonExDiscreteSAC', 'NPCSAC', 'NPCDiscreteSAC', 'PISAC', 'PIDiscreteSAC', 'ShrinkPerturbSAC', 'ShrinkPerturbDiscreteSAC', 'ShrinkPerturbPPO', 'WeightClippingSAC', 'WeightClippingDiscreteSAC', 'WeightClippingPPO', 'FullResetSAC', 'FullResetDiscreteSAC', 'FullResetPPO', 'PerfectMemorySAC', 'PerfectMemoryDiscreteSAC', 'LayerNormSAC', 'LayerNormDiscreteSAC', 'LayerNormPPO', 'CReLUSAC', 'CReLUDiscreteSAC', 'CReLUPPO', 'ANCLSAC', 'ANCLDiscreteSAC', 'CoTASPSAC', 'CoTASPDiscreteSAC']
 
 
 class NBSPSAC(Method, ContinualSAC):
@@ -851,6 +851,57 @@ class NPCDiscreteSAC(Method, ContinualDiscreteSAC):
         npc_delta: float = 0.999,
         output_layers: bool = False,
         npc_clock: Literal['steps', 'phases'] = 'steps',
+        **kwargs: Any
+    ) -> None: ...
+
+
+class PISAC(Method, ContinualSAC):
+    """
+    SAC with plasticity injection: when a task begins, a new head learns in the place of the old one, without changing what the
+    networks say. Until the first phase ends it is plain SAC.
+
+    Paper: Deep Reinforcement Learning with Plasticity Injection (Nikishin et al., 2023).
+
+    :param injection_networks: "both", "critic" (the paper's) or "actor"
+    :param head_layers: linear layers of the head, counted from the output: 2 are the last hidden layer and the output layer
+    :param injection_steps: environment steps at which to inject, in ascending order; None for the starts of phases
+    :param max_injections: inject at most so often; None for no limit
+    :param kwargs: see :class:`ContinualSAC`
+    """
+    injection_networks: Literal['both', 'critic', 'actor']
+    head_layers: int
+    injection_steps: collections.abc.Sequence[int] | None
+    max_injections: int | None
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        injection_networks: Literal['both', 'critic', 'actor'] = 'both',
+        head_layers: int = 2,
+        injection_steps: collections.abc.Sequence[int] | None = None,
+        max_injections: int | None = None,
+        **kwargs: Any
+    ) -> None: ...
+
+
+class PIDiscreteSAC(Method, ContinualDiscreteSAC):
+    """
+    SAC for discrete actions with plasticity injection: see :class:`PISAC`.
+
+    :param injection_networks: "both", "critic" (the paper's) or "actor"
+    :param head_layers: linear layers of the head, counted from the output: 2 are the last hidden layer and the output layer
+    :param injection_steps: environment steps at which to inject, in ascending order; None for the starts of phases
+    :param max_injections: inject at most so often; None for no limit
+    :param kwargs: see :class:`ContinualDiscreteSAC`
+    """
+    injection_networks: Literal['both', 'critic', 'actor']
+    head_layers: int
+    injection_steps: collections.abc.Sequence[int] | None
+    max_injections: int | None
+    def __init__(
+        self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
+        injection_networks: Literal['both', 'critic', 'actor'] = 'both',
+        head_layers: int = 2,
+        injection_steps: collections.abc.Sequence[int] | None = None,
+        max_injections: int | None = None,
         **kwargs: Any
     ) -> None: ...
 

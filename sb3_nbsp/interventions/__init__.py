@@ -18,6 +18,7 @@ from sb3_nbsp.interventions.l2_init import L2Init as L2Init
 from sb3_nbsp.interventions.npc import NPC as NPC
 from sb3_nbsp.interventions.packnet import PackNet as PackNet
 from sb3_nbsp.interventions.perfect_memory import PerfectMemory as PerfectMemory
+from sb3_nbsp.interventions.plasticity_injection import PlasticityInjection as PlasticityInjection
 from sb3_nbsp.interventions.random_reset import RandomReset as RandomReset
 from sb3_nbsp.interventions.recovery_training import RecoveryTraining as RecoveryTraining
 from sb3_nbsp.interventions.redo import ReDo as ReDo

@@ -81,8 +81,8 @@ class Intervention:
     waits_for_renewals: ClassVar[bool] = False
     # Until a phase has ended, the agent learns as it does without it, to the last bit
     waits_for_phase_end: ClassVar[bool] = False
-    # It keeps account of single neurons of the networks that it was attached to
-    holds_neurons: ClassVar[bool] = False
+    # It keeps account of neurons or parameters of the networks as they are: nothing may replace these
+    holds_networks: ClassVar[bool] = False
 
     def attach(self, agent: BaseAlgorithm) -> None:
         """

@@ -48,6 +48,7 @@ class EWC(OffPolicyIntervention):
     """
 
     capturable: ClassVar[bool] = True
+    holds_networks: ClassVar[bool] = True
     waits_for_phase_end: ClassVar[bool] = True
 
     def __init__(

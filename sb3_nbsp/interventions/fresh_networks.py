@@ -30,17 +30,17 @@ def fresh_policy(agent: BaseAlgorithm, occasion: Phase | int, purpose: int) -> B
     return policy.to(agent.device)
 
 
-def refuse_neuron_state(intervention: Intervention, agent: Any) -> None:
+def refuse_holders(intervention: Intervention, agent: Any) -> None:
     """
     :param intervention: one that replaces networks
     :param agent: its agent
-    :raises ValueError: if another intervention keeps account of the neurons of these networks
+    :raises ValueError: if another intervention keeps account of what is in these networks
     """
-    others = [type(each).__name__ for each in agent.all_interventions if each.holds_neurons]
+    others = [type(each).__name__ for each in agent.all_interventions if each.holds_networks]
     if others:
         raise ValueError(
-            f"interventions: {type(intervention).__name__} replaces networks, of whose neurons {', '.join(others)} keeps "
-            "account: do without one of them"
+            f"interventions: {type(intervention).__name__} replaces networks, of which {', '.join(others)} keeps account: do "
+            "without one of them"
         )
 
 

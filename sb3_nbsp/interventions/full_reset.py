@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from typing_extensions import override
 
-from sb3_nbsp.interventions.fresh_networks import PhaseStartChange, fresh_policy, refuse_neuron_state
+from sb3_nbsp.interventions.fresh_networks import PhaseStartChange, fresh_policy, refuse_holders
 
 
 class FullReset(PhaseStartChange):
@@ -27,7 +27,7 @@ class FullReset(PhaseStartChange):
     @override
     def attach(self, agent: BaseAlgorithm) -> None:
         super().attach(agent)
-        refuse_neuron_state(self, agent)
+        refuse_holders(self, agent)
         if getattr(agent, "known_task_threshold", None) is not None:
             raise ValueError("known_task_threshold: after a full reset, no task is known; leave it None")
         log_ent_coef = getattr(agent, "log_ent_coef", None)

@@ -88,7 +88,7 @@ class GradientMasking(OffPolicyIntervention):
 
     capturable: ClassVar[bool] = True
     waits_for_phase_end: ClassVar[bool] = True
-    holds_neurons: ClassVar[bool] = True
+    holds_networks: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ class NeuronReset(Intervention):
     """
 
     # Whether a renewed neuron starts without outgoing weights
-    holds_neurons: ClassVar[bool] = True
+    holds_networks: ClassVar[bool] = True
     cuts_outgoing = False
 
     def __init__(self, clear_moments: bool = True, renew_shared: bool = False) -> None:

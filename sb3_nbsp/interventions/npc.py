@@ -57,6 +57,8 @@ class NPC(OffPolicyIntervention):
 
     capturable: ClassVar[bool] = False
 
+    holds_networks: ClassVar[bool] = True
+
     def __init__(
         self,
         npc_beta: float | None = None,

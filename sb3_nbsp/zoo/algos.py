@@ -13,7 +13,16 @@ from torch import nn
 from sb3_nbsp.algorithms import ContinualDiscreteSAC, ContinualPPO, ContinualSAC, methods
 from sb3_nbsp.extras import needs
 from sb3_nbsp.messages import did_you_mean, warn
-from sb3_nbsp.zoo.samplers import log_uniform, sample_cbp, sample_cotasp, sample_nbsp, sample_packnet, sample_reset, sample_sbp
+from sb3_nbsp.zoo.samplers import (
+    log_uniform,
+    sample_cbp,
+    sample_cotasp,
+    sample_nbsp,
+    sample_packnet,
+    sample_pi,
+    sample_reset,
+    sample_sbp,
+)
 
 with needs("zoo", "sb3_nbsp.zoo"):
     import yaml
@@ -96,6 +105,7 @@ TABLE = {
     **_on_each_base(
         "l2_init", "L2Init", "L2 Init", "pulled to the initial parameters", log_uniform(l2_init_weight=(1e-6, 1e-2))
     ),
+    **_on_each_base("pi", "PI", "plasticity injection", "a new head learns beside the frozen one", sample_pi),
     **_on_each_base(
         "shrink_perturb",
         "ShrinkPerturb",

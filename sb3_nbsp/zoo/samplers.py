@@ -104,3 +104,14 @@ def sample_packnet(trial: optuna.Trial) -> dict[str, Any]:
     :return: keyword arguments of PackNetSAC
     """
     return {"retrain_steps": _within_budget(trial, "retrain_steps", 1_000, 200_000, share=0.1)}
+
+
+def sample_pi(trial: optuna.Trial) -> dict[str, Any]:
+    """
+    :param trial: the Optuna trial
+    :return: keyword arguments of PISAC
+    """
+    return {
+        "injection_networks": trial.suggest_categorical("injection_networks", ["both", "critic", "actor"]),
+        "head_layers": trial.suggest_int("head_layers", 1, 2),
+    }

@@ -61,7 +61,7 @@ def test_ppo_first_learns_from_the_rollout_with_the_old_policy() -> None:
 
 
 def test_what_cannot_go_with_it_is_refused() -> None:
-    with pytest.raises(ValueError, match="FullReset replaces networks, of whose neurons GradientMasking keeps account"):
+    with pytest.raises(ValueError, match="FullReset replaces networks, of which GradientMasking keeps account"):
         tiny(ContinualSAC, tagged_sequence(), interventions=[GradientMasking(), FullReset()])
     with pytest.raises(ValueError, match="known_task_threshold"):
         tiny(FullResetSAC, tagged_sequence(), known_task_threshold=0.5)

@@ -223,5 +223,5 @@ def test_a_method_is_known_wherever_it_should_be(cls):
     assert hyperparams_file(names[0]) is not None
     sample = TABLE[names[0]].sample
     assert sample is not None or not cls.options, "the sampler of its options in TABLE"
-    values = {**dict.fromkeys(cls.options, 1), "mask_side": "both", "identification": "goal"}
+    values = {name: each.default if isinstance(each.default, str) else 1 for name, each in cls.options.items()}
     assert sample is None or sample(optuna.trial.FixedTrial(values)).keys() <= cls.options.keys()
