@@ -17,7 +17,7 @@ from sb3_nbsp.algorithms.autograd_ppo import AutogradPPOGradients
 from sb3_nbsp.fast.sac_gradients import MlpGradients
 from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, InnerDistillation
 from tools.speed import __main__ as command
-from tools.speed import arithmetic, imports, nbsp, ppo, sac, tricks
+from tools.speed import arithmetic, discrete_sac, imports, nbsp, ppo, sac, tricks
 from tools.speed.turns import Row, take_turns
 
 
@@ -188,3 +188,9 @@ def test_unknown_part(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(["--parts", "sack"])
     assert "invalid choice: 'sack'" in capsys.readouterr().err
+
+
+def test_discrete_sac_is_measured_against_the_plain_structure() -> None:
+    rows = discrete_sac.measure(rounds=1, steps=1, width=8)
+    assert [row.unit for row in rows] == ["ms", "× CleanRL", "× CleanRL"] * 2
+    assert all(row.values.shape == (1,) and row.values > 0 for row in rows)
