@@ -10,10 +10,9 @@ from typing_extensions import override
 
 from sb3_nbsp.checks import check_option
 from sb3_nbsp.interventions.base import OffPolicyIntervention, Phase
-from sb3_nbsp.interventions.full_reset import FullReset
+from sb3_nbsp.interventions.fresh_networks import PhaseStartChange
 from sb3_nbsp.interventions.networks import plain_policy
 from sb3_nbsp.interventions.neuron_reset import NeuronReset
-from sb3_nbsp.interventions.shrink_perturb import ShrinkPerturb
 from sb3_nbsp.messages import did_you_mean
 from sb3_nbsp.tasks.recognize import has_phases
 
@@ -36,10 +35,10 @@ class TaskAware(OffPolicyIntervention):
         super().attach(agent)
         name = type(self).__name__
         for other in agent.all_interventions:  # type: ignore[attr-defined]
-            if isinstance(other, (FullReset, NeuronReset, ShrinkPerturb, TaskAware)) and other is not self:
+            if isinstance(other, (NeuronReset, PhaseStartChange, TaskAware)) and other is not self:
                 raise ValueError(
-                    f"interventions: {name} keeps the weights of earlier tasks as they are, but {type(other).__name__} writes "
-                    "to them, too: leave one of them out"
+                    f"interventions: {name} keeps the weights of earlier tasks as they are, but {type(other).__name__} "
+                    "changes them, too: leave one of them out"
                 )
         policy: Any = plain_policy(agent)
         self._actor = policy.actor

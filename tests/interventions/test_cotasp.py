@@ -426,9 +426,9 @@ def test_bad_options_and_combinations() -> None:
         cotasp_agent(sequence, policy_kwargs={**WIDE, "activation_fn": nn.Sigmoid})
     with pytest.raises(ValueError, match="no hidden layer"):
         cotasp_agent(sequence, policy_kwargs={"net_arch": {"pi": [], "qf": [8]}})
-    with pytest.raises(ValueError, match="ContinualBackprop writes to them, too"):
+    with pytest.raises(ValueError, match="ContinualBackprop changes them, too"):
         cotasp_agent(sequence, interventions=[ContinualBackprop()])
-    with pytest.raises(ValueError, match="PackNet writes to them, too"):
+    with pytest.raises(ValueError, match="PackNet changes them, too"):
         cotasp_agent(sequence, interventions=[PackNet()])
     with pytest.raises(ValueError, match="use_sde"):
         cotasp_agent(sequence, use_sde=True)

@@ -13,7 +13,7 @@ import torch as th
 from tagged_tasks import differing, parameters, random_states, tagged_sequence, tiny
 
 from sb3_nbsp import ContinualPPO, ContinualSAC, PackNetDiscreteSAC, PackNetSAC
-from sb3_nbsp.interventions import CycleReset, Intervention, PackNet
+from sb3_nbsp.interventions import CycleReset, FullReset, Intervention, PackNet, PlasticityInjection, ShrinkPerturb
 from sb3_nbsp.interventions.packnet import prune
 from sb3_nbsp.tasks import SequenceEvaluation, TaskSequence
 
@@ -289,9 +289,10 @@ def test_bad_options_and_combinations() -> None:
     agent.start_phase("one")
     with pytest.raises(ValueError, match="n_tasks: PackNet has to know how many tasks there will be"):
         agent.learn(1)
-    with pytest.raises(ValueError, match="CycleReset writes to them, too"):
-        packnet(sequence, interventions=[CycleReset()])
-    with pytest.raises(ValueError, match="PackNet writes to them, too"):
+    for other in (CycleReset(), FullReset(), PlasticityInjection(), ShrinkPerturb()):
+        with pytest.raises(ValueError, match=f"{type(other).__name__} changes them, too"):
+            packnet(sequence, interventions=[other])
+    with pytest.raises(ValueError, match="PackNet changes them, too"):
         packnet(sequence, interventions=[PackNet()])
     with pytest.raises(ValueError, match="use_sde"):
         packnet(sequence, use_sde=True)
