@@ -37,7 +37,6 @@ class PackNet(TaskAware):
     :raises ValueError: if an option is out of its range
     """
 
-    holds_networks: ClassVar[bool] = True
     waits_for_phase_end: ClassVar[bool] = True
 
     def __init__(

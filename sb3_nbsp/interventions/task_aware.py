@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from typing_extensions import override
@@ -25,6 +25,8 @@ class TaskAware(OffPolicyIntervention):
         "new": every phase has a part of its own, and a task is played with its latest
     :raises ValueError: if an option is out of its range
     """
+
+    holds_networks: ClassVar[bool] = True
 
     def __init__(self, revisit: Literal["reuse", "new"] = "reuse") -> None:
         check_option("revisit", revisit, ("reuse", "new"))
