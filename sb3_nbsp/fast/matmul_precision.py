@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from sb3_nbsp.fast.onednn import onednn_is_faster, onednn_layers_of
 from sb3_nbsp.fast.perceptron import Layer, layers_of
 from sb3_nbsp.messages import warn
 
@@ -92,7 +93,9 @@ def layers_in(precision: MatmulPrecision, device: th.device) -> MakeLayers:
     :param device: the networks' device
     :return: makes the layers of a perceptron from its modules
     """
-    return bfloat16_layers_of if precision == "medium" and multiplies_bfloat16(device) else layers_of
+    if precision == "medium" and multiplies_bfloat16(device):
+        return bfloat16_layers_of
+    return onednn_layers_of if onednn_is_faster(device) else layers_of
 
 
 @contextmanager

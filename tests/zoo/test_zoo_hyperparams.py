@@ -3,6 +3,7 @@
 import inspect
 import shutil
 from pathlib import Path
+from pydoc import locate
 
 import gymnasium as gym
 import numpy as np
@@ -26,7 +27,7 @@ CLASSES = {"nbsp_sac": NBSPSAC, "continual_sac": ContinualSAC, "sac": SAC}
 ALL_CLASSES = {**ALGOS, **PLAIN}
 ON_POLICY = [algo for algo, cls in ALL_CLASSES.items() if issubclass(cls, PPO) and algo != "crelu_ppo"]  # not with tanh
 # Those for the P3O paper's environments
-P3O_PAPER = [algo for algo in ALL_CLASSES if algo not in ("nbsp_sac", "crelu_ppo")]
+P3O_PAPER = [algo for algo in ALL_CLASSES if algo not in ("nbsp_sac", "crelu_ppo") and "discrete" not in algo]
 SEQUENCES = sorted(sequences())
 FULL = [env_id for env_id in SEQUENCES if "laptop" not in env_id]
 # P3O paper, section 5
@@ -94,7 +95,11 @@ METHODS = {
 
 class SmallEnv(gym.Env):
     observation_space = spaces.Box(-1, 1, (3,), np.float32)
-    action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, is_discrete: bool = False, images: bool = False) -> None:
+        self.action_space = spaces.Discrete(3) if is_discrete else spaces.Box(-1, 1, (2,), np.float32)
+        if images:
+            self.observation_space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 
 
 def entries(algo: str) -> dict[str, dict]:
@@ -120,16 +125,16 @@ def test_no_entry_repeats_the_default(algo):
 
 @pytest.mark.parametrize("algo", ALL_CLASSES)
 def test_every_entry_is_of_an_environment(algo):
-    kinds = {"meta-world", "laptop", "cycle-friction", "default"}
+    kinds = {"meta-world", "laptop", "cycle-friction", "atari", "default"}
     assert all(env_id in gym.registry for env_id in set(entries(algo)) - kinds)
 
 
 @pytest.mark.parametrize("algo", ALL_CLASSES)
 def test_every_entry_fits_the_constructor(algo):
     known = accepted(ALL_CLASSES[algo])
-    assert "learning_rate" in known and ("memory_size" in known) == (algo == "nbsp_sac")
+    assert "learning_rate" in known and ("memory_size" in known) == (algo in ("nbsp_sac", "nbsp_discrete_sac"))
     for env_id, entry in entries(algo).items():
-        assert set(entry) - {"n_timesteps"} <= known, env_id
+        assert set(entry) - ZOO_OPTIONS <= known, env_id
         assert isinstance(entry["n_timesteps"], (int, float)) and entry["n_timesteps"] > 0, env_id
 
 
@@ -158,15 +163,21 @@ def test_every_entry_makes_an_agent(algo):
     smaller = {"buffer_size": 100} if issubclass(ALL_CLASSES[algo], OffPolicyAlgorithm) else {"n_steps": 512}
     made = []
     for env_id in entries(algo):
-        hyperparams = {name: value for name, value in read_hyperparams(algo, env_id).items() if name != "n_timesteps"}
+        found = read_hyperparams(algo, env_id)
+        if isinstance(found.get("replay_buffer_class"), str):
+            found["replay_buffer_class"] = locate(found["replay_buffer_class"])
+        hyperparams = {name: value for name, value in found.items() if name not in ZOO_OPTIONS}
         if hyperparams in made:
             continue
         made.append(hyperparams)
-        model = algorithm(algo)(env=SmallEnv(), device="cpu", **{**hyperparams, **smaller})
+        is_discrete = issubclass(ALL_CLASSES[algo], ALGOS["continual_discrete_sac"])
+        env = SmallEnv(is_discrete, images=hyperparams["policy"] == "CnnPolicy")
+        model = algorithm(algo)(env=env, device="cpu", **{**hyperparams, **smaller})
         assert type(model) is ALL_CLASSES[algo]
         hyperparams["policy_kwargs"] = {**hyperparams["policy_kwargs"], **getattr(type(model), "own_policy_kwargs", {})}
         for name in set(hyperparams) - {"policy", "clip_range", *smaller}:
-            assert getattr(model, name) == hyperparams[name]
+            value = getattr(model, name)
+            assert (value.frequency if name == "train_freq" else value) == hyperparams[name]
     assert made
 
 
