@@ -17,6 +17,7 @@ ENTRANCES_OF_FAST = {
     "algorithms",
     "interventions/container.py",
     "interventions/inner_distillation.py",
+    "interventions/scoring.py",
     "interventions/students.py",
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch as th
 
+from sb3_nbsp.fast.onednn import onednn_in
 from sb3_nbsp.interventions.networks import AgentNetwork
 from sb3_nbsp.neurons.activations import record_activations
 from sb3_nbsp.neurons.histograms import activation_histogram
@@ -75,7 +76,8 @@ def score_neurons(
     observations, actions, goal_metric = steps
     activations = None
     if looks_at_steps(options):
-        activations = record_activations(network.forward, (observations, actions), network.layers)  # (T, neurons)
+        with onednn_in(observations.device):
+            activations = record_activations(network.forward, (observations, actions), network.layers)  # (T, neurons)
     eligible = _eligible(options, network, activations)
     scores = _score(options, network, activations, goal_metric, eligible, seed)
     selected = select_top(scores, options.skill_proportion, eligible)
