@@ -136,7 +136,7 @@ class CoTASP(TaskAware):
 
     def _open(self, codes: Sequence[th.Tensor]) -> None:
         for gate, layer, code in zip(self._gates, self._layers, codes, strict=True):
-            gate.open(layer, code)
+            gate.set_units(layer, code)
 
     def _embed(self, task: str) -> th.Tensor:
         if self.task_embeddings is None:

@@ -31,7 +31,7 @@ class UnitGate:
             gated.register_hook(lambda gradient: self._add(gradient * unmasked))
         return gated
 
-    def open(self, layer: NeuronLayer, code: th.Tensor) -> None:
+    def set_units(self, layer: NeuronLayer, code: th.Tensor) -> None:
         """
         Switch the units on whose code is positive, and all others off.
 

@@ -22,6 +22,7 @@ from sb3_nbsp.interventions import GradientMasking
 from sb3_nbsp.interventions.networks import networks_of
 from sb3_nbsp.neurons import zeroed
 from sb3_nbsp.neurons.crelu import CReLU
+from sb3_nbsp.tasks.policy_evaluation import TaskResult
 
 pytest.importorskip("metaworld")
 
@@ -114,9 +115,9 @@ def test_what_is_zeroed_when_it_is_evaluated(trained: Path, monkeypatch: pytest.
     observations = np.random.default_rng(0).normal(size=(8, 39)).astype(np.float32)
     taken: list[np.ndarray] = []
 
-    def look(model: NBSPSAC, *_: object) -> tuple[float, bool]:
+    def look(model: NBSPSAC, *_: object) -> TaskResult:
         taken.append(model.predict(observations, deterministic=True)[0])
-        return len(taken), True
+        return TaskResult(len(taken), "success", 0.0)
 
     monkeypatch.setattr(module, "evaluate_task", look)
     monkeypatch.setattr(module, "control_set", lambda general, *_: general)
@@ -146,10 +147,10 @@ def torch_false(like: th.Tensor) -> th.Tensor:
 def test_hooks_go_when_the_evaluation_fails(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls = load_model(trained)[0], []
 
-    def fail(*_: object) -> tuple[float, bool]:
+    def fail(*_: object) -> TaskResult:
         calls.append(0)
         if len(calls) < 4:
-            return 0.0, True
+            return TaskResult(0.0, "success", 0.0)
         raise RuntimeError("simulator")
 
     monkeypatch.setattr(module, "evaluate_task", fail)

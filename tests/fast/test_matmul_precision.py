@@ -17,7 +17,7 @@ from torch import nn
 
 from sb3_nbsp import NBSPSAC, P3O, SBPSAC, ContinualPPO, ContinualSAC
 from sb3_nbsp.diagnostics import diagnostics
-from sb3_nbsp.fast import matmul_precision
+from sb3_nbsp.fast import matmul_precision, onednn
 from sb3_nbsp.fast.matmul_precision import Bfloat16Layer, bfloat16_layers_of, layers_in, on_cuda
 from sb3_nbsp.fast.perceptron import Layer, Perceptron, layers_of
 from sb3_nbsp.interventions import Intervention
@@ -29,7 +29,8 @@ U, TINY = 2.0**-8, 2.0**-24
 
 @pytest.fixture(autouse=True)
 def instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch computes products of bfloat16 everywhere, only more slowly."""
+    """PyTorch computes products of bfloat16 everywhere, only more slowly; those in single precision are to be its own."""
+    monkeypatch.setattr(onednn, "_on_this_processor", lambda: False)
     monkeypatch.setattr(th.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
 
 

@@ -127,7 +127,7 @@ def test_the_gradient_of_a_mask_is_autograds(shape: tuple[int, ...]) -> None:
     net = nn.Sequential(layer, nn.Tanh())
     (found,) = find_neuron_layers([("net", net)])
     (gate,) = make_gates(net, [found])
-    gate.open(found, th.tensor([0.5, -1.0, 0.2, 0.0]))
+    gate.set_units(found, th.tensor([0.5, -1.0, 0.2, 0.0]))
     assert gate.mask is not None and gate.mask.flatten().tolist() == [1, 0, 1, 0]
     gate.listens = True
     inputs = th.randn(shape)
