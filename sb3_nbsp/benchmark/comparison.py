@@ -259,7 +259,8 @@ class Comparison:
             kind: dict[str, Any] = {"nargs": "+"} if of.startswith(("list", "dict")) else {}
             kind |= {"type": int} if "int" in of else {}
             kind |= {"type": key_value, "metavar": "KEY:VALUE"} if of.startswith("dict") else {}
-            kind |= {"required": default is MISSING, "default": default, "help": texts[each.name]}
+            is_required = default is MISSING
+            kind |= {"required": is_required, "default": None if is_required else default, "help": texts[each.name]}
             flags = [f"--{each.name.replace('_', '-')}", *(["--sequence"] if each.name == "envs" else [])]
             parser.add_argument(*flags, dest=each.name, **kind)
 
