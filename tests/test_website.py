@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,3 +81,12 @@ def test_every_page(width: int, site: Path, browser: Any) -> None:
         assert target.exists(), f"{path.relative_to(site)} links to {link}"
         if url.fragment and target in anchors and not url.fragment.startswith("__"):
             assert unquote(url.fragment) in anchors[target], f"{path.relative_to(site)} links to {link}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_of_the_repository(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert links and [link for link in links if not (ROOT / link).exists()] == []
+    in_text = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
+    assert re.findall(r"^[A-Z_]{4,}$|TODO|XXX", in_text, flags=re.MULTILINE) == [], "something was to be filled in"
