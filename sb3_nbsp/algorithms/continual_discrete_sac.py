@@ -29,7 +29,7 @@ from sb3_nbsp.fast.sac_gradients import SACGradients
 
 
 class _DiscreteActions(OffPolicyAlgorithm):
-    """Stands behind SB3's SAC in a class's bases, which hands on that it supports continuous actions only."""
+    """Comes after SB3's SAC in a class's bases, which hands on that it supports continuous actions only."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "supported_action_spaces": (spaces.Discrete,), "sde_support": False})

@@ -22,12 +22,12 @@ from torch.distributions import Categorical
 from typing_extensions import override
 
 from sb3_nbsp.algorithms.policies import ExtendedLayers
-from sb3_nbsp.neurons.crelu import widen_behind
+from sb3_nbsp.neurons.crelu import widen_after
 
 
 def _mlp(n_inputs: int, net_arch: list[int], activation_fn: type[nn.Module], n_outputs: int = -1) -> nn.Sequential:
     net = nn.Sequential(*create_mlp(n_inputs, n_outputs, net_arch, activation_fn))
-    widen_behind(net)
+    widen_after(net)
     return net
 
 
@@ -183,8 +183,8 @@ class DiscreteSACPolicy(ExtendedLayers, SACPolicy):
     :param observation_space: the observations
     :param action_space: the actions
     :param lr_schedule: schedule of the learning rate
-    :param net_arch: widths of the hidden layers behind the features extractor: of all networks, or as
-        ``dict(pi=[...], qf=[...])``; None for [256, 256], behind a CNN none
+    :param net_arch: widths of the hidden layers after the features extractor: of all networks, or as
+        ``dict(pi=[...], qf=[...])``; None for [256, 256], none after a CNN
     :param activation_fn: activation function of these layers, :class:`~sb3_nbsp.neurons.crelu.CReLU` too
     :param features_extractor_class: what turns observations into vectors
     :param features_extractor_kwargs: its arguments
@@ -196,7 +196,7 @@ class DiscreteSACPolicy(ExtendedLayers, SACPolicy):
         the actor's gradient stops ahead of it. By default each network has its own (CleanRL)
     :param kaiming_init: initialize all layers, output layers too, with Kaiming's normal distribution and biases of 0
         (CleanRL), rather than in PyTorch's own way
-    :param layer_norm: put a layer norm between each hidden layer behind the features extractor and its activation function
+    :param layer_norm: put a layer norm between each hidden layer after the features extractor and its activation function
     """
 
     default_extractor: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor

@@ -216,7 +216,7 @@ class PackNetDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class ClonExSAC(Method, ContinualSAC):
     """
-    SAC that goes on to do in remembered states of earlier tasks what it did there: ClonEx-SAC.
+    SAC that keeps doing in remembered states of earlier tasks what it did there: ClonEx-SAC.
 
     Paper: Disentangling Transfer in Continual Reinforcement Learning (Wołczyk et al., 2022). Until the first phase ends it is
     plain SAC.

@@ -20,14 +20,14 @@ from torch import nn
 from typing_extensions import override
 
 from sb3_nbsp.checks import check_option
-from sb3_nbsp.neurons.crelu import CReLU, widen_behind, widened
+from sb3_nbsp.neurons.crelu import CReLU, widen_after, widened
 
 
 class ExtendedLayers(BasePolicy):
     """
     What policies of PPO and SAC share.
 
-    :param layer_norm: put a layer norm between each hidden layer behind the features extractor and its activation function
+    :param layer_norm: put a layer norm between each hidden layer after the features extractor and its activation function
     """
 
     def __init__(self, *args: Any, layer_norm: bool = False, **kwargs: Any) -> None:
@@ -45,7 +45,7 @@ class ExtendedLayers(BasePolicy):
 
     def normalize(self, *nets: nn.Module) -> None:
         """
-        Put a layer norm (Ba et al., 2016) behind every linear layer that an activation function follows, in place; nothing
+        Put a layer norm (Ba et al., 2016) after every linear layer that an activation function follows, in place; nothing
         without ``layer_norm``.
 
         :param nets: hidden networks of SB3's, each an ``nn.Sequential``, with their output layers or without
@@ -68,8 +68,8 @@ class _PPOLayers(ExtendedLayers, ActorCriticPolicy):
     def _build_mlp_extractor(self) -> None:
         super()._build_mlp_extractor()
         self.normalize(self.mlp_extractor.policy_net, self.mlp_extractor.value_net)
-        self.mlp_extractor.latent_dim_pi *= widen_behind(self.mlp_extractor.policy_net)
-        self.mlp_extractor.latent_dim_vf *= widen_behind(self.mlp_extractor.value_net)
+        self.mlp_extractor.latent_dim_pi *= widen_after(self.mlp_extractor.policy_net)
+        self.mlp_extractor.latent_dim_vf *= widen_after(self.mlp_extractor.value_net)
 
 
 def with_crelu(extractor: NatureCNN) -> None:
@@ -80,7 +80,7 @@ def with_crelu(extractor: NatureCNN) -> None:
     """
     layers = [*extractor.cnn.children(), *extractor.linear.children()]
     whole, n_cnn = nn.Sequential(*(CReLU() if isinstance(each, nn.ReLU) else each for each in layers)), len(extractor.cnn)
-    extractor._features_dim *= widen_behind(whole)
+    extractor._features_dim *= widen_after(whole)
     layers = list(whole)
     extractor.cnn, extractor.linear = nn.Sequential(*layers[:n_cnn]), nn.Sequential(*layers[n_cnn:])
 
@@ -105,7 +105,7 @@ class WideActor(sac.Actor):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        factor = widen_behind(self.latent_pi)
+        factor = widen_after(self.latent_pi)
         if factor == 1:
             return
         if not self.use_sde:
@@ -136,7 +136,7 @@ class _SACLayers(ExtendedLayers, sac.SACPolicy):
         critic = super().make_critic(features_extractor)
         for net in critic.q_networks:
             assert isinstance(net, nn.Sequential)
-            widen_behind(net)
+            widen_after(net)
         self.normalize(*critic.q_networks)
         return critic
 

@@ -161,7 +161,7 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
 
     def remake_replay_buffer(self, size: int) -> None:
         """
-        Make D anew, empty. It remains the same object.
+        Empty D by initializing it again. It remains the same object.
 
         :param size: its capacity in transitions
         """

@@ -55,7 +55,7 @@ class CompressedImages:
 
     :param n_rows: rows
     :param n_envs: environments
-    :param shape: of an image
+    :param shape: shape of an image
     :param last: for each environment the image that was last written, and how it was compressed; shared by arrays that hold
         the same images
     """

@@ -89,7 +89,7 @@ class EWC(OffPolicyIntervention):
         normalizer = self.agent.get_vec_normalize_env()
         if normalizer is not None and normalizer.norm_obs and normalizer.training:
             warn(
-                f"{type(self).__name__} holds parameters in place, but VecNormalize goes on to change the observations that "
+                f"{type(self).__name__} holds parameters in place, but VecNormalize keeps changing the observations that "
                 "they read: the policy forgets all the same. Use VecNormalize(training=False), or none"
             )
         if self._coef("critic") > 0 and getattr(self.agent, "reset_critics", False):

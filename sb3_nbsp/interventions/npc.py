@@ -234,7 +234,7 @@ def _check(networks: Sequence[AgentNetwork], names: Mapping[nn.Module, str]) -> 
         for layer in network.layers:
             if any(tracks_statistics(norm) for norm in layer.norms):
                 raise ValueError(
-                    f"The neurons of {layer.name!r} cannot be frozen: their batch norm goes on to learn running statistics. "
+                    f"The neurons of {layer.name!r} cannot be frozen: their batch norm keeps learning running statistics. "
                     "Use a LayerNorm"
                 )
 

@@ -147,7 +147,7 @@ class PlasticityInjection(PhaseStartChange):
         depth = 1 + min(sum(isinstance(each, nn.Linear) for each in net) for net in nets)
         if self.n_injections == 0 and self.head_layers > depth:
             raise ValueError(
-                f"head_layers must be at most {depth}, as many as the networks have behind their features extractor"
+                f"head_layers must be at most {depth}, as many as the networks have after their features extractor"
             )
 
 

@@ -27,7 +27,7 @@ class CReLU(nn.Module):
         return th.cat([th.relu(x), th.relu(-x)], dim=1)
 
 
-def widen_behind(net: nn.Sequential) -> int:
+def widen_after(net: nn.Sequential) -> int:
     """
     Make every linear or convolutional layer read as many features as the activation function in front of it returns. SB3
     builds networks as if a layer's outputs were as many as its neurons, which a :class:`CReLU` doubles. A layer that is too

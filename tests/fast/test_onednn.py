@@ -7,10 +7,11 @@ from typing import Any
 import gymnasium as gym
 import pytest
 import torch as th
+from stable_baselines3 import SAC
 from torch import nn
 
 from sb3_nbsp import NBSPSAC, P3O, ContinualDiscreteSAC, ContinualSAC
-from sb3_nbsp.fast import matmul_precision, onednn
+from sb3_nbsp.fast import onednn
 from sb3_nbsp.fast.matmul_precision import layers_in
 from sb3_nbsp.fast.onednn import OneDnnLayer, onednn_is_faster, onednn_layers_of
 from sb3_nbsp.fast.perceptron import Layer, Perceptron, layers_of
@@ -156,6 +157,9 @@ def test_forward_passes_of_any_modules(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_sb3_bit_for_bit_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, "AuthenticAMD")
-    monkeypatch.setattr(matmul_precision, "onednn_layers_of", lambda modules: pytest.fail("fused=False is SB3's own way"))
-    options: dict[str, Any] = {"learning_starts": 20, "batch_size": 16, "policy_kwargs": {"net_arch": [16, 16]}}
-    ContinualSAC("MlpPolicy", "Pendulum-v1", fused=False, **options).learn(30)
+    assert onednn_is_faster(CPU)
+    options: dict[str, Any] = {"learning_starts": 20, "batch_size": 16, "policy_kwargs": {"net_arch": [16, 16]}, "seed": 1}
+    ours = ContinualSAC("MlpPolicy", "Pendulum-v1", fused=False, device="cpu", **options).learn(30)
+    plain = SAC("MlpPolicy", "Pendulum-v1", device="cpu", **options).learn(30)
+    for own, expected in zip(ours.policy.parameters(), plain.policy.parameters(), strict=True):
+        assert th.equal(own, expected)

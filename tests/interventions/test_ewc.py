@@ -268,7 +268,7 @@ def test_what_cannot_work_is_said() -> None:
     with pytest.raises(ValueError, match="The replay buffer has no transitions of the phase that is over"):
         ewc_of(agent).on_phase_end(Phase(0, "red"))
     normalized = tiny(EWCSAC, VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")])))
-    with pytest.warns(UserWarning, match="EWC holds parameters in place, but VecNormalize goes on to change"):
+    with pytest.warns(UserWarning, match="EWC holds parameters in place, but VecNormalize keeps changing"):
         ewc_of(normalized).on_learn_start(True)
 
 

@@ -8,14 +8,14 @@ import torch as th
 from torch import nn
 
 from sb3_nbsp.neurons import CReLU, contribution_utility, find_neuron_layers, record_activations, redo_score
-from sb3_nbsp.neurons.crelu import widen_behind
+from sb3_nbsp.neurons.crelu import widen_after
 from sb3_nbsp.neurons.renewal import cut_outgoing
 from sb3_nbsp.neurons.utility import feature_means, neuron_magnitudes
 
 
 def mlp(activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
     net = nn.Sequential(nn.Linear(3, 5), activation(), nn.Linear(5, 4), activation(), nn.Linear(4, 2))
-    widen_behind(net)
+    widen_after(net)
     return net
 
 
@@ -126,9 +126,9 @@ def test_widening() -> None:
     net = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 4), CReLU(), nn.Linear(4, 2, bias=False))
     kept = [net[0], net[2]]
     state = th.get_rng_state()
-    assert widen_behind(net[:4]) == 2
+    assert widen_after(net[:4]) == 2
     assert th.equal(th.get_rng_state(), state)
-    assert widen_behind(net) == 1
+    assert widen_after(net) == 1
     assert [net[0], net[2]] == kept
     assert (net[4].in_features, net[4].out_features, net[4].bias) == (8, 2, None)
     assert net(th.randn(6, 3)).shape == (6, 2)
