@@ -9,7 +9,8 @@ import numpy as np
 import torch as th
 
 from sb3_nbsp.fast.onednn import onednn_in
-from sb3_nbsp.interventions.networks import AgentNetwork
+from sb3_nbsp.interventions.networks import ActorNetwork, AgentNetwork
+from sb3_nbsp.interventions.policy_divergence import alpha_dkl
 from sb3_nbsp.neurons.activations import record_activations
 from sb3_nbsp.neurons.histograms import activation_histogram
 from sb3_nbsp.neurons.layers import count_neurons
@@ -23,6 +24,7 @@ from sb3_nbsp.neurons.scores import (
     select_top,
     weight_score,
 )
+from sb3_nbsp.neurons.zeroing import zeroed
 
 if TYPE_CHECKING:
     from sb3_nbsp.interventions.gradient_masking import GradientMasking
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 WITHOUT_STEPS = ("weight", "random")
 # Histograms are made of so many of the best-scored skill neurons of each network
 N_HISTOGRAMS = 4
+# The causal score runs a network once for every neuron: on so many of the steps, evenly spread
+N_CAUSAL_STEPS = 1000
 
 
 @dataclass
@@ -79,10 +83,43 @@ def score_neurons(
         with onednn_in(observations.device):
             activations = record_activations(network.forward, (observations, actions), network.layers)  # (T, neurons)
     eligible = _eligible(options, network, activations)
-    scores = _score(options, network, activations, goal_metric, eligible, seed)
+    if options.identification == "causal":
+        scores = _to_unit(causal_score(network, observations, actions))
+    else:
+        scores = _score(options, network, activations, goal_metric, eligible, seed)
     selected = select_top(scores, options.skill_proportion, eligible)
     n_dead = None if activations is None else int(dead_neurons(activations).sum())
     return ScoredNeurons(scores, selected, eligible, n_dead, _best_histograms(scores, selected, activations, goal_metric))
+
+
+def causal_score(network: AgentNetwork, observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
+    r"""
+    How much the output of a network depends on each of its neurons: what changes when the neuron's activation is zero. Of an actor
+    that is :math:`D_{KL}(\pi \parallel \pi_{N = 0})`, of a critic :math:`(Q - Q_{N = 0})^2`, each in the mean over the states.
+
+    :param network: with K neurons
+    :param observations: T states, of which at most ``N_CAUSAL_STEPS`` are looked at
+    :param actions: in those, as a replay buffer holds them
+    :return: shape (K,); 0 for a neuron that does nothing
+    """
+    rows = th.linspace(0, len(observations) - 1, min(len(observations), N_CAUSAL_STEPS), device=observations.device).long()
+    observations, actions = observations[rows], actions[rows]
+    n_neurons = count_neurons(network.layers)
+
+    def effect(neuron: int) -> th.Tensor:
+        off = th.arange(n_neurons, device=observations.device) == neuron
+        with zeroed(network.layers, off):
+            after = outputs()
+        if isinstance(network, ActorNetwork):
+            return alpha_dkl(before, after, alpha=1.0).mean()
+        return (before - after).square().mean()
+
+    def outputs() -> Any:
+        return network.distribution(observations) if isinstance(network, ActorNetwork) else network.forward(observations, actions)
+
+    with th.no_grad(), onednn_in(observations.device):
+        before = outputs()
+        return th.stack([effect(neuron) for neuron in range(n_neurons)]).double()
 
 
 def _eligible(options: GradientMasking, network: AgentNetwork, activations: th.Tensor | None) -> th.Tensor:

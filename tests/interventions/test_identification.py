@@ -438,7 +438,7 @@ def test_far_fewer_steps_than_asked_for_are_warned_of_once() -> None:
     assert agent.phase.index == 3 and len([each for each in seen if "identification_steps" in str(each.message)]) == 1
 
 
-@pytest.mark.parametrize("identification", ["goal", "balanced", "activation", "weight", "random"])
+@pytest.mark.parametrize("identification", ["goal", "balanced", "activation", "weight", "random", "causal"])
 def test_a_neuron_that_hardly_ever_moves_is_chosen_by_no_identification(identification: str) -> None:
     """Two neurons of the first layer read one step in a hundred or less, the others all; m counts those."""
     logger = RecordingLogger()
