@@ -73,8 +73,8 @@ class GradientMasking(OffPolicyIntervention):
         its norm layer), "outgoing" (the weights that read it, those of output layers included) or "both"
     :param mask_networks: "both", "actor" or "critic"
     :param identification: "balanced" (the paper's score, corrected for chance:
-        :func:`~sb3_nbsp.neurons.balanced_score`), "goal" (as it is printed), "activation", "weight" or "random" (its table 3), or
-        "causal" (how much the network's output changes when the neuron is set to zero)
+        :func:`~sb3_nbsp.neurons.balanced_score`), "goal" (as it is printed), "activation", "weight" or "random" (its table 3),
+        or "causal" (how much the network's output changes when the neuron is set to zero)
     :param identification_steps: T, number of steps to identify on
     :param identification_data: "training" takes the last T steps of the phase, "fresh" lets the trained
         policy act for T steps in an environment of its own, without learning; "auto" is "fresh" on a task

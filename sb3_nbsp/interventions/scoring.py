@@ -94,8 +94,8 @@ def score_neurons(
 
 def causal_score(network: AgentNetwork, observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
     r"""
-    How much the output of a network depends on each of its neurons: what changes when the neuron's activation is zero. Of an actor
-    that is :math:`D_{KL}(\pi \parallel \pi_{N = 0})`, of a critic :math:`(Q - Q_{N = 0})^2`, each in the mean over the states.
+    How much the output of a network depends on each of its neurons: what changes when the neuron's activation is zero. Of an
+    actor that is :math:`D_{KL}(\pi \parallel \pi_{N = 0})`, of a critic :math:`(Q - Q_{N = 0})^2`, in the mean over the states.
 
     :param network: with K neurons
     :param observations: T states, of which at most ``N_CAUSAL_STEPS`` are looked at
@@ -115,7 +115,9 @@ def causal_score(network: AgentNetwork, observations: th.Tensor, actions: th.Ten
         return (before - after).square().mean()
 
     def outputs() -> Any:
-        return network.distribution(observations) if isinstance(network, ActorNetwork) else network.forward(observations, actions)
+        if isinstance(network, ActorNetwork):
+            return network.distribution(observations)
+        return network.forward(observations, actions)
 
     with th.no_grad(), onednn_in(observations.device):
         before = outputs()
