@@ -95,7 +95,7 @@ def score_neurons(
 def causal_score(network: AgentNetwork, observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
     r"""
     How much the output of a network depends on each of its neurons: what changes when its activation is zero. Of an
-    actor that is :math:`D_{KL}(\pi \parallel \pi_{N = 0})`, of a critic :math:`(Q - Q_{N = 0})^2`, in the mean over the states.
+    actor that is :math:`D_{KL}(\pi \parallel \pi_{N = 0})`, of a critic :math:`(Q - Q_{N = 0})^2`, both averaged over states.
 
     :param network: with K neurons
     :param observations: T states, of which at most ``N_CAUSAL_STEPS`` are looked at
