@@ -23,9 +23,11 @@ def test_every_sequence_of_tables_1_and_5_and_every_row() -> None:
 
 def test_methods_of_the_ablations_have_rows() -> None:
     # The score corrected for chance is not the paper's
-    assert set(PAPER_ROWS) == {name for table in ("table2", "table3", "table4") for name in ABLATIONS[table]} - {
-        "nbsp_balanced"
-    } | {"nbsp_discrete_sac", "cbp_discrete_sac"}
+    tables = ("table1", "table2", "table3", "table4", "table5")
+    assert set(PAPER_ROWS) == {name for table in tables for name in ABLATIONS[table]} - {"nbsp_balanced"}
+    for table, suffix in (("table1", "_sac"), ("table5", "_discrete_sac")):
+        assert {PAPER_ROWS[name] for name in ABLATIONS[table]} == {*BASELINES, "NBSP"}
+        assert all(METHODS[name].algo.endswith(suffix) for name in ABLATIONS[table])
     assert set(PAPER_ROWS) <= set(METHODS)
 
 
