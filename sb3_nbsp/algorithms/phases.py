@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -16,10 +17,11 @@ from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
 from sb3_nbsp.interventions import Phase
 from sb3_nbsp.messages import warn
 from sb3_nbsp.tasks.boundaries import ended_phases
+from sb3_nbsp.tasks.callback_tree import describe_progress
 from sb3_nbsp.tasks.recognize import has_phases
 
 # Attributes that are rebuilt when a model is loaded
-_NOT_SAVED = ["_crossed", "_sequence_over", "_last_progress", "_asked", "_warned", "_is_untold", "show_progress"]
+_NOT_SAVED = ["_crossed", "_sequence_over", "_shown", "_last_progress", "_asked", "_warned", "_is_untold", "show_progress"]
 
 
 class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
@@ -32,6 +34,7 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
     phase_options: ClassVar[dict[str, Any]] = {}
 
     show_progress = False
+    _shown: Phase | None = None  # in front of the progress bar
     _is_untold = False  # does it act by a method that is told the task, has been loaded and not been told any?
 
     def _init_phases(self) -> None:
@@ -152,7 +155,7 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         reset = reset_num_timesteps or self._last_obs is None
         self._sequence_progress = None
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        self._sequence_over, self._is_untold = False, False
+        self._sequence_over, self._is_untold, self._shown = False, False, None
         if len(self._crossed) != self.n_envs:
             self._crossed = np.zeros(self.n_envs, dtype=bool)
         if self._has_phases() and self._env_phase is None and self.phase_steps == 0:
@@ -241,6 +244,17 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         self._end_phase()
         if following is not None:
             self._enter(following)
+
+    def _show_phase(self, callback: BaseCallback) -> None:
+        """The progress bar of ``learn()`` says which phase it is, and of which task."""
+        if self._shown is self.phase:
+            return
+        self._shown, number, total = self.phase, self.phase.index + 1, ""
+        if self._env_phase is not None:
+            assert self.env is not None
+            number, total = self._env_phase + 1, f" of {self.env.get_attr('n_phases', indices=0)[0]}"
+        if self.phase.task:
+            describe_progress(callback, f"phase {number}{total}: {self.phase.task}")
 
     def _deliver(self) -> None:
         """What an agent that learns from rollouts has yet to tell its interventions."""

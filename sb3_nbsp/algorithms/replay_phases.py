@@ -239,6 +239,7 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
         """Collect experience, see SB3; training stops when the task sequence is over, and where it is to pause."""
+        self._show_phase(callback)
         self._rollout_steps, self._rollout_episodes, self._made_early = 0, 0, 0
         rollout = RolloutReturn(0, 0, False)
         if not self._sequence_over:  # otherwise, learn() has ended it with the reset that it begins with

@@ -50,6 +50,7 @@ class PhasedRollouts(PhasedAlgorithm, OnPolicyAlgorithm):
         if self._sequence_over:
             announce_end(callback, self.num_timesteps)
             return False
+        self._show_phase(callback)
         self._rollout_callback = callback
         self._tells_transitions = any(each.overrides("on_transition") for each in self.all_interventions)
         return super().collect_rollouts(env, callback, *args, **kwargs)

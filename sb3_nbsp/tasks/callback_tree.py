@@ -51,6 +51,17 @@ def _descendants(callback: BaseCallback) -> Iterator[BaseCallback]:
             yield from _descendants(each)
 
 
+def describe_progress(root: BaseCallback | None, text: str) -> None:
+    """
+    Write something in front of the progress bar.
+
+    :param root: the callback of ``learn()``
+    :param text: what the agent is doing
+    """
+    for each in _progress_bars(root):
+        each.pbar.set_description(text)
+
+
 def announce_end(root: BaseCallback | None, n_steps: int) -> None:
     """
     Say that a task sequence is over, and end the progress bar, which knows only how many steps there could have been.
@@ -58,9 +69,13 @@ def announce_end(root: BaseCallback | None, n_steps: int) -> None:
     :param root: the callback of ``learn()``
     :param n_steps: environment steps of the agent so far
     """
-    for each in _descendants(root) if root is not None else []:
-        if isinstance(each, ProgressBarCallback):
-            each.pbar.total = each.pbar.n
-            if hasattr(each.pbar, "_prog"):  # of rich, which has a total of its own
-                each.pbar._prog.update(each.pbar._task_id, total=each.pbar.n)
+    for each in _progress_bars(root):
+        each.pbar.total = each.pbar.n
+        if hasattr(each.pbar, "_prog"):  # of rich, which has a total of its own
+            each.pbar._prog.update(each.pbar._task_id, total=each.pbar.n)
     print(f"The task sequence is over: training ends at step {n_steps}")
+
+
+def _progress_bars(root: BaseCallback | None) -> Iterator[ProgressBarCallback]:
+    if root is not None:
+        yield from (each for each in _descendants(root) if isinstance(each, ProgressBarCallback))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
 import pytest
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EveryNTimesteps, ProgressBarCallback
@@ -79,3 +80,22 @@ def test_the_end_of_a_sequence_is_said_once_and_ends_the_bar(
     assert model.num_timesteps < 30
     assert bar.bar.n == bar.bar.total
     assert capsys.readouterr().out.count("The task sequence is over: training ends at step") == 1
+
+
+@pytest.mark.parametrize("cls", [P3O, ContinualSAC])
+def test_the_bar_says_phase_and_task(
+    make_sequence: MakeSequence, easy: Options, cls: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("stable_baselines3.common.callbacks.tqdm.set_description", lambda _, text: said.append(text))
+    model = agent(cls, make_sequence({"a": easy, "b": easy}, mastery_window=2, cycles=2))
+    model.learn(1000, progress_bar=True)
+    assert said == [f"phase {i} of 4: {task}" for i, task in enumerate("abab", start=1)]
+    model.learn(4, progress_bar=True)  # the sequence begins again
+    assert said[4:] == ["phase 1 of 4: a"]
+    by_hand = agent(cls, Monitor(gym.make("Pendulum-v1")))
+    by_hand.learn(4, progress_bar=True)
+    assert not said[5:]
+    by_hand.start_phase("swing")
+    by_hand.learn(4, progress_bar=True)
+    assert said[5:] == ["phase 2: swing"]
