@@ -12,8 +12,9 @@ from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_nbsp.algorithms import ContinualSAC
+from sb3_nbsp.algorithms import ContinualDiscreteSAC, ContinualSAC
 from sb3_nbsp.algorithms.options import constructor_parameters
+from sb3_nbsp.algorithms.replay_phases import PhasedReplay
 from sb3_nbsp.benchmark.comparison import Run
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.methods import METHODS
@@ -25,7 +26,7 @@ from sb3_nbsp.zoo.algos import algorithm
 
 # Inside the folder of a comparison
 FOLDER = "first_phase"
-PLAIN_AGENT = "continual_sac"
+PLAIN_AGENTS = {ContinualSAC: "continual_sac", ContinualDiscreteSAC: "continual_discrete_sac"}
 
 
 def common_settings(settings: Settings) -> Settings:
@@ -34,7 +35,8 @@ def common_settings(settings: Settings) -> Settings:
     says why the run's agent is another one.
     """
     cls = algorithm(settings.algo)
-    if not issubclass(cls, ContinualSAC):
+    plain_agent = next((name for plain, name in PLAIN_AGENTS.items() if issubclass(cls, plain)), None)
+    if plain_agent is None:
         raise ValueError(f"{cls.__name__} does not know phases")
     early = [part.__name__ for part in getattr(cls, "parts", ()) if not vars(part).get("waits_for_phase_end", False)]
     if getattr(cls, "own_policy_kwargs", {}):
@@ -47,7 +49,7 @@ def common_settings(settings: Settings) -> Settings:
     hyperparams = {
         name: value for name, value in settings.hyperparams.items() if name not in later and value != defaults.get(name, ...)
     }
-    return dataclasses.replace(settings, algo=PLAIN_AGENT, hyperparams=hyperparams)
+    return dataclasses.replace(settings, algo=plain_agent, hyperparams=hyperparams)
 
 
 def later_options(settings: Settings) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def later_options(settings: Settings) -> dict[str, Any]:
     is_plain = not getattr(cls, "own_policy_kwargs", {}) and all(
         part.waits_for_phase_end for part in getattr(cls, "parts", ())
     )
-    if not issubclass(cls, ContinualSAC) or not is_plain:
+    if not issubclass(cls, PhasedReplay) or not is_plain:
         return {}
     parameters, given = constructor_parameters(cls), settings.arguments()
     names = {*getattr(cls, "options", {}), *cls.phase_options, "probe_episodes"}
@@ -112,7 +114,7 @@ def continue_or_start_plain(settings: Settings, folder: RunFolder) -> BaseAlgori
     env = settings.make_env()
     if folder.checkpoint is not None:
         return load_checkpoint(algorithm(settings.algo), folder.checkpoint, env)
-    buffer_size = constructor_parameters(ContinualSAC)["buffer_size"].default
+    buffer_size = constructor_parameters(algorithm(settings.algo))["buffer_size"].default
     n_steps = int(settings.hyperparams.get("buffer_size", buffer_size))
     masking = GradientMasking(identification_steps=n_steps, identification_data="training")
     try:

@@ -19,8 +19,12 @@ with needs("benchmark", "A figure"):
 
 # Paul Tol's muted colours, in an order in which neighbours are far apart
 TASK_COLORS = ["#332288", "#CC6677", "#117733", "#AA4499", "#88CCEE", "#999933", "#882255", "#44AA99", "#DDCC77", "#777777"]
-# Those of the two that every figure is about; the others share what is left
-OF_INTEREST = {METHODS["nbsp_sac"].title: COLORS[0], METHODS["continual_sac"].title: COLORS[1]}
+# Those of the two that every figure is about, on either base; the others share what is left
+OF_INTEREST = {
+    METHODS[f"{name}_{base}"].title: color
+    for name, color in zip(("nbsp", "continual"), COLORS, strict=False)
+    for base in ("sac", "discrete_sac")
+}
 
 
 class NoDataError(ValueError):

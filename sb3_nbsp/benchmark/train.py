@@ -21,7 +21,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_nbsp.algorithms import ContinualSAC
+from sb3_nbsp.algorithms.replay_phases import PhasedReplay
 from sb3_nbsp.benchmark.callbacks import Progress, Resumable, Retention, SkillNeurons
 from sb3_nbsp.benchmark.first_phase import common_settings, continue_or_start_plain, later_options, start_from
 from sb3_nbsp.benchmark.folder import RunFolder
@@ -120,11 +120,12 @@ def _train_until_boundary(model: BaseAlgorithm, settings: Settings, folder: RunF
     assert model.env is not None
     position = model.env.env_method("get_progress", indices=0)[0]
     is_last = len(position["tasks"]) * position["cycles"] == 1
-    if not isinstance(model, ContinualSAC) or position["phase"] > 0 or is_last:
+    if not isinstance(model, PhasedReplay) or position["phase"] > 0 or is_last:
         return False
     model.pause_at_boundary()
     _learn(model, settings, folder, seen_in)
     save_checkpoint(model, folder.path)
+    model.replay_buffer = None  # whose copy the next agent loads
     model.env.close()
     return True
 

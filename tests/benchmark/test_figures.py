@@ -104,6 +104,14 @@ def test_forgetting_has_nbsp_and_vanilla_in_colour_and_the_rest_grey(folder):
     assert same_color(nbsp, COLORS[0]) and same_color(vanilla, COLORS[1]) and len({*replay}) == 1
 
 
+def test_nbsp_and_vanilla_are_in_colour_for_discrete_actions_too(tmp_path):
+    methods = ["continual_discrete_sac", "cbp_discrete_sac", "nbsp_discrete_sac"]
+    write_comparison(tmp_path, Comparison(["MinAtar-Breakout-SpaceInvaders-v0"], methods, [1]), ["Breakout", "SpaceInvaders"])
+    lines = [line for line in forgetting_figure(load_results(tmp_path)).axes[0].lines if len(line.get_xdata()) == 4]
+    vanilla, cbp, nbsp = (to_rgb(line.get_color()) for line in lines)
+    assert same_color(nbsp, COLORS[0]) and same_color(vanilla, COLORS[1]) and len({*cbp}) == 1
+
+
 def test_forgetting_has_one_legend_outside_of_the_panels(folder):
     figure = forgetting_figure(load_results(folder))
     assert all(panel.get_legend() is None for panel in figure.axes)

@@ -13,6 +13,7 @@ from small_comparison import SMALL, outcome, run, small_comparison
 from stable_baselines3.common.save_util import load_from_zip_file
 from test_train import run_until
 
+import sb3_nbsp.benchmark.train as train_module
 from sb3_nbsp.benchmark.comparison import Comparison, Run
 from sb3_nbsp.benchmark.first_phase import FOLDER, common_settings, share_first_phases
 from sb3_nbsp.benchmark.folder import RunFolder
@@ -20,6 +21,8 @@ from sb3_nbsp.benchmark.launchers import LocalLauncher
 from sb3_nbsp.benchmark.run import run_comparison
 from sb3_nbsp.benchmark.settings import Settings
 from sb3_nbsp.benchmark.train import train
+from sb3_nbsp.tasks import load_checkpoint
+from sb3_nbsp.tasks.checkpoint import save_checkpoint
 
 METHODS = ["continual_sac", "nbsp_replay_only", "nbsp_masks_only", "nbsp_sac"]
 # Masking looks at the steps of training: the plain agent has to note how successful they were
@@ -143,6 +146,38 @@ def test_gsde_and_normalization(tmp_path):
         train(settings, run_.folder, RunFolder(run_.first_phase))
         train(settings, RunFolder(tmp_path / "alone" / run_.method))
         assert_same(run_.path, tmp_path / "alone" / run_.method)
+
+
+DISCRETE = {"env_kwargs": {**TWO_PHASES, "env_ids": ["CartPole-v0", "CartPole-v1"]}}
+
+
+def test_discrete_actions(tmp_path, monkeypatch):
+    saved = []
+
+    def save(agent, folder):
+        saved.append(agent)
+        return save_checkpoint(agent, folder)
+
+    def load(*args, **kwargs):
+        assert saved and all(agent.replay_buffer is None for agent in saved), "there are two copies of D"
+        return load_checkpoint(*args, **kwargs)
+
+    monkeypatch.setattr(train_module, "save_checkpoint", save)
+    monkeypatch.setattr(train_module, "load_checkpoint", load)
+    of = comparison(["continual_discrete_sac", "nbsp_discrete_sac"], **DISCRETE)
+    for run_, settings in shared(of, tmp_path / "together")[0].items():
+        assert run_.first_phase is not None
+        train(settings, run_.folder, RunFolder(run_.first_phase))
+        train(settings, RunFolder(tmp_path / "alone" / run_.method))
+        assert_same(run_.path, tmp_path / "alone" / run_.method)
+    (first,) = (tmp_path / "together" / FOLDER).iterdir()
+    assert RunFolder(first).matrix().rows and RunFolder(run_.path).neurons()["phases"][0]["networks"]
+
+
+def test_who_shares_on_discrete_actions(tmp_path):
+    found, sentences = shared(comparison(["nbsp_discrete_sac", "ewc_discrete_sac", "cbp_discrete_sac"], **DISCRETE), tmp_path)
+    assert [run_.first_phase is not None for run_ in found] == [True, True, False]
+    assert sentences == ["CBP on discrete SAC computes a first phase of its own: ContinualBackprop acts from the beginning"]
 
 
 def test_who_shares_and_who_does_not(tmp_path):
