@@ -30,8 +30,9 @@ def pack(images: np.ndarray) -> np.ndarray:
     :param images: of bytes, shape (k, ...)
     :return: compressed, an array of k ``bytes``
     """
-    packed = np.empty(len(images), dtype=object)
-    packed[:] = [_zstandard()[0](np.ascontiguousarray(image)) for image in images]
+    packed, compress = np.empty(len(images), dtype=object), _zstandard()[0]
+    # Copied, as what compress() returns keeps the memory of an image that cannot be compressed
+    packed[:] = [bytes(memoryview(compress(np.ascontiguousarray(image)))) for image in images]
     return packed
 
 

@@ -1,5 +1,9 @@
 """Replay buffers and memories of compressed images, on real Atari games."""
 
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_nbsp import NBSPDiscreteSAC
 from sb3_nbsp.interventions import ExperienceReplay
-from sb3_nbsp.interventions.compressed_buffer import CompressedImages, CompressedReplayBuffer
+from sb3_nbsp.interventions.compressed_buffer import CompressedImages, CompressedReplayBuffer, pack
 from sb3_nbsp.interventions.observations import training_observations
 from sb3_nbsp.interventions.task_memory import FIELDS, StoredTransitions, TaskMemory
 
@@ -75,6 +79,40 @@ def test_memory_is_a_small_part_and_each_image_is_stored_once() -> None:
     assert len(different) <= 100 + n_ends + 1
     compressed.reset()
     assert all(data is None for each in (compressed.observations, compressed.next_observations) for data in each.packed.flat)
+
+
+def test_memory_is_really_free() -> None:
+    """A library may hand out a small object in a large block."""
+    images = np.zeros((200, 4, 84, 84), np.uint8)
+    images[:, 0, 0, 0] = np.arange(200)
+    with traced() as allocated:
+        packed = pack(images)
+        now, _ = allocated()
+    assert now < packed.nbytes + 200 * 200 < images.nbytes / 100
+
+
+def test_the_end_of_a_phase_copies_no_image() -> None:
+    """Neither as they are nor compressed, whether the task is new or comes back."""
+    compressed = make_buffers(300, 1)[1]
+    memory = TaskMemory(150, compressed, seed=0)
+    for task in ("a", "b", "a"):
+        fill([compressed], 300, 1)
+        with traced() as allocated:
+            memory.store(task, StoredTransitions(compressed))
+            _, peak = allocated()
+        # Pointers, actions and rewards. Half of D is kept, whose images would take as much compressed
+        assert peak < compressed.observations.nbytes / 4, task
+        compressed.reset()
+
+
+@contextmanager
+def traced() -> Iterator[Callable[[], tuple[int, int]]]:
+    """Bytes that are allocated inside the block: now, and at most."""
+    tracemalloc.start()
+    try:
+        yield tracemalloc.get_traced_memory
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("space", [gym.spaces.Box(0, 1, (4, 84, 84), np.float32), gym.spaces.Discrete(3)])
