@@ -1,5 +1,5 @@
 """
-NBSP against plain SAC on a cycle of two real Meta-World tasks, side by side on two cores.
+NBSP against plain SAC on a HalfCheetah that is asked to run forwards, backwards, and again, side by side on two cores.
 
 Interrupted, it continues where it was when it is started again. What it does is what
 ``python -m sb3_nbsp.benchmark run`` does with two methods and one seed.
@@ -18,7 +18,7 @@ from sb3_nbsp.benchmark.launchers import LocalLauncher
 from sb3_nbsp.benchmark.run import run_comparison
 from sb3_nbsp.figure_style import save
 
-SEQUENCE = "CoffeeButton-HandlePress"
+SEQUENCE = "HalfCheetah-Directions-v0"
 METHODS = ["nbsp_sac", "continual_sac"]
 # A few steps only: shows that it works, learns nothing
 QUICK = {

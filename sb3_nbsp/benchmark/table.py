@@ -195,7 +195,7 @@ def _setting(results: Results, env_id: str) -> str:
         entry_point: Any = gym.spec(env_id).entry_point
         own = inspect.signature(load_env_creator(entry_point)).parameters
         defaults = {**inspect.signature(TaskSequence).parameters, **own}
-        names = ("cycles", "steps_per_task", "mastery_threshold", "horizon")
+        names = ("cycles", "steps_per_task", "mastery_threshold", "mastery_window", "horizon")
         env = {**{name: defaults[name].default for name in names if name in defaults}, **comparison.sequence(env_id)}
         parts += [" → ".join(env.pop("tasks")), *(f"{name} {value}" for name, value in env.items())]
         length = f"{comparison.n_eval_episodes} evaluation episodes"

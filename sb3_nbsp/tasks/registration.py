@@ -52,8 +52,9 @@ MUJOCO_TASKS = ["Hopper-v5", "HumanoidStandup-v5", "Walker2d-v5", "Ant-v5", "Hal
 
 _ATARI, _MINATAR = "sb3_nbsp.tasks.atari:atari_cycle", "sb3_nbsp.tasks.minatar:minatar_cycle"
 _METAWORLD = "sb3_nbsp.tasks.metaworld:metaworld_cycle"
-# A size that one core of a laptop gets through: short episodes, and a tenth of the steps
-LAPTOP: dict[str, Any] = {"horizon": 200, "steps_per_task": 100_000}
+# A size that one core of a laptop gets through: short episodes, and a tenth of the steps. The paper's rule, 9 of the last 10
+# episodes, can end so short a phase by luck: on average at a true success of 0.7 to 0.8, where this one ends it at 0.98 to 1.0
+LAPTOP: dict[str, Any] = {"horizon": 200, "steps_per_task": 100_000, "mastery_threshold": 0.96, "mastery_window": 30}
 
 
 def sequences() -> dict[str, dict[str, Any]]:
@@ -66,7 +67,7 @@ def sequences() -> dict[str, dict[str, Any]]:
     # Continual World trains every task for all of its steps
     for name, cycles in (("MW-CW10", 1), ("MW-CW20", 2)):
         named[name] = {"tasks": CW10, "cycles": cycles, "horizon": 200, "mastery_threshold": None}
-    laptop = {f"{name}-laptop": {**kwargs, **LAPTOP} for name, kwargs in named.items()}
+    laptop = {f"{name}-laptop": {**LAPTOP, **kwargs} for name, kwargs in named.items()}
     laptop |= {f"MW-{name}-laptop": {"tasks": tasks, **LAPTOP} for name, tasks in LAPTOP_CYCLES.items()}
     return {f"{name}-v0": kwargs for name, kwargs in {**named, **laptop}.items()}
 

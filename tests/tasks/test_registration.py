@@ -1,12 +1,15 @@
 import subprocess
 import sys
+from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
+from scripted_tasks import ScriptedTask
 
 import sb3_nbsp  # noqa: F401  registers the sequences
 from sb3_nbsp.tasks import TaskSequence
-from sb3_nbsp.tasks.registration import sequences
+from sb3_nbsp.tasks.registration import LAPTOP, sequences
 
 # NBSP, table 1, first column
 TABLE_1 = {
@@ -62,7 +65,31 @@ def test_paper_cycles(name: str) -> None:
     assert env.reset(seed=0)[0].shape == (39,)
     env.close()
     laptop = sequences()[f"{name}-laptop-v0"]
-    assert laptop == {"tasks": sequence.tasks, "horizon": 200, "steps_per_task": 100_000}
+    assert laptop == {"tasks": sequence.tasks, **LAPTOP} and LAPTOP["horizon"] == 200 and LAPTOP["steps_per_task"] == 100_000
+
+
+@pytest.mark.parametrize("n_episodes", [100, 250])
+def test_a_laptop_phase_ends_when_its_task_is_mastered(n_episodes: int) -> None:
+    """Success rises linearly from 0 to 1 over some episodes: how likely is it when the rule ends the phase?"""
+    rng = np.random.default_rng(0)
+
+    def at_the_stop(**rule: Any) -> float:
+        def succeeds(episode: int, step: int) -> bool:
+            return bool(rng.random() < episode / n_episodes)
+
+        def stop() -> float:
+            task = ScriptedTask(success=succeeds, horizon=1)
+            env = TaskSequence({"a": lambda render_mode=None: task}, cycles=1, steps_per_task=10_000, **rule)
+            while not env.sequence_over:
+                env.reset()
+                env.step(env.action_space.low)
+            return min(task.episode / n_episodes, 1.0)
+
+        return float(np.mean([stop() for _ in range(30)]))
+
+    laptop = {name: value for name, value in LAPTOP.items() if name.startswith("mastery")}
+    assert at_the_stop(**laptop) >= 0.95
+    assert at_the_stop() < 0.85  # 9 of 10
 
 
 @pytest.mark.parametrize(("env_id", "phases"), [("MW-CW10-v0", 10), ("MW-CW20-v0", 20), ("MW-CW20-laptop-v0", 20)])
