@@ -30,13 +30,14 @@ class ContinualAgent(PhasedAlgorithm):
     :param env: the environment, a task sequence or any other
     :param args: SB3's arguments in SB3's order, from ``learning_rate`` on
     :param interventions: changes to how the agent learns, in the order in which they act
-    :param fused: the same in less time, up to rounding: PyTorch's fused kernel where the optimizer has one, and gradients by
-        hand where the policy is an MlpPolicy with ReLU or tanh and no intervention has a penalty; there, PPO's rollouts
-        compute values and log-probabilities in one go at their end, and callbacks see NaN until then. False is SB3 bit for bit
-    :param matmul_precision: of the matrix products in gradient steps, PPO's values and distillations, named as in
-        :func:`torch.set_float32_matmul_precision`. "medium": their large factors in bfloat16, twice as fast on
-        processors with instructions for it, where gradients are by hand, and in networks with convolutions of SAC for
-        discrete actions; on a CUDA device what PyTorch means by it
+    :param fused: compute the same in less time, up to rounding: use PyTorch's fused kernel if the optimizer has one, and
+        compute gradients by hand if the policy is an MlpPolicy with ReLU or tanh and no intervention has a penalty. PPO's
+        rollouts then compute values and log-probabilities all at once at their end, and callbacks see NaN until then. False
+        is SB3 bit for bit
+    :param matmul_precision: precision of the matrix products in gradient steps, PPO's values and distillations, named as in
+        :func:`torch.set_float32_matmul_precision`. "medium" computes large products with factors in bfloat16, twice as fast
+        on processors with instructions for it. It applies where gradients are computed by hand, and to convolutional networks
+        of SAC for discrete actions; on a CUDA device it has PyTorch's meaning
     :param kwargs: SB3's arguments by name
     """
 

@@ -37,16 +37,17 @@ class _DiscreteActions(OffPolicyAlgorithm):
 
 class ContinualDiscreteSAC(SoftActorCritic, _DiscreteActions):
     """
-    Soft Actor-Critic for discrete actions, over a sequence of tasks or on a single one: the losses of CleanRL's
-    ``sac_atari.py``, whose configuration the NBSP paper keeps (appendix C.3).
+    Soft Actor-Critic for discrete actions, over a sequence of tasks or on a single one, with the losses of CleanRL's
+    ``sac_atari.py``, whose configuration the NBSP paper uses (appendix C.3).
 
-    Every parameter that is not listed here is that of SB3's SAC: see :class:`stable_baselines3.SAC`. Two differ: gSDE and
-    action noise are for continuous actions, and ``target_update_interval`` counts environment steps, over the agent's life.
+    Every parameter that is not listed here is that of SB3's SAC: see :class:`stable_baselines3.SAC`. There are two
+    differences: gSDE and action noise are not supported, and ``target_update_interval`` counts environment steps over the
+    agent's life.
 
     :param target_entropy_scale: with ``target_entropy="auto"``, the target entropy is this share of the largest possible one,
-        the logarithm of the number of actions. Where the temperature grows without bound, it is too large
+        the logarithm of the number of actions. If the temperature grows without bound, it is too large
     :param loss_reduction: "mean" (CleanRL) or "sum" over the actions, in the losses of the actor and of the temperature. The
-        sum is the paper's expectation, the mean 1 / (number of actions) of it, as is then what a penalty on the actor adds
+        sum is the paper's expectation. The mean is 1 / (number of actions) of it, and penalties on the actor are scaled alike
     :raises ValueError: if an option is out of its range
     :raises TypeError: if there is no option of a name
     """

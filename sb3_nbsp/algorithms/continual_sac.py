@@ -15,10 +15,9 @@ from sb3_nbsp.fast.sac_gradients import MlpGradients, SACGradients, can_use_mlp_
 
 class ContinualSAC(SoftActorCritic):
     """
-    Soft Actor-Critic over a sequence of tasks. On an environment that is no task sequence, and without
-    interventions, it is SB3's SAC. On a task sequence it only adds what the start of a
-    phase means; without interventions that is the "vanilla SAC" of the NBSP paper, which
-    forgets because its replay buffer D is emptied.
+    Soft Actor-Critic over a sequence of tasks. On an environment that is not a task sequence, and without
+    interventions, it is SB3's SAC. On a task sequence it only adds what happens when a phase starts. Without
+    interventions, this is the "vanilla SAC" of the NBSP paper, which forgets because its replay buffer D is emptied.
 
     Every parameter that is not listed here is SB3's: see :class:`stable_baselines3.SAC`.
 

@@ -78,7 +78,7 @@ class StartsAnew:
     """
     Stands in front of a method of SAC that begins each new task with critics of its own.
 
-    :param reset_optimizers: forget the optimizers' moments when a new task starts
+    :param reset_optimizers: clear the optimizers' moments when a new task starts
     :param reset_critics: initialize the critics and their targets again, and forget their optimizer's moments, when a new
         task starts
     :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts

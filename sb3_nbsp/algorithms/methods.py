@@ -36,9 +36,9 @@ from sb3_nbsp.neurons import CReLU
 
 class NBSPSAC(Method, ContinualSAC):
     """
-    Neuron-level Balance between Stability and Plasticity (NBSP) on Soft Actor-Critic: after each task, the
-    neurons whose activation correlates with success are found and from then on moved only a little, and
-    every ``replay_interval``-th batch comes from a memory of earlier tasks.
+    Neuron-level Balance between Stability and Plasticity (NBSP) on Soft Actor-Critic: after each task, find the
+    neurons whose activation correlates with success, move them only a little from then on, and
+    draw every ``replay_interval``-th batch from a memory of earlier tasks.
 
     Paper: NBSP, A Neuron-Level Framework for Balancing Stability and Plasticity in Deep Reinforcement Learning
     (Algorithms 1 and 2). Until the first task ends it is plain SAC.
@@ -59,8 +59,8 @@ class NBSPDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class P3O(Method, ContinualPPO):
     """
-    Plastic PPO (P3O): every ``reset_frequency`` steps the next ``reset_rate`` of every hidden layer of the actor is
-    initialized anew, and what the policy did before is distilled into the rest of it.
+    Plastic PPO (P3O): every ``reset_frequency`` steps, the next share ``reset_rate`` of every hidden layer of the actor is
+    re-initialized, and the previous policy is distilled into the rest of the network.
 
     Paper: Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning (Algorithm 2, equation 4).
     Until the first reset it is plain PPO.
@@ -108,24 +108,25 @@ class CycleDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class ReDoPPO(Method, ContinualPPO):
     """
-    PPO that recycles the neurons that do least: "PPO+ReDo" of the P3O paper.
+    PPO that recycles the least active neurons: "PPO+ReDo" of the P3O paper.
 
-    Papers: The Dormant Neuron Phenomenon in Deep Reinforcement Learning (Sokar et al., 2023), whose own way of choosing is
-    ``dormant_threshold``; Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning (table 3).
+    Papers: The Dormant Neuron Phenomenon in Deep Reinforcement Learning (Sokar et al., 2023), whose own way of choosing
+    them is ``dormant_threshold``; Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning (table
+    3).
     """
 
     parts = (ReDo,)
 
 
 class ReDoSAC(Method, ContinualSAC):
-    """SAC that recycles the neurons that do least: see :class:`ReDoPPO`."""
+    """SAC that recycles the least active neurons: see :class:`ReDoPPO`."""
 
     parts = (ReDo,)
     defaults = MappingProxyType({"reset_frequency": 10_000})
 
 
 class ReDoDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SAC for discrete actions that recycles the neurons that do least: see :class:`ReDoPPO`."""
+    """SAC for discrete actions that recycles the least active neurons: see :class:`ReDoPPO`."""
 
     parts = ReDoSAC.parts
     defaults = ReDoSAC.defaults
@@ -134,7 +135,7 @@ class ReDoDiscreteSAC(Method, ContinualDiscreteSAC):
 class CBPPPO(Method, ContinualPPO):
     """
     PPO that replaces a tiny share of its least useful neurons at every gradient step: "PPO+CBP" of the P3O paper, with
-    the settings of CBP's own authors; those of the paper are in the zoo's.
+    the settings of CBP's own authors. Those of the P3O paper are in the zoo's hyperparameters.
 
     Papers: Loss of plasticity in deep continual learning (Dohare et al., 2024); Stay Hungry, Keep Learning: Sustainable
     Plasticity for Deep Reinforcement Learning (tables 3 and 4).
@@ -166,21 +167,21 @@ class L2InitSAC(Method, ContinualSAC):
 
 
 class L2InitDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SAC for discrete actions that is pulled back to its initial parameters: see :class:`L2InitSAC`."""
+    """SAC for discrete actions whose networks are pulled back to their initial parameters: see :class:`L2InitSAC`."""
 
     parts = (L2Init,)
 
 
 class L2InitPPO(Method, ContinualPPO):
-    """PPO that is pulled back to its initial parameters: see :class:`L2InitSAC`."""
+    """PPO whose networks are pulled back to their initial parameters: see :class:`L2InitSAC`."""
 
     parts = (L2Init,)
 
 
 class EWCSAC(Method, ContinualSAC):
     """
-    SAC with elastic weight consolidation: parameters that mattered for the policy of earlier phases are pulled back to where
-    they were.
+    SAC with elastic weight consolidation: parameters that mattered for the policy of earlier phases are pulled back to their
+    values at that time.
 
     Papers: Overcoming catastrophic forgetting in neural networks (Kirkpatrick et al., 2017); Continual World (Wołczyk et al.,
     2021). Until the first phase ends it is plain SAC.
@@ -197,9 +198,9 @@ class EWCDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class PackNetSAC(Method, ContinualSAC):
     """
-    PackNet on Soft Actor-Critic: every weight of the actor belongs to one task, and later tasks share what earlier ones can
-    do without. It is told which task it plays: ``set_task(name)`` ahead of ``predict()``. Until the first task ends it is
-    plain SAC.
+    PackNet on Soft Actor-Critic: every weight of the actor belongs to one task, and later tasks get the weights that earlier
+    ones do not need. The agent is told which task it plays: ``set_task(name)`` before ``predict()``. Until the first task ends
+    it is plain SAC.
 
     Papers: PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning (Mallya & Lazebnik, 2018); Continual World:
     A Robotic Benchmark For Continual Reinforcement Learning (Wołczyk et al., 2021).
@@ -216,7 +217,7 @@ class PackNetDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class ClonExSAC(Method, ContinualSAC):
     """
-    SAC that keeps doing in remembered states of earlier tasks what it did there: ClonEx-SAC.
+    SAC that clones its own earlier behaviour in remembered states of earlier tasks: ClonEx-SAC.
 
     Paper: Disentangling Transfer in Continual Reinforcement Learning (Wołczyk et al., 2022). Until the first phase ends it is
     plain SAC.
@@ -233,7 +234,8 @@ class ClonExDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class NPCSAC(Method, ContinualSAC):
     """
-    SAC with neuron-level plasticity control: neurons that have mattered learn more slowly, and freeze in the end.
+    SAC with neuron-level plasticity control: neurons that have been important learn more slowly and finally
+    freeze.
 
     Paper: Overcoming Catastrophic Forgetting by Neuron-Level Plasticity Control (Paik et al., 2020).
     """
@@ -249,8 +251,8 @@ class NPCDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class PISAC(Method, ContinualSAC):
     """
-    SAC with plasticity injection: when a task begins, a new head learns in the place of the old one, without changing what the
-    networks say. Until the first phase ends it is plain SAC.
+    SAC with plasticity injection: when a task begins, a new head learns instead of the old one, without changing the networks'
+    outputs at that moment. Until the first phase ends it is plain SAC.
 
     Paper: Deep Reinforcement Learning with Plasticity Injection (Nikishin et al., 2023).
     """
@@ -266,8 +268,8 @@ class PIDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class ShrinkPerturbSAC(Method, ContinualSAC):
     """
-    SAC whose networks are shrunk towards 0, with a little of new ones added, when a phase starts or every so many gradient
-    steps.
+    SAC whose networks are shrunk towards 0, with a small multiple of new networks added, when a phase starts or at a fixed
+    interval.
 
     Paper: On Warm-Starting Neural Network Training (Ash & Adams, 2020).
     """
@@ -310,7 +312,7 @@ class WeightClippingPPO(Method, ContinualPPO):
 
 
 class FullResetSAC(Method, ContinualSAC):
-    """SAC that begins every phase with new networks: what is plastic, and remembers nothing. Until then it is plain SAC."""
+    """SAC that begins every phase with new networks: fully plastic, without memory. Until then it is plain SAC."""
 
     parts = (FullReset,)
 
@@ -328,7 +330,7 @@ class FullResetPPO(Method, ContinualPPO):
 
 
 class PerfectMemorySAC(Method, ContinualSAC):
-    """SAC that keeps the transitions of all tasks in its replay buffer, and learns from all of them alike."""
+    """SAC that keeps the transitions of all tasks in its replay buffer, and samples uniformly from them."""
 
     parts = (PerfectMemory,)
 
@@ -341,7 +343,7 @@ class PerfectMemoryDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class LayerNormSAC(Method, ContinualSAC):
     """
-    SAC with a layer norm in front of every activation function of the hidden layers of actor and critics.
+    SAC with a layer norm before every activation function in the hidden layers of actor and critics.
 
     Papers: Layer Normalization (Ba et al., 2016); Understanding Plasticity in Neural Networks (Lyle et al., 2023).
     """
@@ -363,8 +365,8 @@ class LayerNormPPO(Method, ContinualPPO):
 
 class CReLUSAC(Method, ContinualSAC):
     """
-    SAC with concatenated ReLUs, which never die, in all hidden layers. ``net_arch`` counts neurons, of which each has two
-    features: halve it for layers that are as wide as those of SAC.
+    SAC with concatenated ReLUs, which never die, in all hidden layers. ``net_arch`` counts neurons, each of which has
+    two features: halve it to get layers as wide as those of SAC.
 
     Paper: Loss of Plasticity in Continual Deep Reinforcement Learning (Abbas et al., 2023).
     """
@@ -386,7 +388,7 @@ class CReLUPPO(Method, ContinualPPO):
 
 class ANCLSAC(Method, ContinualSAC):
     """
-    SAC with auxiliary networks: elastic weight consolidation, and a pull towards copies that learn the new task freely.
+    SAC with auxiliary networks: elastic weight consolidation plus a pull towards copies that learn the new task freely.
 
     Paper: Achieving a Better Stability-Plasticity Trade-off via Auxiliary Networks in Continual Learning (Kim et al., 2023).
     Until the first phase ends it is plain SAC.
@@ -403,8 +405,8 @@ class ANCLDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class CoTASPSAC(StartsAnew, Method, ContinualSAC):
     """
-    Continual task allocation by sparse prompting (CoTASP) on Soft Actor-Critic: a sparse code of the task's name chooses the
-    hidden units of the actor that play it. It is told which task it plays: ``set_task(name)`` ahead of ``predict()``.
+    Continual task allocation by sparse prompting (CoTASP) on Soft Actor-Critic: a sparse code of the task's name selects the
+    hidden units of the actor that play it. The agent is told which task it plays: ``set_task(name)`` before ``predict()``.
 
     Paper: Continual Task Allocation in Meta-Policy Network via Sparse Prompting (Yang et al., 2023).
     """

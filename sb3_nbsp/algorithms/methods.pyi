@@ -16,9 +16,9 @@ __all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'Cyc
 
 class NBSPSAC(Method, ContinualSAC):
     """
-    Neuron-level Balance between Stability and Plasticity (NBSP) on Soft Actor-Critic: after each task, the
-    neurons whose activation correlates with success are found and from then on moved only a little, and
-    every ``replay_interval``-th batch comes from a memory of earlier tasks.
+    Neuron-level Balance between Stability and Plasticity (NBSP) on Soft Actor-Critic: after each task, find the
+    neurons whose activation correlates with success, move them only a little from then on, and
+    draw every ``replay_interval``-th batch from a memory of earlier tasks.
 
     Paper: NBSP, A Neuron-Level Framework for Balancing Stability and Plasticity in Deep Reinforcement Learning
     (Algorithms 1 and 2). Until the first task ends it is plain SAC.
@@ -27,30 +27,32 @@ class NBSPSAC(Method, ContinualSAC):
     :param replay: use experience replay
     :param memory_size: capacity of the memory in transitions, shared equally between the tasks seen
     :param replay_interval: k; 1 draws every batch from the memory once there is one
-    :param replay_ent_coef: SAC's entropy coefficient for these batches: "current", which the current phase learns, from
-        these batches too; "own", for each transition that with which its task was learned: the smallest with which a phase
-        of the task ended, since a phase that resets the coefficient and is soon over ends with one that is too large; or
-        "auto": "own" if the agent resets its coefficient when a task starts (``reset_ent_coef``), otherwise "current"
+    :param replay_ent_coef: SAC's entropy coefficient for these batches. "current": the one that the current phase learns,
+        also from these batches. "own": for each transition, the one with which its task was learned, taken as the smallest
+        one with which a phase of the task ended, because a short phase that resets the coefficient ends with one that is
+        too large. "auto": "own" if the agent resets its coefficient when a task starts (``reset_ent_coef``), otherwise
+        "current"
     :param skill_proportion: m, share of the eligible hidden neurons of a network that are skill neurons, in (0, 1]
     :param mask_alpha: α of equation 7, in [0, 1]
     :param mask_type: "soft" (equation 7) or "hard" (mask 0)
-    :param mask_target: "step" scales the optimizer's step, "gradient" the gradient, which Adam mostly undoes
-    :param mask_accumulation: "minimum" keeps protecting the neurons of all tasks, and a task that comes back replaces its
-        own; "latest" protects only those of the last phase
-    :param mask_side: the parameters of a neuron that are held back: "incoming" (its weights, its bias, the gain and bias of
+    :param mask_target: "step" scales the optimizer's step, "gradient" scales the gradient, which Adam mostly undoes
+    :param mask_accumulation: "minimum" protects the neurons of all tasks, and a task that comes back replaces its own
+        masks; "latest" protects only those of the last phase
+    :param mask_side: which parameters of a neuron are held back: "incoming" (its weights, its bias, the gain and bias of
         its norm layer), "outgoing" (the weights that read it, those of output layers included) or "both"
     :param mask_networks: "both", "actor" or "critic"
     :param identification: "balanced" (the paper's score, corrected for chance: :func:`~sb3_nbsp.neurons.balanced_score`),
-        "goal" (as it is printed), "activation", "weight" or "random" (its table 3)
-    :param identification_steps: T, number of steps to identify on
+        "goal" (as printed in the paper), "activation", "weight" or "random" (its table 3), or "causal" (how much the
+        network's output changes when the neuron is set to zero)
+    :param identification_steps: T, number of steps on which neurons are identified
     :param identification_data: "training" takes the last T steps of the phase, "fresh" lets the trained policy act for T
         steps in an environment of its own, without learning; "auto" is "fresh" on a task sequence that is not wrapped into
         another space, and "training" elsewhere
     :param goal_metric: q(t): "step_success", "episode_success", "episode_return", a function of (reward, done, info) of a
-        step, or "auto": the step's success where nearly all steps report ``info["success"]`` (or ``"is_success"``), the
-        episode's success where only some do, its return elsewhere
-    :param min_active_share: a neuron is eligible if at least this share of the steps is above its mean, and this share not,
-        in [0, 0.5]. With 0 every neuron is eligible, which is the paper's literal formula
+        step, or "auto": the step's success if nearly all steps report ``info["success"]`` (or ``"is_success"``), the
+        episode's success if only some do, otherwise the episode's return
+    :param min_active_share: a neuron is eligible if it is above its mean on at least this share of the steps, and not above
+        it on at least this share, in [0, 0.5]. With 0 every neuron is eligible, as in the paper's formula
     :param kwargs: see :class:`ContinualSAC`
     """
     masking: bool
@@ -62,7 +64,7 @@ class NBSPSAC(Method, ContinualSAC):
     mask_accumulation: Literal['minimum', 'latest']
     mask_side: Literal['incoming', 'outgoing', 'both']
     mask_networks: Literal['both', 'actor', 'critic']
-    identification: Literal['goal', 'balanced', 'activation', 'weight', 'random']
+    identification: Literal['goal', 'balanced', 'activation', 'weight', 'random', 'causal']
     identification_steps: int
     identification_data: Literal['auto', 'training', 'fresh']
     goal_metric: Union[Literal['auto', 'step_success', 'episode_success', 'episode_return'], collections.abc.Callable[[float, bool, dict[str, Any]], float]]
@@ -81,7 +83,7 @@ class NBSPSAC(Method, ContinualSAC):
         mask_accumulation: Literal['minimum', 'latest'] = 'minimum',
         mask_side: Literal['incoming', 'outgoing', 'both'] = 'incoming',
         mask_networks: Literal['both', 'actor', 'critic'] = 'both',
-        identification: Literal['goal', 'balanced', 'activation', 'weight', 'random'] = 'balanced',
+        identification: Literal['goal', 'balanced', 'activation', 'weight', 'random', 'causal'] = 'balanced',
         identification_steps: int = 10000,
         identification_data: Literal['auto', 'training', 'fresh'] = 'auto',
         goal_metric: Union[Literal['auto', 'step_success', 'episode_success', 'episode_return'], collections.abc.Callable[[float, bool, dict[str, Any]], float]] = 'auto',
@@ -101,30 +103,32 @@ class NBSPDiscreteSAC(Method, ContinualDiscreteSAC):
     :param replay: use experience replay
     :param memory_size: capacity of the memory in transitions, shared equally between the tasks seen
     :param replay_interval: k; 1 draws every batch from the memory once there is one
-    :param replay_ent_coef: SAC's entropy coefficient for these batches: "current", which the current phase learns, from
-        these batches too; "own", for each transition that with which its task was learned: the smallest with which a phase
-        of the task ended, since a phase that resets the coefficient and is soon over ends with one that is too large; or
-        "auto": "own" if the agent resets its coefficient when a task starts (``reset_ent_coef``), otherwise "current"
+    :param replay_ent_coef: SAC's entropy coefficient for these batches. "current": the one that the current phase learns,
+        also from these batches. "own": for each transition, the one with which its task was learned, taken as the smallest
+        one with which a phase of the task ended, because a short phase that resets the coefficient ends with one that is
+        too large. "auto": "own" if the agent resets its coefficient when a task starts (``reset_ent_coef``), otherwise
+        "current"
     :param skill_proportion: m, share of the eligible hidden neurons of a network that are skill neurons, in (0, 1]
     :param mask_alpha: α of equation 7, in [0, 1]
     :param mask_type: "soft" (equation 7) or "hard" (mask 0)
-    :param mask_target: "step" scales the optimizer's step, "gradient" the gradient, which Adam mostly undoes
-    :param mask_accumulation: "minimum" keeps protecting the neurons of all tasks, and a task that comes back replaces its
-        own; "latest" protects only those of the last phase
-    :param mask_side: the parameters of a neuron that are held back: "incoming" (its weights, its bias, the gain and bias of
+    :param mask_target: "step" scales the optimizer's step, "gradient" scales the gradient, which Adam mostly undoes
+    :param mask_accumulation: "minimum" protects the neurons of all tasks, and a task that comes back replaces its own
+        masks; "latest" protects only those of the last phase
+    :param mask_side: which parameters of a neuron are held back: "incoming" (its weights, its bias, the gain and bias of
         its norm layer), "outgoing" (the weights that read it, those of output layers included) or "both"
     :param mask_networks: "both", "actor" or "critic"
     :param identification: "balanced" (the paper's score, corrected for chance: :func:`~sb3_nbsp.neurons.balanced_score`),
-        "goal" (as it is printed), "activation", "weight" or "random" (its table 3)
-    :param identification_steps: T, number of steps to identify on
+        "goal" (as printed in the paper), "activation", "weight" or "random" (its table 3), or "causal" (how much the
+        network's output changes when the neuron is set to zero)
+    :param identification_steps: T, number of steps on which neurons are identified
     :param identification_data: "training" takes the last T steps of the phase, "fresh" lets the trained policy act for T
         steps in an environment of its own, without learning; "auto" is "fresh" on a task sequence that is not wrapped into
         another space, and "training" elsewhere
     :param goal_metric: q(t): "step_success", "episode_success", "episode_return", a function of (reward, done, info) of a
-        step, or "auto": the step's success where nearly all steps report ``info["success"]`` (or ``"is_success"``), the
-        episode's success where only some do, its return elsewhere
-    :param min_active_share: a neuron is eligible if at least this share of the steps is above its mean, and this share not,
-        in [0, 0.5]. With 0 every neuron is eligible, which is the paper's literal formula
+        step, or "auto": the step's success if nearly all steps report ``info["success"]`` (or ``"is_success"``), the
+        episode's success if only some do, otherwise the episode's return
+    :param min_active_share: a neuron is eligible if it is above its mean on at least this share of the steps, and not above
+        it on at least this share, in [0, 0.5]. With 0 every neuron is eligible, as in the paper's formula
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     masking: bool
@@ -136,7 +140,7 @@ class NBSPDiscreteSAC(Method, ContinualDiscreteSAC):
     mask_accumulation: Literal['minimum', 'latest']
     mask_side: Literal['incoming', 'outgoing', 'both']
     mask_networks: Literal['both', 'actor', 'critic']
-    identification: Literal['goal', 'balanced', 'activation', 'weight', 'random']
+    identification: Literal['goal', 'balanced', 'activation', 'weight', 'random', 'causal']
     identification_steps: int
     identification_data: Literal['auto', 'training', 'fresh']
     goal_metric: Union[Literal['auto', 'step_success', 'episode_success', 'episode_return'], collections.abc.Callable[[float, bool, dict[str, Any]], float]]
@@ -155,7 +159,7 @@ class NBSPDiscreteSAC(Method, ContinualDiscreteSAC):
         mask_accumulation: Literal['minimum', 'latest'] = 'minimum',
         mask_side: Literal['incoming', 'outgoing', 'both'] = 'incoming',
         mask_networks: Literal['both', 'actor', 'critic'] = 'both',
-        identification: Literal['goal', 'balanced', 'activation', 'weight', 'random'] = 'balanced',
+        identification: Literal['goal', 'balanced', 'activation', 'weight', 'random', 'causal'] = 'balanced',
         identification_steps: int = 10000,
         identification_data: Literal['auto', 'training', 'fresh'] = 'auto',
         goal_metric: Union[Literal['auto', 'step_success', 'episode_success', 'episode_return'], collections.abc.Callable[[float, bool, dict[str, Any]], float]] = 'auto',
@@ -169,23 +173,23 @@ class NBSPDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class P3O(Method, ContinualPPO):
     """
-    Plastic PPO (P3O): every ``reset_frequency`` steps the next ``reset_rate`` of every hidden layer of the actor is
-    initialized anew, and what the policy did before is distilled into the rest of it.
+    Plastic PPO (P3O): every ``reset_frequency`` steps, the next share ``reset_rate`` of every hidden layer of the actor is
+    re-initialized, and the previous policy is distilled into the rest of the network.
 
     Paper: Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning (Algorithm 2, equation 4).
     Until the first reset it is plain PPO.
 
     :param distill_alpha: α of equation 4: weight of KL(teacher ‖ student), in [0, 1]
-    :param distill_threshold: τ
-    :param max_distill_epochs: give up after so many epochs; training then continues, with the record "distillation/at_cap"
-    :param min_distill_epochs: at least so many epochs; the paper's algorithms make one even if the loss is small already
-    :param distill_states: states to draw from a replay buffer
-    :param distill_batch_size: states of a minibatch
+    :param distill_threshold: τ, the loss at which distillation ends
+    :param max_distill_epochs: give up after this many epochs; training continues, and "distillation/at_cap" is recorded
+    :param min_distill_epochs: at least this many epochs; the paper's algorithms make one even if the loss is already small
+    :param distill_states: number of states to draw from a replay buffer
+    :param distill_batch_size: number of states in a minibatch
     :param distill_learning_rate: learning rate of the distillation's own Adam
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
-    :param clear_moments: also forget the optimizer's moments of what is reset
-    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param clear_moments: also clear the optimizer's moments of the parameters that are reset
+    :param renew_shared: also renew the layers of a features extractor that actor and critic share
     :param kwargs: see :class:`ContinualPPO`
     """
     reset_frequency: int
@@ -222,16 +226,16 @@ class SBPSAC(Method, ContinualSAC):
     from the replay buffer (P3O paper, appendix A.5 and table 6).
 
     :param distill_alpha: α of equation 4: weight of KL(teacher ‖ student), in [0, 1]
-    :param distill_threshold: τ
-    :param max_distill_epochs: give up after so many epochs; training then continues, with the record "distillation/at_cap"
-    :param min_distill_epochs: at least so many epochs; the paper's algorithms make one even if the loss is small already
-    :param distill_states: states to draw from a replay buffer
-    :param distill_batch_size: states of a minibatch
+    :param distill_threshold: τ, the loss at which distillation ends
+    :param max_distill_epochs: give up after this many epochs; training continues, and "distillation/at_cap" is recorded
+    :param min_distill_epochs: at least this many epochs; the paper's algorithms make one even if the loss is already small
+    :param distill_states: number of states to draw from a replay buffer
+    :param distill_batch_size: number of states in a minibatch
     :param distill_learning_rate: learning rate of the distillation's own Adam
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
-    :param clear_moments: also forget the optimizer's moments of what is reset
-    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param clear_moments: also clear the optimizer's moments of the parameters that are reset
+    :param renew_shared: also renew the layers of a features extractor that actor and critic share
     :param kwargs: see :class:`ContinualSAC`
     """
     reset_frequency: int
@@ -267,16 +271,16 @@ class SBPDiscreteSAC(Method, ContinualDiscreteSAC):
     SBP on SAC for discrete actions: see :class:`SBPSAC`.
 
     :param distill_alpha: α of equation 4: weight of KL(teacher ‖ student), in [0, 1]
-    :param distill_threshold: τ
-    :param max_distill_epochs: give up after so many epochs; training then continues, with the record "distillation/at_cap"
-    :param min_distill_epochs: at least so many epochs; the paper's algorithms make one even if the loss is small already
-    :param distill_states: states to draw from a replay buffer
-    :param distill_batch_size: states of a minibatch
+    :param distill_threshold: τ, the loss at which distillation ends
+    :param max_distill_epochs: give up after this many epochs; training continues, and "distillation/at_cap" is recorded
+    :param min_distill_epochs: at least this many epochs; the paper's algorithms make one even if the loss is already small
+    :param distill_states: number of states to draw from a replay buffer
+    :param distill_batch_size: number of states in a minibatch
     :param distill_learning_rate: learning rate of the distillation's own Adam
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
-    :param clear_moments: also forget the optimizer's moments of what is reset
-    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param clear_moments: also clear the optimizer's moments of the parameters that are reset
+    :param renew_shared: also renew the layers of a features extractor that actor and critic share
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     reset_frequency: int
@@ -313,8 +317,8 @@ class CyclePPO(Method, ContinualPPO):
 
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
-    :param clear_moments: also forget the optimizer's moments of what is reset
-    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param clear_moments: also clear the optimizer's moments of the parameters that are reset
+    :param renew_shared: also renew the layers of a features extractor that actor and critic share
     :param kwargs: see :class:`ContinualPPO`
     """
     reset_frequency: int
@@ -337,8 +341,8 @@ class CycleSAC(Method, ContinualSAC):
 
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
-    :param clear_moments: also forget the optimizer's moments of what is reset
-    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param clear_moments: also clear the optimizer's moments of the parameters that are reset
+    :param renew_shared: also renew the layers of a features extractor that actor and critic share
     :param kwargs: see :class:`ContinualSAC`
     """
     reset_frequency: int
@@ -361,8 +365,8 @@ class CycleDiscreteSAC(Method, ContinualDiscreteSAC):
 
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
-    :param clear_moments: also forget the optimizer's moments of what is reset
-    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param clear_moments: also clear the optimizer's moments of the parameters that are reset
+    :param renew_shared: also renew the layers of a features extractor that actor and critic share
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     reset_frequency: int
@@ -381,18 +385,19 @@ class CycleDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class ReDoPPO(Method, ContinualPPO):
     """
-    PPO that recycles the neurons that do least: "PPO+ReDo" of the P3O paper.
+    PPO that recycles the least active neurons: "PPO+ReDo" of the P3O paper.
 
-    Papers: The Dormant Neuron Phenomenon in Deep Reinforcement Learning (Sokar et al., 2023), whose own way of choosing is
-    ``dormant_threshold``; Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning (table 3).
+    Papers: The Dormant Neuron Phenomenon in Deep Reinforcement Learning (Sokar et al., 2023), whose own way of choosing
+    them is ``dormant_threshold``; Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning (table
+    3).
 
     :param reset_frequency: F, in environment steps
-    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]; without effect if there is a
-        ``dormant_threshold``
+    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]; has no effect if ``dormant_threshold`` is
+        given
     :param dormant_threshold: τ; None for the share γ
-    :param redo_states: states to draw from a replay buffer (of a rollout, all are taken)
-    :param clear_moments: also forget the optimizer's moments of what is reset
-    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param redo_states: number of states to draw from a replay buffer (of a rollout, all are used)
+    :param clear_moments: also clear the optimizer's moments of the parameters that are reset
+    :param renew_shared: also renew the layers of a features extractor that actor and critic share
     :param kwargs: see :class:`ContinualPPO`
     """
     reset_frequency: int
@@ -415,15 +420,15 @@ class ReDoPPO(Method, ContinualPPO):
 
 class ReDoSAC(Method, ContinualSAC):
     """
-    SAC that recycles the neurons that do least: see :class:`ReDoPPO`.
+    SAC that recycles the least active neurons: see :class:`ReDoPPO`.
 
     :param reset_frequency: F, in environment steps
-    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]; without effect if there is a
-        ``dormant_threshold``
+    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]; has no effect if ``dormant_threshold`` is
+        given
     :param dormant_threshold: τ; None for the share γ
-    :param redo_states: states to draw from a replay buffer (of a rollout, all are taken)
-    :param clear_moments: also forget the optimizer's moments of what is reset
-    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param redo_states: number of states to draw from a replay buffer (of a rollout, all are used)
+    :param clear_moments: also clear the optimizer's moments of the parameters that are reset
+    :param renew_shared: also renew the layers of a features extractor that actor and critic share
     :param kwargs: see :class:`ContinualSAC`
     """
     reset_frequency: int
@@ -446,15 +451,15 @@ class ReDoSAC(Method, ContinualSAC):
 
 class ReDoDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SAC for discrete actions that recycles the neurons that do least: see :class:`ReDoPPO`.
+    SAC for discrete actions that recycles the least active neurons: see :class:`ReDoPPO`.
 
     :param reset_frequency: F, in environment steps
-    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]; without effect if there is a
-        ``dormant_threshold``
+    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]; has no effect if ``dormant_threshold`` is
+        given
     :param dormant_threshold: τ; None for the share γ
-    :param redo_states: states to draw from a replay buffer (of a rollout, all are taken)
-    :param clear_moments: also forget the optimizer's moments of what is reset
-    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param redo_states: number of states to draw from a replay buffer (of a rollout, all are used)
+    :param clear_moments: also clear the optimizer's moments of the parameters that are reset
+    :param renew_shared: also renew the layers of a features extractor that actor and critic share
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     reset_frequency: int
@@ -478,7 +483,7 @@ class ReDoDiscreteSAC(Method, ContinualDiscreteSAC):
 class CBPPPO(Method, ContinualPPO):
     """
     PPO that replaces a tiny share of its least useful neurons at every gradient step: "PPO+CBP" of the P3O paper, with
-    the settings of CBP's own authors; those of the paper are in the zoo's.
+    the settings of CBP's own authors. Those of the P3O paper are in the zoo's hyperparameters.
 
     Papers: Loss of plasticity in deep continual learning (Dohare et al., 2024); Stay Hungry, Keep Learning: Sustainable
     Plasticity for Deep Reinforcement Learning (tables 3 and 4).
@@ -486,10 +491,10 @@ class CBPPPO(Method, ContinualPPO):
     :param replacement_rate: share of the eligible neurons that are replaced per gradient step, in (0, 1]
     :param maturity_threshold: age above which a neuron is eligible, in gradient steps
     :param decay_rate: η, of the running averages, in [0, 1)
-    :param clear_moments: also forget the optimizer's moments of the incoming and outgoing weights of what is replaced
-    :param renew_shared: include the layers of a features extractor that actor and critic share
-    :param networks: "actor", "critic" or "both": those whose neurons are replaced. Of SAC's critics for continuous actions,
-        the features extractor is left out, as it is read together with the action
+    :param clear_moments: also clear the optimizer's moments of the incoming and outgoing weights of replaced neurons
+    :param renew_shared: also renew the layers of a features extractor that actor and critic share
+    :param networks: "actor", "critic" or "both": whose neurons to replace. For SAC's critics with continuous actions, the
+        features extractor is left out, because its output is read together with the action
     :param kwargs: see :class:`ContinualPPO`
     """
     replacement_rate: float
@@ -517,10 +522,10 @@ class CBPSAC(Method, ContinualSAC):
     :param replacement_rate: share of the eligible neurons that are replaced per gradient step, in (0, 1]
     :param maturity_threshold: age above which a neuron is eligible, in gradient steps
     :param decay_rate: η, of the running averages, in [0, 1)
-    :param clear_moments: also forget the optimizer's moments of the incoming and outgoing weights of what is replaced
-    :param renew_shared: include the layers of a features extractor that actor and critic share
-    :param networks: "actor", "critic" or "both": those whose neurons are replaced. Of SAC's critics for continuous actions,
-        the features extractor is left out, as it is read together with the action
+    :param clear_moments: also clear the optimizer's moments of the incoming and outgoing weights of replaced neurons
+    :param renew_shared: also renew the layers of a features extractor that actor and critic share
+    :param networks: "actor", "critic" or "both": whose neurons to replace. For SAC's critics with continuous actions, the
+        features extractor is left out, because its output is read together with the action
     :param kwargs: see :class:`ContinualSAC`
     """
     replacement_rate: float
@@ -548,10 +553,10 @@ class CBPDiscreteSAC(Method, ContinualDiscreteSAC):
     :param replacement_rate: share of the eligible neurons that are replaced per gradient step, in (0, 1]
     :param maturity_threshold: age above which a neuron is eligible, in gradient steps
     :param decay_rate: η, of the running averages, in [0, 1)
-    :param clear_moments: also forget the optimizer's moments of the incoming and outgoing weights of what is replaced
-    :param renew_shared: include the layers of a features extractor that actor and critic share
-    :param networks: "actor", "critic" or "both": those whose neurons are replaced. Of SAC's critics for continuous actions,
-        the features extractor is left out, as it is read together with the action
+    :param clear_moments: also clear the optimizer's moments of the incoming and outgoing weights of replaced neurons
+    :param renew_shared: also renew the layers of a features extractor that actor and critic share
+    :param networks: "actor", "critic" or "both": whose neurons to replace. For SAC's critics with continuous actions, the
+        features extractor is left out, because its output is read together with the action
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     replacement_rate: float
@@ -591,7 +596,7 @@ class L2InitSAC(Method, ContinualSAC):
 
 class L2InitDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SAC for discrete actions that is pulled back to its initial parameters: see :class:`L2InitSAC`.
+    SAC for discrete actions whose networks are pulled back to their initial parameters: see :class:`L2InitSAC`.
 
     :param l2_init_weight: λ, which the paper varies between 1e-5 and 1e-2; 0 for no pull
     :param kwargs: see :class:`ContinualDiscreteSAC`
@@ -606,7 +611,7 @@ class L2InitDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class L2InitPPO(Method, ContinualPPO):
     """
-    PPO that is pulled back to its initial parameters: see :class:`L2InitSAC`.
+    PPO whose networks are pulled back to their initial parameters: see :class:`L2InitSAC`.
 
     :param l2_init_weight: λ, which the paper varies between 1e-5 and 1e-2; 0 for no pull
     :param kwargs: see :class:`ContinualPPO`
@@ -621,8 +626,8 @@ class L2InitPPO(Method, ContinualPPO):
 
 class EWCSAC(Method, ContinualSAC):
     """
-    SAC with elastic weight consolidation: parameters that mattered for the policy of earlier phases are pulled back to where
-    they were.
+    SAC with elastic weight consolidation: parameters that mattered for the policy of earlier phases are pulled back to their
+    values at that time.
 
     Papers: Overcoming catastrophic forgetting in neural networks (Kirkpatrick et al., 2017); Continual World (Wołczyk et al.,
     2021). Until the first phase ends it is plain SAC.
@@ -689,9 +694,9 @@ class EWCDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class PackNetSAC(Method, ContinualSAC):
     """
-    PackNet on Soft Actor-Critic: every weight of the actor belongs to one task, and later tasks share what earlier ones can
-    do without. It is told which task it plays: ``set_task(name)`` ahead of ``predict()``. Until the first task ends it is
-    plain SAC.
+    PackNet on Soft Actor-Critic: every weight of the actor belongs to one task, and later tasks get the weights that earlier
+    ones do not need. The agent is told which task it plays: ``set_task(name)`` before ``predict()``. Until the first task ends
+    it is plain SAC.
 
     Papers: PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning (Mallya & Lazebnik, 2018); Continual World:
     A Robotic Benchmark For Continual Reinforcement Learning (Wołczyk et al., 2021).
@@ -738,17 +743,17 @@ class PackNetDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class ClonExSAC(Method, ContinualSAC):
     """
-    SAC that keeps doing in remembered states of earlier tasks what it did there: ClonEx-SAC.
+    SAC that clones its own earlier behaviour in remembered states of earlier tasks: ClonEx-SAC.
 
     Paper: Disentangling Transfer in Continual Reinforcement Learning (Wołczyk et al., 2022). Until the first phase ends it is
     plain SAC.
 
     :param clone_coef: λ; 0 for no cloning of the policy
     :param clone_critic_coef: :math:`\lambda_Q`; 0 for no cloning of the critics
-    :param clone_states: states to keep of each task
+    :param clone_states: number of states to keep of each task
     :param clone_batch_size: \|B\|
-    :param best_return_exploration: in the warm-up of a new task, play the policies of earlier tasks in place of random
-        actions: each for an episode, then the one whose episodes returned most
+    :param best_return_exploration: in the warm-up of a new task, play the policies of earlier tasks instead of random
+        actions: each of them for an episode, then the one with the highest mean return
     :param kwargs: see :class:`ContinualSAC`
     """
     clone_coef: float
@@ -773,10 +778,10 @@ class ClonExDiscreteSAC(Method, ContinualDiscreteSAC):
 
     :param clone_coef: λ; 0 for no cloning of the policy
     :param clone_critic_coef: :math:`\lambda_Q`; 0 for no cloning of the critics
-    :param clone_states: states to keep of each task
+    :param clone_states: number of states to keep of each task
     :param clone_batch_size: \|B\|
-    :param best_return_exploration: in the warm-up of a new task, play the policies of earlier tasks in place of random
-        actions: each for an episode, then the one whose episodes returned most
+    :param best_return_exploration: in the warm-up of a new task, play the policies of earlier tasks instead of random
+        actions: each of them for an episode, then the one with the highest mean return
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     clone_coef: float
@@ -797,17 +802,18 @@ class ClonExDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class NPCSAC(Method, ContinualSAC):
     """
-    SAC with neuron-level plasticity control: neurons that have mattered learn more slowly, and freeze in the end.
+    SAC with neuron-level plasticity control: neurons that have been important learn more slowly and finally
+    freeze.
 
     Paper: Overcoming Catastrophic Forgetting by Neuron-Level Plasticity Control (Paik et al., 2020).
 
-    :param npc_beta: β; None: four times the gradient steps of the first phase, in which all learn at the full rate (with
-        ``npc_clock="phases"`` four); infinity: without effect
+    :param npc_beta: β; None: four times the number of gradient steps of the first phase, in which all neurons learn at the
+        full rate (with ``npc_clock="phases"``: 4); infinity: no effect
     :param npc_alpha: α
     :param npc_delta: δ of the running average, in [0, 1)
-    :param output_layers: treat the units of output layers as neurons, too; otherwise they always learn at the full rate
-    :param npc_clock: "steps": as above, as in the paper; "phases": t counts finished phases, and :math:`C_i` is the largest
-        that the neuron had at the end of one: rates are fixed within a phase
+    :param output_layers: also treat the units of output layers as neurons; otherwise they always learn at the full rate
+    :param npc_clock: "steps": as described above and in the paper; "phases": t counts finished phases, and :math:`C_i` is
+        the largest one that the neuron had at the end of a phase, so that rates are fixed within a phase
     :param kwargs: see :class:`ContinualSAC`
     """
     npc_beta: float | None
@@ -830,13 +836,13 @@ class NPCDiscreteSAC(Method, ContinualDiscreteSAC):
     """
     SAC for discrete actions with neuron-level plasticity control: see :class:`NPCSAC`.
 
-    :param npc_beta: β; None: four times the gradient steps of the first phase, in which all learn at the full rate (with
-        ``npc_clock="phases"`` four); infinity: without effect
+    :param npc_beta: β; None: four times the number of gradient steps of the first phase, in which all neurons learn at the
+        full rate (with ``npc_clock="phases"``: 4); infinity: no effect
     :param npc_alpha: α
     :param npc_delta: δ of the running average, in [0, 1)
-    :param output_layers: treat the units of output layers as neurons, too; otherwise they always learn at the full rate
-    :param npc_clock: "steps": as above, as in the paper; "phases": t counts finished phases, and :math:`C_i` is the largest
-        that the neuron had at the end of one: rates are fixed within a phase
+    :param output_layers: also treat the units of output layers as neurons; otherwise they always learn at the full rate
+    :param npc_clock: "steps": as described above and in the paper; "phases": t counts finished phases, and :math:`C_i` is
+        the largest one that the neuron had at the end of a phase, so that rates are fixed within a phase
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     npc_beta: float | None
@@ -857,15 +863,16 @@ class NPCDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class PISAC(Method, ContinualSAC):
     """
-    SAC with plasticity injection: when a task begins, a new head learns in the place of the old one, without changing what the
-    networks say. Until the first phase ends it is plain SAC.
+    SAC with plasticity injection: when a task begins, a new head learns instead of the old one, without changing the networks'
+    outputs at that moment. Until the first phase ends it is plain SAC.
 
     Paper: Deep Reinforcement Learning with Plasticity Injection (Nikishin et al., 2023).
 
     :param injection_networks: "both", "critic" (the paper's) or "actor"
-    :param head_layers: linear layers of the head, counted from the output: 2 are the last hidden layer and the output layer
+    :param head_layers: number of linear layers in the head, from the output: 2 are the last hidden layer and the output
+        layer
     :param injection_steps: environment steps at which to inject, in ascending order; None for the starts of phases
-    :param max_injections: inject at most so often; None for no limit
+    :param max_injections: maximum number of injections; None for no limit
     :param kwargs: see :class:`ContinualSAC`
     """
     injection_networks: Literal['both', 'critic', 'actor']
@@ -887,9 +894,10 @@ class PIDiscreteSAC(Method, ContinualDiscreteSAC):
     SAC for discrete actions with plasticity injection: see :class:`PISAC`.
 
     :param injection_networks: "both", "critic" (the paper's) or "actor"
-    :param head_layers: linear layers of the head, counted from the output: 2 are the last hidden layer and the output layer
+    :param head_layers: number of linear layers in the head, from the output: 2 are the last hidden layer and the output
+        layer
     :param injection_steps: environment steps at which to inject, in ascending order; None for the starts of phases
-    :param max_injections: inject at most so often; None for no limit
+    :param max_injections: maximum number of injections; None for no limit
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     injection_networks: Literal['both', 'critic', 'actor']
@@ -908,15 +916,15 @@ class PIDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class ShrinkPerturbSAC(Method, ContinualSAC):
     """
-    SAC whose networks are shrunk towards 0, with a little of new ones added, when a phase starts or every so many gradient
-    steps.
+    SAC whose networks are shrunk towards 0, with a small multiple of new networks added, when a phase starts or at a fixed
+    interval.
 
     Paper: On Warm-Starting Neural Network Training (Ash & Adams, 2020).
 
     :param shrink_factor: p, in [0, 1]; 1 for no shrinking
     :param perturb_scale: σ; 0 for no noise
-    :param shrink_interval: gradient steps from one change to the next, each of which draws a whole policy; None for the
-        starts of phases
+    :param shrink_interval: gradient steps between two changes, each of which draws a whole policy; None for the starts of
+        phases
     :param kwargs: see :class:`ContinualSAC`
     """
     shrink_factor: float
@@ -937,8 +945,8 @@ class ShrinkPerturbDiscreteSAC(Method, ContinualDiscreteSAC):
 
     :param shrink_factor: p, in [0, 1]; 1 for no shrinking
     :param perturb_scale: σ; 0 for no noise
-    :param shrink_interval: gradient steps from one change to the next, each of which draws a whole policy; None for the
-        starts of phases
+    :param shrink_interval: gradient steps between two changes, each of which draws a whole policy; None for the starts of
+        phases
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     shrink_factor: float
@@ -959,8 +967,8 @@ class ShrinkPerturbPPO(Method, ContinualPPO):
 
     :param shrink_factor: p, in [0, 1]; 1 for no shrinking
     :param perturb_scale: σ; 0 for no noise
-    :param shrink_interval: gradient steps from one change to the next, each of which draws a whole policy; None for the
-        starts of phases
+    :param shrink_interval: gradient steps between two changes, each of which draws a whole policy; None for the starts of
+        phases
     :param kwargs: see :class:`ContinualPPO`
     """
     shrink_factor: float
@@ -1024,7 +1032,7 @@ class WeightClippingPPO(Method, ContinualPPO):
 
 class FullResetSAC(Method, ContinualSAC):
     """
-    SAC that begins every phase with new networks: what is plastic, and remembers nothing. Until then it is plain SAC.
+    SAC that begins every phase with new networks: fully plastic, without memory. Until then it is plain SAC.
 
     :param kwargs: see :class:`ContinualSAC`
     """
@@ -1060,7 +1068,7 @@ class FullResetPPO(Method, ContinualPPO):
 
 class PerfectMemorySAC(Method, ContinualSAC):
     """
-    SAC that keeps the transitions of all tasks in its replay buffer, and learns from all of them alike.
+    SAC that keeps the transitions of all tasks in its replay buffer, and samples uniformly from them.
 
     :param kwargs: see :class:`ContinualSAC`
     """
@@ -1084,7 +1092,7 @@ class PerfectMemoryDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class LayerNormSAC(Method, ContinualSAC):
     """
-    SAC with a layer norm in front of every activation function of the hidden layers of actor and critics.
+    SAC with a layer norm before every activation function in the hidden layers of actor and critics.
 
     Papers: Layer Normalization (Ba et al., 2016); Understanding Plasticity in Neural Networks (Lyle et al., 2023).
 
@@ -1122,8 +1130,8 @@ class LayerNormPPO(Method, ContinualPPO):
 
 class CReLUSAC(Method, ContinualSAC):
     """
-    SAC with concatenated ReLUs, which never die, in all hidden layers. ``net_arch`` counts neurons, of which each has two
-    features: halve it for layers that are as wide as those of SAC.
+    SAC with concatenated ReLUs, which never die, in all hidden layers. ``net_arch`` counts neurons, each of which has
+    two features: halve it to get layers as wide as those of SAC.
 
     Paper: Loss of Plasticity in Continual Deep Reinforcement Learning (Abbas et al., 2023).
 
@@ -1161,7 +1169,7 @@ class CReLUPPO(Method, ContinualPPO):
 
 class ANCLSAC(Method, ContinualSAC):
     """
-    SAC with auxiliary networks: elastic weight consolidation, and a pull towards copies that learn the new task freely.
+    SAC with auxiliary networks: elastic weight consolidation plus a pull towards copies that learn the new task freely.
 
     Paper: Achieving a Better Stability-Plasticity Trade-off via Auxiliary Networks in Continual Learning (Kim et al., 2023).
     Until the first phase ends it is plain SAC.
@@ -1169,9 +1177,10 @@ class ANCLSAC(Method, ContinualSAC):
     :param ewc_coef: see :class:`EWC`
     :param ewc_critic_coef: see :class:`EWC`
     :param ancl_coef: :math:`\lambda_a` of the actor
-    :param ancl_critic_coef: :math:`\lambda_a` of the critics. With both 0 there are no auxiliary networks
+    :param ancl_critic_coef: :math:`\lambda_a` of the critics. If both are 0, there are no auxiliary networks
     :param aux_fisher_interval: gradient steps after which :math:`F^{aux}` is computed again
-    :param aux_fisher_states: number of states to compute it in, from all that the replay buffer has of the phase
+    :param aux_fisher_states: number of states to compute it in, drawn from all of the phase's transitions in the replay
+        buffer
     :param accumulate: see :class:`EWC`
     :param ewc_decay: see :class:`EWC`
     :param fisher_states: see :class:`EWC`
@@ -1211,9 +1220,10 @@ class ANCLDiscreteSAC(Method, ContinualDiscreteSAC):
     :param ewc_coef: see :class:`EWC`
     :param ewc_critic_coef: see :class:`EWC`
     :param ancl_coef: :math:`\lambda_a` of the actor
-    :param ancl_critic_coef: :math:`\lambda_a` of the critics. With both 0 there are no auxiliary networks
+    :param ancl_critic_coef: :math:`\lambda_a` of the critics. If both are 0, there are no auxiliary networks
     :param aux_fisher_interval: gradient steps after which :math:`F^{aux}` is computed again
-    :param aux_fisher_states: number of states to compute it in, from all that the replay buffer has of the phase
+    :param aux_fisher_states: number of states to compute it in, drawn from all of the phase's transitions in the replay
+        buffer
     :param accumulate: see :class:`EWC`
     :param ewc_decay: see :class:`EWC`
     :param fisher_states: see :class:`EWC`
@@ -1248,22 +1258,22 @@ class ANCLDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class CoTASPSAC(StartsAnew, Method, ContinualSAC):
     """
-    Continual task allocation by sparse prompting (CoTASP) on Soft Actor-Critic: a sparse code of the task's name chooses the
-    hidden units of the actor that play it. It is told which task it plays: ``set_task(name)`` ahead of ``predict()``.
+    Continual task allocation by sparse prompting (CoTASP) on Soft Actor-Critic: a sparse code of the task's name selects the
+    hidden units of the actor that play it. The agent is told which task it plays: ``set_task(name)`` before ``predict()``.
 
     Paper: Continual Task Allocation in Meta-Policy Network via Sparse Prompting (Yang et al., 2023).
 
-    :param weight_steps: gradient steps on the weights before those on the codes
-    :param code_steps: gradient steps on the codes before those on the weights begin again
+    :param weight_steps: gradient steps on the weights, which alternate with those on the codes
+    :param code_steps: gradient steps on the codes, which alternate with those on the weights
     :param lasso_weight: λ of :func:`~sb3_nbsp.interventions.sparse_coding.lasso`: the larger, the fewer units play a task
-    :param distill_steps: gradient steps at the start of a phase that pull what is free of a new task's units towards
-        actions at random, in states of the phase before; moments are forgotten after them
-    :param mask_log_std: the weights of the standard deviation stay as they are where those of the mean do. With False they
-        are shared by all tasks, as in the authors' code: what is stochastic about an earlier task's policy changes
-    :param task_embeddings: by task, a vector of any length, the same for all; None: the names' words and trigrams,
+    :param distill_steps: gradient steps at the start of a phase that pull the free part of a new task's units towards
+        random actions, in states of the previous phase; moments are cleared after them
+    :param mask_log_std: protect the weights of the standard deviation as those of the mean. With False, all tasks share
+        them, as in the authors' code, and only the mean action of an earlier task's policy is preserved
+    :param task_embeddings: for each task, a vector of any length, the same for all; None: the names' words and trigrams,
         :func:`~sb3_nbsp.interventions.sparse_coding.embed_text`
-    :param revisit: "reuse": a task that comes back has its units again, of which the codes alone can learn; "new": every
-        phase has units of its own, and a task is played with its latest
+    :param revisit: "reuse": a task that comes back has its units again, and only its codes learn; "new": every phase has
+        units of its own, and a task is played with its latest ones
     :param kwargs: see :class:`ContinualSAC`
     """
     weight_steps: int
@@ -1290,17 +1300,17 @@ class CoTASPDiscreteSAC(StartsAnew, Method, ContinualDiscreteSAC):
     """
     CoTASP on SAC for discrete actions: see :class:`CoTASPSAC`.
 
-    :param weight_steps: gradient steps on the weights before those on the codes
-    :param code_steps: gradient steps on the codes before those on the weights begin again
+    :param weight_steps: gradient steps on the weights, which alternate with those on the codes
+    :param code_steps: gradient steps on the codes, which alternate with those on the weights
     :param lasso_weight: λ of :func:`~sb3_nbsp.interventions.sparse_coding.lasso`: the larger, the fewer units play a task
-    :param distill_steps: gradient steps at the start of a phase that pull what is free of a new task's units towards
-        actions at random, in states of the phase before; moments are forgotten after them
-    :param mask_log_std: the weights of the standard deviation stay as they are where those of the mean do. With False they
-        are shared by all tasks, as in the authors' code: what is stochastic about an earlier task's policy changes
-    :param task_embeddings: by task, a vector of any length, the same for all; None: the names' words and trigrams,
+    :param distill_steps: gradient steps at the start of a phase that pull the free part of a new task's units towards
+        random actions, in states of the previous phase; moments are cleared after them
+    :param mask_log_std: protect the weights of the standard deviation as those of the mean. With False, all tasks share
+        them, as in the authors' code, and only the mean action of an earlier task's policy is preserved
+    :param task_embeddings: for each task, a vector of any length, the same for all; None: the names' words and trigrams,
         :func:`~sb3_nbsp.interventions.sparse_coding.embed_text`
-    :param revisit: "reuse": a task that comes back has its units again, of which the codes alone can learn; "new": every
-        phase has units of its own, and a task is played with its latest
+    :param revisit: "reuse": a task that comes back has its units again, and only its codes learn; "new": every phase has
+        units of its own, and a task is played with its latest ones
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     weight_steps: int

@@ -33,22 +33,22 @@ Self = TypeVar("Self", bound="SoftActorCritic")
 
 class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
     """
-    SAC that knows phases and takes interventions; its losses are the subclass's.
+    SAC that follows phases and takes interventions; subclasses define the losses.
 
     :param qf_learning_rate: learning rate of the critics; None for ``learning_rate``
     :param clear_replay_buffer: empty D when a phase starts
     :param phase_learning_starts: steps of uniform random actions, without updates, at the start of every phase
         other than the first, if its task is new; None for ``learning_starts``
-    :param reset_optimizers: forget the optimizers' moments when a new task starts
-    :param reset_critics: initialize the critics and their targets again, and forget their optimizer's moments, when a new
-        task starts
+    :param reset_optimizers: clear the optimizers' moments when a new task starts
+    :param reset_critics: re-initialize the critics and their targets, and clear their optimizer's moments, when a new task
+        starts
     :param reset_ent_coef: set a learned entropy coefficient back to its initial value when a new task starts
-    :param known_task_threshold: every phase other than the first begins with a probe: the policy plays without learning. If
-        this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and nothing is
-        reset. Otherwise, and where the task does not report success, it is new. None: without a probe, every task is new
-    :param probe_episodes: episodes of the probe; it ends early when its outcome is certain
-    :param cuda_graph: on a CUDA device, run a gradient step that is fused and by hand as one CUDA graph. Tested with graphs
-        that are pretended only, not on a GPU
+    :param known_task_threshold: every phase other than the first begins with a probe, in which the policy plays without
+        learning. If this share of ``probe_episodes`` succeeds, the task is known: the policy itself acts in the warm-up, and
+        nothing is reset. Otherwise, or if the task does not report success, it is new. None: no probe, every task is new
+    :param probe_episodes: maximum number of probe episodes; the probe ends early when its outcome is certain
+    :param cuda_graph: on a CUDA device, run a gradient step by hand (with ``fused``) as one CUDA graph. Tested only with a
+        stand-in for graphs, not on a GPU
     :raises ValueError: if an option is out of its range
     :raises TypeError: if there is no option of a name
     """

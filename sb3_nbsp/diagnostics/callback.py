@@ -27,33 +27,33 @@ class PlasticityCallback(BaseCallback):
     """
     Every ``record_freq`` environment steps, measure how plastic the actor is (:func:`~sb3_nbsp.diagnostics.diagnostics`),
     on states of the last rollout (PPO; as far as it went, if a callback stopped it) or drawn from the replay buffer (SAC);
-    and once more when training ends. Training is not touched: with the callback and without it, the same seed gives the
+    and once more when training ends. Training is not affected: with and without the callback, the same seed gives the
     same parameters, bit for bit.
 
-    The measures go to the logger as ``plasticity/<name>`` and into the rows of ``plasticity.csv``, beside the mean
-    return of the last episodes and, for agents with interventions, the neurons that were reset (total, per neuron,
+    The measures are written to the logger as ``plasticity/<name>`` and to the rows of ``plasticity.csv``, together with
+    the mean return of the last episodes and, for agents with interventions, the resets of neurons (total, per neuron,
     share that was ever reset: P3O paper, table 4) and the epochs of distillation so far. ``gradient_covariance.csv``
-    holds the matrix of the last record. At the end of training all of it is drawn in ``plasticity.png``.
+    contains the matrix of the last record. At the end of training, everything is drawn in ``plasticity.png``.
 
-    The first row, of step 0, is the policy as it was when training started, measured just before its first update: a
-    new network has dormant neurons, too, so the others are compared with it (the dashed line of the figure).
+    The first row, of step 0, is the policy at the start of training, measured just before its first update. Even a new
+    network has dormant neurons, so compare the other rows with it (the dashed line in the figure).
 
-    A measurement is due when a rollout ends and a multiple of ``record_freq`` has been passed: PPO's come every
-    ``n_steps * n_envs`` steps at most. It shows the policy that has collected the rollout, before it is trained on it.
+    A measurement is made at the end of a rollout in which a multiple of ``record_freq`` has been passed, so with PPO at most
+    every ``n_steps * n_envs`` steps. It shows the policy that collected the rollout, before it is trained on it.
 
     Inside another callback (``EveryNTimesteps``, ``EvalCallback(callback_after_eval=...)`` or ``callback_on_new_best``) a
-    measurement is made at the other's events, if it is due, and the figure is drawn anew each time: such a callback does not
-    hear of the end of training.
+    measurement is made at the other's events, if it is due. The figure is then drawn each time, because such a callback is
+    not notified of the end of training.
 
     :param record_freq: environment steps between records
-    :param folder: for the files. A call of ``learn()`` that continues the count of steps continues them, one that
-        begins at 0 begins them anew; None writes nothing
-    :param n_states: states to measure on
+    :param folder: folder for the files. A call of ``learn()`` that continues the step count continues the files; a call that
+        starts at 0 starts them anew. None writes nothing
+    :param n_states: number of states to measure on
     :param dormant_threshold: τ of the dormant ratio
-    :param n_gradient_states: states to take gradients in
+    :param n_gradient_states: number of states to take gradients in
     :param plot: draw ``plasticity.png``, which needs matplotlib (the extra ``plots``)
     :param verbose: 1 prints every record
-    :raises ValueError: if an option is out of its range, or ``plot`` is asked for without matplotlib
+    :raises ValueError: if an option is out of its range, or ``plot`` is True without matplotlib
     """
 
     def __init__(

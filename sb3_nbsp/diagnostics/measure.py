@@ -93,12 +93,12 @@ def diagnostics(
     seed: int = 0,
 ) -> Diagnostics:
     r"""
-    How plastic the actor of an agent is. Works on every agent with a policy of PPO or SAC on one observation, those of
-    plain SB3 and loaded ones included. Its parameters, their gradients, its training mode and all random streams stay
-    as they are.
+    Measure how plastic the actor of an agent is. Works for every agent with a policy of PPO or SAC on one observation,
+    including those of plain SB3 and loaded ones. The agent's parameters, their gradients, its training mode and all random
+    streams stay unchanged.
 
-    Dormant ratio, norms and ranks are those of the layers that the observation passes through on its way to the action, a
-    features extractor that the critic shares included. The gradients need no rewards: for a state s they are those of
+    Dormant ratio, norms and ranks are those of the layers between observation and action, including a features extractor
+    that the critic shares. The gradients need no rewards: for a state s they are
 
     .. math:: \nabla_\theta \log \pi_\theta(a | s), \quad a \sim \pi_\theta(\cdot | s)
 
@@ -110,10 +110,10 @@ def diagnostics(
         first and not scaled; normalized, if the agent learns on a ``VecNormalize``:
         ``model.get_vec_normalize_env().normalize_obs(observations)``
     :param dormant_threshold: τ of the dormant ratio
-    :param n_gradient_states: number of states, evenly spread over the batch, for the gradients: all that there are, if fewer
+    :param n_gradient_states: number of states for the gradients, evenly spread over the batch (all of them if there are fewer)
     :param seed: seed of the drawn actions
     :return: the measures
-    :raises ValueError: if there is no state or they have another shape than the agent's observations, if an option is out
+    :raises ValueError: if there are no states, or their shape is not that of the agent's observations, if an option is out
         of its range, or if the policy is of another kind or has no hidden layer
     """
     if not isinstance(model, BaseAlgorithm):

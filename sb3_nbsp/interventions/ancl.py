@@ -24,24 +24,24 @@ from sb3_nbsp.messages import warn
 class ANCL(EWC):
     r"""
     In every phase but the first, copies of actor and critics, the auxiliary networks, learn the new task without any penalty,
-    from the same minibatches. The networks that act are pulled to where earlier tasks left them, and to the auxiliary ones:
+    from the same minibatches. The acting networks are pulled to where earlier tasks left them, and towards the auxiliary ones:
 
     .. math:: L = L_{SAC} + \lambda \sum_i F_i (\theta_i - \theta^*_i)^2
         + \lambda_a \sum_i F^{aux}_i (\theta_i - \theta^{aux}_i)^2
 
     with F and θ* as in :class:`EWC`, and :math:`F^{aux}` the Fisher information of the auxiliary networks in states of the new
-    task. They are made at the first gradient step of a phase, with optimizers that begin anew, and are thrown away at its end.
+    task. They are made at the first gradient step of a phase, with new optimizers, and are discarded at its end.
 
     Paper: Achieving a Better Stability-Plasticity Trade-off via Auxiliary Networks in Continual Learning (Kim et al., 2023,
-    which has λ/2). There, the copy is trained ahead of the network, which would take twice the environment steps. Here both
-    learn at once, from what the network that acts has seen.
+    which has λ/2). There, the copy is trained before the network, which would take twice the environment steps. Here both
+    learn at the same time, from the experience of the acting network.
 
     :param ewc_coef: see :class:`EWC`
     :param ewc_critic_coef: see :class:`EWC`
     :param ancl_coef: :math:`\lambda_a` of the actor
-    :param ancl_critic_coef: :math:`\lambda_a` of the critics. With both 0 there are no auxiliary networks
+    :param ancl_critic_coef: :math:`\lambda_a` of the critics. If both are 0, there are no auxiliary networks
     :param aux_fisher_interval: gradient steps after which :math:`F^{aux}` is computed again
-    :param aux_fisher_states: number of states to compute it in, from all that the replay buffer has of the phase
+    :param aux_fisher_states: number of states to compute it in, drawn from all of the phase's transitions in the replay buffer
     :param accumulate: see :class:`EWC`
     :param ewc_decay: see :class:`EWC`
     :param fisher_states: see :class:`EWC`

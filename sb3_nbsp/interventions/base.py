@@ -68,8 +68,8 @@ class Intervention:
     """
     A change to how an agent learns. Subclass it and override the hooks you need; all others do nothing.
 
-    The constructor must store its options only: it runs once, in the user's code, and
-    the object is saved with the model. State belongs into :meth:`attach`, :meth:`state_dict`
+    The constructor must only store its options: it runs once, in the user's code, and
+    the object is saved with the model. State belongs in :meth:`attach`, :meth:`state_dict`
     and :meth:`load_state_dict`.
     """
 

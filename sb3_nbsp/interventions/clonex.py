@@ -27,25 +27,25 @@ Arrays = dict[str, np.ndarray]
 
 class ClonEx(OffPolicyIntervention):
     r"""
-    At the end of a phase, keep states of its replay buffer with what the policy did in them, and from then on do the same: a
-    batch B of all that is kept adds to the actor's loss
+    At the end of a phase, keep states from its replay buffer together with the policy's output in them. From then on, a
+    batch B of all kept states keeps the policy close to these outputs by a term in the actor's loss,
 
     .. math:: \lambda \, \frac1{|B|} \sum_{s \in B} D_{KL}(\pi_{kept}(\cdot \mid s) \parallel \pi_\theta(\cdot \mid s))
 
-    between the distributions before the tanh, which changes no divergence; and to that of the critics, if they are cloned,
-    :math:`\lambda_Q \frac1{|B|} \sum_j (Q_j(s, a) - Q_{j,kept})^2`. A task that comes back replaces its own states.
+    between the distributions before the tanh, which does not change the divergence. If the critics are cloned as well, their
+    loss gets :math:`\lambda_Q \frac1{|B|} \sum_j (Q_j(s, a) - Q_{j,kept})^2`. A task that comes back replaces its own states.
 
-    Observations are kept as the environment gives them, and normalized as they are now.
+    Observations are kept as the environment returns them, and are normalized with the current statistics.
 
     Paper: Disentangling Transfer in Continual Reinforcement Learning (Wołczyk et al., 2022), whose networks have an output
     layer for each task; here there is one.
 
     :param clone_coef: λ; 0 for no cloning of the policy
     :param clone_critic_coef: :math:`\lambda_Q`; 0 for no cloning of the critics
-    :param clone_states: states to keep of each task
+    :param clone_states: number of states to keep of each task
     :param clone_batch_size: \|B\|
-    :param best_return_exploration: in the warm-up of a new task, play the policies of earlier tasks in place of random
-        actions: each for an episode, then the one whose episodes returned most
+    :param best_return_exploration: in the warm-up of a new task, play the policies of earlier tasks instead of random
+        actions: each of them for an episode, then the one with the highest mean return
     :raises ValueError: if an option is out of its range
     """
 

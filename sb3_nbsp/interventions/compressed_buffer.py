@@ -87,7 +87,7 @@ class CompressedImages:
 
 class CompressedReplayBuffer(ReplayBuffer):
     """
-    SB3's replay buffer with compressed observations, for images of bytes (``uint8``): the batches are SB3's, bit for bit. Give
+    SB3's replay buffer with compressed observations, for byte images (``uint8``). Its batches equal SB3's, bit for bit. Pass
     it as ``replay_buffer_class`` to DQN or to an agent of this package, whose memory of earlier tasks then holds compressed
     images, too.
 
@@ -96,7 +96,7 @@ class CompressedReplayBuffer(ReplayBuffer):
     :param action_space: see SB3
     :param device: see SB3
     :param n_envs: see SB3
-    :param optimize_memory_usage: must be False: a next observation takes no memory here in any case
+    :param optimize_memory_usage: must be False, as next observations take no memory here in any case
     :param handle_timeout_termination: see SB3
     :raises ModuleNotFoundError: if zstandard is missing
     :raises ValueError: if observations are not of bytes, or ``optimize_memory_usage`` is asked for

@@ -32,7 +32,7 @@ class ContinualBackprop(NeuronReset):
         u_i &\leftarrow \eta u_i + (1 - \eta) \, E|h_i| \cdot \tfrac1m \textstyle\sum_k |w_{i,k}| \\
         f_i &\leftarrow \eta f_i + (1 - \eta) \, E[h_i]
 
-    A neuron's age :math:`a_i` is the number of gradient steps since it was last renewed (by whatever intervention). Those
+    A neuron's age :math:`a_i` is the number of gradient steps since it was last renewed (by any intervention). Those
     older than the maturity threshold are eligible. After every gradient step, the replacement rate times
     their number is added to what the layer owes; for every whole neuron that it owes, the eligible one with the lowest
     :math:`\hat u_i = u_i / (1 - \eta^{a_i})` is replaced: its incoming parameters are drawn anew, its outgoing weights
@@ -48,10 +48,10 @@ class ContinualBackprop(NeuronReset):
     :param replacement_rate: share of the eligible neurons that are replaced per gradient step, in (0, 1]
     :param maturity_threshold: age above which a neuron is eligible, in gradient steps
     :param decay_rate: η, of the running averages, in [0, 1)
-    :param clear_moments: also forget the optimizer's moments of the incoming and outgoing weights of what is replaced
-    :param renew_shared: include the layers of a features extractor that actor and critic share
-    :param networks: "actor", "critic" or "both": those whose neurons are replaced. Of SAC's critics for continuous actions,
-        the features extractor is left out, as it is read together with the action
+    :param clear_moments: also clear the optimizer's moments of the incoming and outgoing weights of replaced neurons
+    :param renew_shared: also renew the layers of a features extractor that actor and critic share
+    :param networks: "actor", "critic" or "both": whose neurons to replace. For SAC's critics with continuous actions, the
+        features extractor is left out, because its output is read together with the action
     :raises ValueError: if an option is out of its range
     """
 

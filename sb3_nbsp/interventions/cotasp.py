@@ -29,26 +29,27 @@ _DISTILL_STATES = 10_000
 class CoTASP(TaskAware):
     r"""
     Continual task allocation by sparse prompting. Every task has an embedding e of its name and, for every hidden layer of
-    the actor, a code :math:`\alpha`, at first the sparse code of e in the layer's dictionary. The units with
+    the actor, a code :math:`\alpha`, which starts as the sparse code of e in the layer's dictionary. The units with
     :math:`\alpha > 0` play the task: the pre-activations of all others are zero. Gradient steps on the weights and on the
-    codes take turns; weights between units of finished tasks stay as they are. When a phase ends, the dictionaries learn from
+    codes alternate; weights between units of finished tasks stay fixed. When a phase ends, the dictionaries learn from
     its codes.
 
-    The warm-up of a task is played by the policy of an earlier one, drawn anew at each step. The critics learn as ever.
+    In the warm-up of a task, the policy of an earlier task acts, drawn anew at each step. The critics learn as usual.
 
-    Paper: Continual Task Allocation in Meta-Policy Network via Sparse Prompting (Yang et al., 2023). It is told the task.
+    Paper: Continual Task Allocation in Meta-Policy Network via Sparse Prompting (Yang et al., 2023). The agent is told its
+    task.
 
-    :param weight_steps: gradient steps on the weights before those on the codes
-    :param code_steps: gradient steps on the codes before those on the weights begin again
+    :param weight_steps: gradient steps on the weights, which alternate with those on the codes
+    :param code_steps: gradient steps on the codes, which alternate with those on the weights
     :param lasso_weight: λ of :func:`~sb3_nbsp.interventions.sparse_coding.lasso`: the larger, the fewer units play a task
-    :param distill_steps: gradient steps at the start of a phase that pull what is free of a new task's units towards actions
-        at random, in states of the phase before; moments are forgotten after them
-    :param mask_log_std: the weights of the standard deviation stay as they are where those of the mean do. With False they
-        are shared by all tasks, as in the authors' code: what is stochastic about an earlier task's policy changes
-    :param task_embeddings: by task, a vector of any length, the same for all; None: the names' words and trigrams,
+    :param distill_steps: gradient steps at the start of a phase that pull the free part of a new task's units towards random
+        actions, in states of the previous phase; moments are cleared after them
+    :param mask_log_std: protect the weights of the standard deviation as those of the mean. With False, all tasks share
+        them, as in the authors' code, and only the mean action of an earlier task's policy is preserved
+    :param task_embeddings: for each task, a vector of any length, the same for all; None: the names' words and trigrams,
         :func:`~sb3_nbsp.interventions.sparse_coding.embed_text`
-    :param revisit: "reuse": a task that comes back has its units again, of which the codes alone can learn; "new": every phase
-        has units of its own, and a task is played with its latest
+    :param revisit: "reuse": a task that comes back has its units again, and only its codes learn; "new": every phase
+        has units of its own, and a task is played with its latest ones
     :raises ValueError: if an option is out of its range
     """
 

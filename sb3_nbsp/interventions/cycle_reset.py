@@ -15,18 +15,18 @@ from sb3_nbsp.interventions.neuron_reset import PeriodicReset
 class CycleReset(PeriodicReset):
     r"""
     Every F environment steps, draw the incoming parameters of the neurons
-    :math:`i \in [p \cdot l, (p + \gamma) \cdot l)` of each hidden layer of the actor anew, l being its width; then p
-    advances by γ, and from 1 back to 0 (P3O paper, Algorithms 1 and 2).
+    :math:`i \in [p \cdot l, (p + \gamma) \cdot l)` of each hidden layer of the actor anew, where l is its width. Then p
+    advances by γ, and starts again at 0 when it reaches 1 (P3O paper, Algorithms 1 and 2).
 
-    The two ends are rounded, so that every neuron is reset exactly once in a cycle also where :math:`\gamma l` is no
-    whole number. Outgoing weights stay. Without :class:`InnerDistillation` it is the paper's "PPO+Cycle".
+    Both ends are rounded, so that every neuron is reset exactly once per cycle even if :math:`\gamma l` is not a
+    whole number. Outgoing weights stay unchanged. Without :class:`InnerDistillation` it is the paper's "PPO+Cycle".
 
     Paper: Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning.
 
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
-    :param clear_moments: also forget the optimizer's moments of what is reset
-    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param clear_moments: also clear the optimizer's moments of the parameters that are reset
+    :param renew_shared: also renew the layers of a features extractor that actor and critic share
     :raises ValueError: if an option is out of its range
     """
 

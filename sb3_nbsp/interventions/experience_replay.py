@@ -20,19 +20,19 @@ ReplayEntCoef = Literal["auto", "own", "current"]
 
 class ExperienceReplay(OffPolicyIntervention):
     r"""
-    Keep a part of the transitions of finished phases in a memory :math:`D_{pre}` and draw every k-th batch from it
+    Keep some of the transitions of finished phases in a memory :math:`D_{pre}`, and draw every k-th batch from it
     (NBSP, equation 8; Algorithm 2, lines 9 and 21).
 
     .. math:: L = R(t)\, E_{D_{pre}}[L] + (1 - R(t))\, E_D[L], \quad R(t) = 1[t \equiv 0 \pmod k]
 
-    Steps t count over the life of the agent, from 1. While the memory is empty, every batch comes from D.
+    Gradient steps t are counted from 1 over the agent's life. While the memory is empty, every batch comes from D.
 
     :param memory_size: capacity of the memory in transitions, shared equally between the tasks seen
     :param replay_interval: k; 1 draws every batch from the memory once there is one
-    :param replay_ent_coef: SAC's entropy coefficient for these batches: "current", which the current phase learns, from these
-        batches too; "own", for each transition that with which its task was learned: the smallest with which a phase of the
-        task ended, since a phase that resets the coefficient and is soon over ends with one that is too large; or "auto":
-        "own" if the agent resets its coefficient when a task starts (``reset_ent_coef``), otherwise "current"
+    :param replay_ent_coef: SAC's entropy coefficient for these batches. "current": the one that the current phase learns, also
+        from these batches. "own": for each transition, the one with which its task was learned, taken as the smallest one
+        with which a phase of the task ended, because a short phase that resets the coefficient ends with one that is too
+        large. "auto": "own" if the agent resets its coefficient when a task starts (``reset_ent_coef``), otherwise "current"
     :raises ValueError: if an option is out of its range
     """
 

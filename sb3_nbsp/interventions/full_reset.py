@@ -13,13 +13,13 @@ from sb3_nbsp.interventions.fresh_networks import PhaseStartChange, fresh_policy
 
 class FullReset(PhaseStartChange):
     """
-    At the start of every phase but the first, draw all networks again, forget the optimizers' moments, and set a learned
-    entropy coefficient back. What is in D is kept or not as the agent says (``clear_replay_buffer``). It is the upper bound of
-    plasticity and the lower bound of stability.
+    At the start of every phase but the first, re-initialize all networks, clear the optimizers' moments, and set a learned
+    entropy coefficient back. Whether D is kept depends on the agent's ``clear_replay_buffer``. This is an upper bound of
+    plasticity and a lower bound of stability.
 
     Paper: The Primacy Bias in Deep Reinforcement Learning (Nikishin et al., 2022), which resets in the middle of a task.
 
-    :raises ValueError: if the agent probes whether it knows a task, or another intervention keeps account of neurons
+    :raises ValueError: if the agent probes whether it knows a task, or another intervention keeps track of neurons
     """
 
     waits_for_phase_end: ClassVar[bool] = True

@@ -57,33 +57,32 @@ class Identified:
 class GradientMasking(OffPolicyIntervention):
     """
     At the end of a phase, score the hidden neurons of the actor and of each critic (NBSP, equations 1 to 4; by default
-    corrected for chance),
-    select the top ``skill_proportion`` of each network (equation 5) and from then on scale what
-    the optimizer does to their parameters (equations 6 and 7; Algorithms 1 and 2).
+    corrected for chance) and select the top ``skill_proportion`` of each network (equation 5). From then on, scale the
+    optimizer's steps of their parameters (equations 6 and 7; Algorithms 1 and 2).
 
     Paper: NBSP, A Neuron-Level Framework for Balancing Stability and Plasticity in Deep Reinforcement Learning.
 
     :param skill_proportion: m, share of the eligible hidden neurons of a network that are skill neurons, in (0, 1]
     :param mask_alpha: α of equation 7, in [0, 1]
     :param mask_type: "soft" (equation 7) or "hard" (mask 0)
-    :param mask_target: "step" scales the optimizer's step, "gradient" the gradient, which Adam mostly undoes
-    :param mask_accumulation: "minimum" keeps protecting the neurons of all tasks, and a task that comes back replaces its
-        own; "latest" protects only those of the last phase
-    :param mask_side: the parameters of a neuron that are held back: "incoming" (its weights, its bias, the gain and bias of
+    :param mask_target: "step" scales the optimizer's step, "gradient" scales the gradient, which Adam mostly undoes
+    :param mask_accumulation: "minimum" protects the neurons of all tasks, and a task that comes back replaces its own
+        masks; "latest" protects only those of the last phase
+    :param mask_side: which parameters of a neuron are held back: "incoming" (its weights, its bias, the gain and bias of
         its norm layer), "outgoing" (the weights that read it, those of output layers included) or "both"
     :param mask_networks: "both", "actor" or "critic"
     :param identification: "balanced" (the paper's score, corrected for chance:
-        :func:`~sb3_nbsp.neurons.balanced_score`), "goal" (as it is printed), "activation", "weight" or "random" (its table 3),
-        or "causal" (how much the network's output changes when the neuron is set to zero)
-    :param identification_steps: T, number of steps to identify on
+        :func:`~sb3_nbsp.neurons.balanced_score`), "goal" (as printed in the paper), "activation", "weight" or "random" (its
+        table 3), or "causal" (how much the network's output changes when the neuron is set to zero)
+    :param identification_steps: T, number of steps on which neurons are identified
     :param identification_data: "training" takes the last T steps of the phase, "fresh" lets the trained
         policy act for T steps in an environment of its own, without learning; "auto" is "fresh" on a task
         sequence that is not wrapped into another space, and "training" elsewhere
     :param goal_metric: q(t): "step_success", "episode_success", "episode_return", a function of
-        (reward, done, info) of a step, or "auto": the step's success where nearly all steps report
-        ``info["success"]`` (or ``"is_success"``), the episode's success where only some do, its return elsewhere
-    :param min_active_share: a neuron is eligible if at least this share of the steps is above its mean, and this share
-        not, in [0, 0.5]. With 0 every neuron is eligible, which is the paper's literal formula
+        (reward, done, info) of a step, or "auto": the step's success if nearly all steps report
+        ``info["success"]`` (or ``"is_success"``), the episode's success if only some do, otherwise the episode's return
+    :param min_active_share: a neuron is eligible if it is above its mean on at least this share of the steps, and not above
+        it on at least this share, in [0, 0.5]. With 0 every neuron is eligible, as in the paper's formula
     :raises ValueError: if an option is out of its range
     """
 

@@ -26,19 +26,19 @@ class InnerDistillation(Intervention):
     r"""
     Whenever another intervention renews neurons of the actor, distil the policy from before the renewal (the teacher)
     into the policy after it (the student): P3O paper, Algorithms 1 and 2, equation 4. The incoming
-    parameters of the renewed neurons are frozen meanwhile; all others that belong to the actor alone learn.
+    parameters of the renewed neurons are frozen during distillation; all others that belong to the actor alone learn.
 
-    The states are those of the last rollout, or are drawn from the replay buffer. Training goes in epochs
-    until the loss over all of them is at most τ. It has an optimizer of its own (Adam): the agent's moments do not see it.
+    The states are those of the last rollout, or are drawn from the replay buffer. Distillation repeats epochs
+    until the loss over all states is at most τ. It uses a separate Adam optimizer, so the agent's moments are not affected.
 
     Paper: Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning.
 
     :param distill_alpha: α of equation 4: weight of KL(teacher ‖ student), in [0, 1]
-    :param distill_threshold: τ
-    :param max_distill_epochs: give up after so many epochs; training then continues, with the record "distillation/at_cap"
-    :param min_distill_epochs: at least so many epochs; the paper's algorithms make one even if the loss is small already
-    :param distill_states: states to draw from a replay buffer
-    :param distill_batch_size: states of a minibatch
+    :param distill_threshold: τ, the loss at which distillation ends
+    :param max_distill_epochs: give up after this many epochs; training continues, and "distillation/at_cap" is recorded
+    :param min_distill_epochs: at least this many epochs; the paper's algorithms make one even if the loss is already small
+    :param distill_states: number of states to draw from a replay buffer
+    :param distill_batch_size: number of states in a minibatch
     :param distill_learning_rate: learning rate of the distillation's own Adam
     :raises ValueError: if an option is out of its range
     """

@@ -16,11 +16,12 @@ from sb3_nbsp.interventions.networks import optimized_parameters, plain_policy
 
 class L2Init(Intervention):
     r"""
-    Regenerative regularization: :math:`\lambda \|\theta - \theta_0\|^2` on the losses of actor and critics, where
-    :math:`\theta_0` are the parameters with which the agent begins to learn: those that it drew, or those of the file that
-    it was loaded from. A parameter that takes another's place later has its own :math:`\theta_0`.
+    Regenerative regularization: add :math:`\lambda \|\theta - \theta_0\|^2` to the losses of actor and critics, where
+    :math:`\theta_0` are the parameters with which the agent begins to learn, either initialized or loaded from a file.
+    A parameter that replaces another one later has its own :math:`\theta_0`.
 
-    Its gradient is added in closed form, so that gradients by hand stay. PPO clips the gradients of its loss before.
+    The gradient is added in closed form, so that the gradients of the losses can still be computed by hand. PPO clips only
+    the gradients of its loss.
 
     Paper: Maintaining Plasticity in Continual Learning via Regenerative Regularization (Kumar et al., 2023).
 

@@ -36,22 +36,22 @@ class NPC(OffPolicyIntervention):
 
     where t counts gradient steps. At :math:`\alpha = 1` a neuron learns at the full rate until
     :math:`t = \beta / (4 C_i)`, and not at all from :math:`t = \beta / C_i` on; the importance of the neurons of a layer is
-    about 1 on average. So β is the age, in gradient steps, at which an average neuron freezes, and it has to be longer than a
+    about 1 on average. So β is the age, in gradient steps, at which an average neuron freezes, and should be longer than a
     phase.
 
     The importance is that of SAC's own loss, on its own minibatch: see :func:`~sb3_nbsp.neurons.utility.taylor_importance`.
     NPC keeps neither parameters nor data.
 
     Paper: Overcoming Catastrophic Forgetting by Neuron-Level Plasticity Control (Paik et al., 2020). There, the learning rate
-    of SGD is scaled; Adam undoes what is done to gradients, so here its step is.
+    of SGD is scaled; Adam undoes a scaling of gradients, so here its step is scaled.
 
-    :param npc_beta: β; None: four times the gradient steps of the first phase, in which all learn at the full rate (with
-        ``npc_clock="phases"`` four); infinity: without effect
+    :param npc_beta: β; None: four times the number of gradient steps of the first phase, in which all neurons learn at the
+        full rate (with ``npc_clock="phases"``: 4); infinity: no effect
     :param npc_alpha: α
     :param npc_delta: δ of the running average, in [0, 1)
-    :param output_layers: treat the units of output layers as neurons, too; otherwise they always learn at the full rate
-    :param npc_clock: "steps": as above, as in the paper; "phases": t counts finished phases, and :math:`C_i` is the largest
-        that the neuron had at the end of one: rates are fixed within a phase
+    :param output_layers: also treat the units of output layers as neurons; otherwise they always learn at the full rate
+    :param npc_clock: "steps": as described above and in the paper; "phases": t counts finished phases, and :math:`C_i` is the
+        largest one that the neuron had at the end of a phase, so that rates are fixed within a phase
     :raises ValueError: if an option is out of its range
     """
 

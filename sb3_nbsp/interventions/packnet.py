@@ -203,17 +203,24 @@ _UNKNOWN_NUMBER = (
 
 @th.no_grad()
 def prune(weight: th.Tensor, owners: th.Tensor, task: int, n_left: int) -> None:
-    r"""
-    Hand weights of a task on to the next one, so that the tasks still to come get an equal share: the smallest
+    """
+    Every weight of the actor has an owner, the number of a task. While task t is learned, only its weights move. At the end
+    of a task's first phase, the smallest of its weights are set to zero and passed on to task t + 1, and the task is trained
+    again on D with the remaining ones. To play task t, the weights of later tasks are set to zero. Biases, and the gains and
+    biases of norm layers, stay fixed after the first phase. The critics learn as usual.
 
-    .. math:: \left\lfloor n \, \frac{n_\mathrm{left}}{n_\mathrm{left} + 1} \right\rfloor
+    If another task has been learned after a task, a return to that task does not change the actor any more, because the
+    later task builds on its weights.
 
-    of its n weights by magnitude, which are set to zero (Wołczyk et al., 2021). Of equal ones, the first go.
+    Papers: PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning (Mallya & Lazebnik, 2018); on SAC:
+    Continual World: A Robotic Benchmark For Continual Reinforcement Learning (Wołczyk et al., 2021). The agent is told the
+    task.
 
-    :param weight: weights of a layer
-    :param owners: numbers of the tasks that own them, of the same shape
-    :param task: number of the task
-    :param n_left: tasks still to come
+    :param n_tasks: number of tasks there will be, at most 255; None: as many as the task sequence has
+    :param retrain_steps: gradient steps on D with the weights that a task keeps
+    :param revisit: "reuse": a task that comes back has its weights again; "new": every phase has weights of its own, and a
+        task is played with its latest ones
+    :raises ValueError: if an option is out of its range
     """
     own = th.nonzero(owners.flatten() == task).flatten()
     magnitudes = weight.flatten()[own].abs()

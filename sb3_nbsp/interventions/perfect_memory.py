@@ -12,10 +12,10 @@ from sb3_nbsp.interventions.base import OffPolicyIntervention
 
 class PerfectMemory(OffPolicyIntervention):
     """
-    Keep the transitions of all tasks in D and learn from all of them alike: D is not emptied when a phase starts, and is made
-    as large as all steps of ``learn()`` if ``buffer_size`` is less.
+    Keep the transitions of all tasks in D and sample uniformly from them: D is not emptied when a phase starts, and is
+    enlarged to the number of steps of ``learn()`` if ``buffer_size`` is smaller.
 
-    Papers: Continual World (Wołczyk et al., 2021), where more data is not the answer by itself.
+    Paper: Continual World (Wołczyk et al., 2021), where more data is not a solution by itself.
 
     :raises ValueError: if D is too small when ``learn()`` begins, and not empty
     """

@@ -23,21 +23,21 @@ COUNT = "_injections"
 
 class PlasticityInjection(PhaseStartChange):
     r"""
-    At the start of every phase but the first, or at given steps, freeze the head of a network, and put beside it a new one
-    that learns, minus the same one frozen, :class:`~sb3_nbsp.neurons.injection.InjectedOutput`:
+    At the start of every phase but the first, or at given steps, freeze the head of a network and add a new head that
+    learns, minus a frozen copy of the new head, :class:`~sb3_nbsp.neurons.injection.InjectedOutput`:
 
     .. math:: h_\theta(\phi(x)) + h_{\theta'_1}(\phi(x)) - h_{\theta'_2}(\phi(x)), \quad \theta'_2 = \theta'_1 \text{ at first}
 
-    What the network says is unchanged at that moment, and so is the number of parameters that learn. The encoder φ goes on
-    learning, with gradients through all heads. Target critics get the same heads. In the paper it happens once, to a Q
+    The network's output is unchanged at that moment, and so is the number of parameters that learn. The encoder φ keeps
+    learning, with gradients through all heads. Target critics get the same heads. The paper does this once, for a Q
     network.
 
     Paper: Deep Reinforcement Learning with Plasticity Injection (Nikishin et al., 2023).
 
     :param injection_networks: "both", "critic" (the paper's) or "actor"
-    :param head_layers: linear layers of the head, counted from the output: 2 are the last hidden layer and the output layer
+    :param head_layers: number of linear layers in the head, from the output: 2 are the last hidden layer and the output layer
     :param injection_steps: environment steps at which to inject, in ascending order; None for the starts of phases
-    :param max_injections: inject at most so often; None for no limit
+    :param max_injections: maximum number of injections; None for no limit
     :raises ValueError: if an option is out of its range, or the networks are none of SAC's with separate outputs
     """
 

@@ -15,17 +15,17 @@ from sb3_nbsp.interventions.neuron_reset import PeriodicReset
 class RandomReset(PeriodicReset):
     r"""
     Every F environment steps, draw the incoming parameters of uniformly random neurons of each hidden layer of the actor
-    anew. Outgoing weights stay.
+    anew. Outgoing weights stay unchanged.
 
     Of a layer of l neurons, the k-th reset (from 0) renews :math:`\mathrm{round}((k + 1) \gamma l) - \mathrm{round}(k \gamma
-    l)`: all resets together renew the share γ, also where :math:`\gamma l` is no whole number.
+    l)`: on average, resets renew the share γ, even if :math:`\gamma l` is not a whole number.
 
     Paper: Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning (appendix A.4, figure 22).
 
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
-    :param clear_moments: also forget the optimizer's moments of what is reset
-    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param clear_moments: also clear the optimizer's moments of the parameters that are reset
+    :param renew_shared: also renew the layers of a features extractor that actor and critic share
     :raises ValueError: if an option is out of its range
     """
 

@@ -18,8 +18,8 @@ from sb3_nbsp.neurons.layers import NeuronLayer
 
 class RecoveryTraining(Intervention):
     """
-    After another intervention has renewed neurons, train the next rollout for more epochs, and those after it until the
-    agent is as good as a threshold again: the alternative that the P3O paper compares inner distillation to ("the network
+    After another intervention has renewed neurons, train for more epochs on the next rollout, and on those after it until
+    the agent reaches a threshold again. The P3O paper compares inner distillation with this alternative ("the network
     was allowed additional training epochs post-reset until reaching a reward threshold of 100", appendix A.4.5).
 
     Here the measure is the mean return of the episodes that have finished since the renewal, as the ``Monitor`` wrapper
@@ -28,8 +28,8 @@ class RecoveryTraining(Intervention):
     Paper: Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning.
 
     :param reward_threshold: mean return of an episode at which the agent has recovered
-    :param recovery_epochs: epochs beyond ``n_epochs``, in every update until then
-    :param max_recovery_updates: give up after so many updates
+    :param recovery_epochs: epochs in addition to ``n_epochs``, in every update until then
+    :param max_recovery_updates: give up after this many updates
     :raises ValueError: if an option is out of its range
     """
 

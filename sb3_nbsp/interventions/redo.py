@@ -17,24 +17,24 @@ from sb3_nbsp.neurons.utility import neuron_magnitudes, redo_score
 class ReDo(PeriodicReset):
     r"""
     Every F environment steps, recycle dormant neurons of the actor: draw their incoming parameters anew, set their outgoing
-    weights to zero. Between two neurons that are recycled together, the weight is a new one.
+    weights to zero. The weight between two neurons that are recycled together is a newly drawn one.
 
     The score of a neuron is its mean \|activation\| over the states of the last rollout (or states drawn from the replay
-    buffer), relative to its layer's mean: :func:`~sb3_nbsp.neurons.utility.redo_score`. There are two ways to choose by it.
-    That of the P3O paper, the default, takes the share γ of each layer with the lowest scores, rounded down (2
-    of 256 neurons) but at least one; ties are broken by position. That of Sokar et al. takes all neurons whose score is at
-    most τ.
+    buffer), relative to its layer's mean: :func:`~sb3_nbsp.neurons.utility.redo_score`. There are two ways to choose neurons
+    by it. The P3O paper's way, the default, takes the share γ of each layer with the lowest scores, rounded down (2
+    of 256 neurons) but at least one; ties are broken by position. The way of Sokar et al. takes all neurons whose score is
+    at most τ.
 
     Papers: The Dormant Neuron Phenomenon in Deep Reinforcement Learning (Sokar et al., 2023); Stay Hungry, Keep Learning:
     Sustainable Plasticity for Deep Reinforcement Learning (appendices A.1 and A.2, tables 3 and 4).
 
     :param reset_frequency: F, in environment steps
-    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]; without effect if there is a
-        ``dormant_threshold``
+    :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]; has no effect if
+        ``dormant_threshold`` is given
     :param dormant_threshold: τ; None for the share γ
-    :param redo_states: states to draw from a replay buffer (of a rollout, all are taken)
-    :param clear_moments: also forget the optimizer's moments of what is reset
-    :param renew_shared: include the layers of a features extractor that actor and critic share
+    :param redo_states: number of states to draw from a replay buffer (of a rollout, all are used)
+    :param clear_moments: also clear the optimizer's moments of the parameters that are reset
+    :param renew_shared: also renew the layers of a features extractor that actor and critic share
     :raises ValueError: if an option is out of its range
     """
 

@@ -11,13 +11,13 @@ from sb3_nbsp.interventions.observations import has_observations
 
 class ResetCallback(BaseCallback):
     """
-    Renews neurons of the network that acts, in an agent of SB3 or of its contrib package: DQN, the setting of the ReDo paper,
-    QR-DQN, TD3, DDPG, TQC, SAC, PPO, A2C. Agents of this package take the same as ``interventions=[...]``.
+    Renews neurons of the acting network in an agent of SB3 or its contrib package: DQN (the setting of the ReDo paper),
+    QR-DQN, TD3, DDPG, TQC, SAC, PPO, A2C. For agents of this package, use ``interventions=[...]`` instead.
 
-    A reset is due when a rollout ends and a multiple of its ``reset_frequency`` has been passed; the updates on the rollout
-    follow. Target networks stay as they are. Nothing of it is saved with the agent, which counts its steps itself.
+    Neurons are reset at the end of a rollout in which a multiple of ``reset_frequency`` has been passed, before the updates
+    on it. Target networks stay unchanged. The callback saves nothing with the agent, whose own step count it uses.
 
-    :param reset: :class:`ReDo`, :class:`RandomReset` or :class:`CycleReset`, one for each agent
+    :param reset: :class:`ReDo`, :class:`RandomReset` or :class:`CycleReset`; use one object per agent
     :param verbose: see SB3
     :raises TypeError: if it is none of these
     """

@@ -16,20 +16,20 @@ from sb3_nbsp.interventions.networks import optimized_parameters, plain_policy
 
 class ShrinkPerturb(PhaseStartChange):
     r"""
-    At the start of every phase but the first, or every so many gradient steps, change all weights and biases of actor and
+    At the start of every phase but the first, or at a fixed interval, change all weights and biases of actor and
     critics:
 
     .. math:: \theta \leftarrow p \theta + \sigma \epsilon
 
-    with :math:`\epsilon` a network as SB3 would draw it, new each time. Target critics follow by averaging; the optimizers'
-    moments and a standard deviation that is a parameter of its own stay.
+    where :math:`\epsilon` is a newly initialized network, as SB3 would draw it. Target critics follow by averaging. The
+    optimizers' moments stay, and so does a standard deviation that is a parameter of its own.
 
     Paper: On Warm-Starting Neural Network Training (Ash & Adams, 2020).
 
     :param shrink_factor: p, in [0, 1]; 1 for no shrinking
     :param perturb_scale: σ; 0 for no noise
-    :param shrink_interval: gradient steps from one change to the next, each of which draws a whole policy; None for the starts
-        of phases
+    :param shrink_interval: gradient steps between two changes, each of which draws a whole policy; None for the starts of
+        phases
     :raises ValueError: if an option is out of its range
     """
 

@@ -18,7 +18,8 @@ from sb3_nbsp.interventions.networks import optimized_parameters, plain_policy
 class WeightClipping(Intervention):
     r"""
     After every gradient step, clamp the weights and biases of all linear and convolutional layers of actor and critics to
-    :math:`\pm \kappa / \sqrt{n}`, n the inputs of a neuron: :math:`1 / \sqrt{n}` bounds PyTorch's initialization.
+    :math:`\pm \kappa / \sqrt{n}`, where n is the number of inputs of a neuron. PyTorch's initialization lies within
+    :math:`\pm 1 / \sqrt{n}`.
 
     Paper: Weight Clipping for Deep Continual and Reinforcement Learning (Elsayed et al., 2024).
 

@@ -87,13 +87,13 @@ def load_checkpoint(algorithm: type[Algorithm], checkpoint: str | os.PathLike[st
     """
     Load an agent from a checkpoint with its replay buffer, the statistics of ``VecNormalize`` and its place in the task
     sequence. ``learn(..., reset_num_timesteps=False)`` then continues, with the random numbers that would have come next;
-    the episode that was under way begins anew.
+    the episode that was in progress is started again.
 
     :param algorithm: the agent's class, of this package or any of SB3's
     :param checkpoint: the checkpoint's own folder, as :func:`latest_checkpoint` returns it
-    :param env: a new environment like the agent's; a ``VecNormalize`` around it gets the saved statistics, and is put around
-        it where it is missing
-    :param kwargs: see ``load()`` of the class. With a ``seed``, random numbers begin with it
+    :param env: a new environment like the agent's; a ``VecNormalize`` around it gets the saved statistics, and is added
+        if it is missing
+    :param kwargs: see ``load()`` of the class. With a ``seed``, random numbers start from it
     :return: the agent, whose environment is ``get_env()``
     :raises ValueError: if there is no checkpoint, or its sequence has other tasks than the environment
     """
@@ -175,8 +175,8 @@ def _check_sequence(env: VecEnv, saved: dict[str, Any]) -> None:
 
 class SequenceCheckpoint(BaseCallback):
     """
-    Every ``save_freq`` steps, save the model with all that it needs to continue (:func:`load_checkpoint`) and drop the
-    previous checkpoint.
+    Every ``save_freq`` steps, save the model with everything that it needs to continue (:func:`load_checkpoint`), and delete
+    the previous checkpoint.
 
     Inside another callback (``EveryNTimesteps``, ``EvalCallback(callback_after_eval=...)`` or ``callback_on_new_best``) it
     saves at the other's events, if ``save_freq`` steps have passed.

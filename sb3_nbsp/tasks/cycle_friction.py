@@ -18,22 +18,22 @@ FRICTIONS = (4, 3, 2, 1, 2, 3)
 
 class CycleFriction(gym.Wrapper, RecordConstructorArgs):
     """
-    Changes the sliding friction of every geom of a MuJoCo task in a cycle. Step number n of the environment is played with
-    ``frictions[(n // steps_per_friction) % len(frictions)]``, so the change may come in the middle of an episode.
+    Change the sliding friction of every geom of a MuJoCo task in a cycle. Step n of the environment has friction
+    ``frictions[(n // steps_per_friction) % len(frictions)]``, so it may change in the middle of an episode.
 
-    ``info["friction"]`` is the friction that a step was played with; after a reset, that of the step to come.
+    ``info["friction"]`` is the friction of a step; after a reset, that of the next step.
 
-    Steps are counted over the life of the environment, not of the agent: a new environment begins with the first friction.
-    This package's agents put it where it was when they are loaded and continue (``learn(reset_num_timesteps=False)``), and
-    :func:`~sb3_nbsp.tasks.load_checkpoint` does so for all agents. For others there is ``start_step``.
+    Steps are counted over the life of the environment, not of the agent: a new environment starts with the first friction.
+    When agents of this package are loaded and continue, they move it to where it was (``learn(reset_num_timesteps=False)``);
+    :func:`~sb3_nbsp.tasks.load_checkpoint` does so for all agents. Otherwise, use ``start_step``.
 
     Paper: Stay Hungry, Keep Learning: Sustainable Plasticity for Deep Reinforcement Learning (section 5.1, figure 3).
 
     :param env: a MuJoCo environment
     :param frictions: coefficients of sliding friction (no unit, MuJoCo's default is 1), in order
-    :param steps_per_friction: steps of this environment until the next friction
+    :param steps_per_friction: number of steps of this environment until the next friction
     :param start_step: number of the first step
-    :raises ValueError: if an option is out of its range or the environment has no MuJoCo model
+    :raises ValueError: if an option is out of its range or the environment is not based on MuJoCo
     """
 
     # What agents know an environment by that changes with its steps: see sb3_nbsp.tasks.recognize.ages()

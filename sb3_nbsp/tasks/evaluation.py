@@ -37,37 +37,37 @@ _PRINTED = 33
 
 class SequenceEvaluation(BaseCallback):
     """
-    At the end of each phase, evaluate the agent on every distinct task, in environments of its own, and write
-    the success matrix. Also writes the training success of every episode, and stops the
-    training of any SB3 agent when the sequence is over.
+    At the end of each phase, evaluate the agent on every distinct task, in environments of the evaluation's own, and write
+    the success matrix. Also write the training success of every episode, and stop the training of any SB3 agent when the
+    sequence is over.
 
-    Once a task has reported success, an episode without a report is a failure. Where a task never does, the mean normalized
-    score of its games takes its place (ASR is then AR; NBSP, equations 12 and 13), and where it has none, the mean
+    Once a task has reported success, an episode without a report is a failure. If a task never does, the mean normalized
+    score of its games is used instead (ASR is then AR; NBSP, equations 12 and 13), or, without such a score, the mean
     return of an episode, with a warning.
 
-    Policies with memory get their state, those with action masks the masks of the task. What is wrapped around the whole
-    sequence is wrapped around the tasks as well, by a copy; where that cannot be done, training does not start.
+    Policies with memory get their state, and policies with action masks get the masks of the task. Wrappers around the whole
+    sequence are copied around the single tasks; if this is impossible, training does not start.
 
     Phases are counted over the agent's life: when it plays the sequence again, rows are added to the matrix. Files of another
     run in the folder are kept under another name.
 
-    Games are evaluated whole, in raw rewards. The log of episodes has a line for each whole game.
+    Games are evaluated as a whole, with raw rewards. The log of episodes has a line for each whole game.
 
     TensorBoard: ``eval/<task>`` (success rate or score), ``eval/returns/<task>`` (mean return), ``eval/ASR``,
     ``eval/FM``, ``eval/FWT``.
 
-    :param folder: for ``success_matrix.csv`` and ``training.csv``; files there are continued, which is
-        how a resumed run keeps its history. None writes nothing
-    :param n_eval_episodes: episodes per task
-    :param seed: the seeds of the evaluation's environments follow from it, one for each task; they are none of
-        those that training has. The same seed means the same episodes after every phase
+    :param folder: folder for ``success_matrix.csv`` and ``training.csv``. Files there are continued, so that a resumed run
+        keeps its history. None writes nothing
+    :param n_eval_episodes: number of episodes per task
+    :param seed: the seeds of the evaluation's environments follow from it, one for each task; they differ from those of
+        training. The same seed means the same episodes after every phase
     :param progress_bar: show a bar while evaluating
     :param verbose: 1 prints the success rates
-    :param n_eval_steps: per task, in place of a number of episodes: whole episodes until so many steps are played (the paper's
-        100 000 on Atari); None for ``n_eval_episodes``
-    :param deterministic: evaluate the policy's most likely actions; False draws them, from random numbers of the
-        evaluation's own
-    :param best_model_save_path: folder for ``best_model.zip``: the agent after the phase with the best mean over the tasks met
+    :param n_eval_steps: instead of a number of episodes: for each task, play whole episodes until this many steps are reached
+        (100 000 in the paper, on Atari); None for ``n_eval_episodes``
+    :param deterministic: use the policy's most likely actions; False samples them, with random numbers of the evaluation's
+        own
+    :param best_model_save_path: folder for ``best_model.zip``, the agent after the phase with the best mean over the tasks met
         so far; None saves none
     :param log_path: folder for ``evaluations.npz``, see :func:`~sb3_nbsp.tasks.evaluation_files.add_evaluation`
     """

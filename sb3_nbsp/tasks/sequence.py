@@ -24,24 +24,24 @@ _OF_GOALS = ("compute_reward", "compute_terminated", "compute_truncated")
 
 class TaskSequence(gym.Env):
     """
-    Plays one task after another. It moves on when an episode ends and the task is mastered or its steps are used up.
-    One such stretch is a phase; the list of tasks, played ``cycles`` times, makes ``len(tasks) * cycles``
+    Plays one task after another. It moves on at the end of an episode, when the task is mastered or its steps are used up.
+    Such a stretch is a phase; the list of tasks, played ``cycles`` times, makes ``len(tasks) * cycles``
     phases. After the last one it stays on the last task.
 
-    An episode ends when its task says so, or when the sequence is reset: a wrapper around it, such as a time limit, may end it
-    too. Then only the info of the reset tells that a phase has ended; :func:`~sb3_nbsp.tasks.boundaries.ended_phases`
-    looks at both.
+    An episode ends when its task ends it, or when the sequence is reset: a wrapper around the sequence, such as a time limit,
+    may also end an episode. Then only the info of the reset shows that a phase has ended;
+    :func:`~sb3_nbsp.tasks.boundaries.ended_phases` handles both cases.
 
     An episode succeeds if any of its steps does. Once a task has reported a success or a failure, an episode without a
-    report is a failure; before, nothing is known of it.
+    report is a failure; before that, its success is unknown.
 
-    A game whose episodes are its lives says ``info["life_lost"]`` where a life, but not the game, ends: such an episode counts
-    neither for the phase nor for its success, which are those of the whole game.
+    A game whose episodes are its lives reports ``info["life_lost"]`` when a life ends, but not the game. The phase and its
+    success count whole games, not such episodes.
 
-    The current task's methods that agents ask for are handed through: ``action_masks()`` and, where the observations have
-    goals, ``compute_reward()``. All tasks must have them, or none.
+    Methods that agents need are forwarded to the current task: ``action_masks()`` and, if observations contain
+    goals, ``compute_reward()``. Either all tasks or none must have them.
 
-    Every ``info`` of a step and of a reset says:
+    Every ``info`` of a step and of a reset contains:
 
     - ``task``, ``task_index``: name of the current task and its position among the distinct tasks
     - ``phase``, ``n_phases``: number of the current phase, from 0, and of all phases
@@ -50,19 +50,19 @@ class TaskSequence(gym.Env):
     - ``success`` (steps only): whether the step was a success, if the task reports it
     - ``is_success`` (steps only): whether any step of the episode so far was, if the task has ever reported success
 
-    :param task_makers: name of each distinct task (numbers become text) and what makes its environment: it is called with
-        ``render_mode``
+    :param task_makers: for each distinct task, its name (numbers become text) and a function that creates its environment and
+        is called with ``render_mode``
     :param tasks: names of the tasks of one cycle, in order; default: all
-    :param cycles: how often the list is played
+    :param cycles: how often the list of tasks is played
     :param steps_per_task: a phase ends with the episode in which it reaches this many steps
         (per environment, if several run in parallel)
     :param mastery_threshold: a phase ends when the success rate of the last ``mastery_window`` episodes
         reaches this; None never ends a phase early
-    :param mastery_window: number of episodes that mastery is judged on
-    :param last_phase_steps: the last phase has so many steps instead, mastered or not; None: it ends as the others do
+    :param mastery_window: number of episodes over which this rate is computed
+    :param last_phase_steps: if given, the last phase has this many steps, mastered or not; None: it ends as the others do
     :param rotate: for evaluation: play the next task at every episode, without phases
     :param render_mode: as in Gymnasium
-    :param check_spaces: make every task once, to find unequal spaces before training
+    :param check_spaces: create every task once, to find unequal spaces before training
     :raises ValueError: if an option is out of its range, a task is unknown or the tasks' spaces differ
     :raises TypeError: if a task's environment cannot be made
     """
