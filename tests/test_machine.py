@@ -15,7 +15,7 @@ def test_jobs_are_as_many_as_the_cores_that_the_process_is_bound_to(capsys):
     try:
         with pytest.raises(SystemExit):
             main(["run", "--help"])
-        assert re.search(r"--jobs JOBS\s+local: runs at a time \(default: 1\)", capsys.readouterr().out)
+        assert re.search(r"--jobs JOBS\s+local: number of runs at a time \(default: 1\)", capsys.readouterr().out)
     finally:
         os.sched_setaffinity(0, before)
 

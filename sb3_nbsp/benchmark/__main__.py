@@ -16,7 +16,7 @@ from sb3_nbsp.files import atomic_write
 from sb3_nbsp.machine import usable_cores
 
 FORMATS = {"markdown": "md", "latex": "tex", "csv": "csv"}
-_FOLDER = "the folder of a comparison, which `run --out` has written"
+_FOLDER = "the folder of a comparison (that of `run --out`)"
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -83,11 +83,11 @@ def _zero(args: argparse.Namespace) -> None:
 
 # What each command does
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int | None], str]] = {
-    "run": (_run, "compute the runs of a comparison, or resume them"),
-    "table": (_table, "print each measure of each method, with intervals"),
+    "run": (_run, "train all runs of a comparison, or resume them"),
+    "table": (_table, "print every measure of every method, with intervals"),
     "plot": (_plot, "draw the figures, as PNG and SVG"),
     "report": (_report, "write tables, figures and configuration as one HTML page"),
-    "zero": (_zero, "zero the skill neurons of a trained model and see what it can still do"),
+    "zero": (_zero, "set the skill neurons of a trained model to zero and evaluate it"),
 }
 
 
@@ -98,37 +98,37 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     texts: dict[str, dict[str, Any]] = {
-        name: {"help": what, "description": f"{what.capitalize()}."} for name, (_, what) in COMMANDS.items()
+        name: {"help": what, "description": f"{what[0].upper()}{what[1:]}."} for name, (_, what) in COMMANDS.items()
     }
     commands = {name: subparsers.add_parser(name, formatter_class=_Formatter, **text) for name, text in texts.items()}
     add = commands["run"].add_argument
     Comparison.add_arguments(commands["run"])
     commands["run"].epilog = _names()
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the comparison")
-    own = "compute each run's first phase by itself, not once for all methods that are the same agent until it ends"
+    own = "train each run's first phase separately, not once for all methods that are the same agent until it ends"
     add("--own-first-phases", action="store_true", help=own)
-    add("--launcher", choices=["local", "ray"], default="local", help="where the runs are computed")
-    add("--jobs", type=int, default=usable_cores(), help="local: runs at a time")
-    add("--address", help="ray: a running cluster; without it Ray is started on this machine")
-    add("--cpus-per-run", type=int, default=1, help="ray: cores of a run")
-    add("--gpus-per-run", type=float, default=0.0, help="ray: share of a GPU of a run")
+    add("--launcher", choices=["local", "ray"], default="local", help="where to train")
+    add("--jobs", type=int, default=usable_cores(), help="local: number of runs at a time")
+    add("--address", help="ray: address of a running cluster; without it, Ray is started on this machine")
+    add("--cpus-per-run", type=int, default=1, help="ray: cores per run")
+    add("--gpus-per-run", type=float, default=0.0, help="ray: share of a GPU per run")
 
     add = commands["table"].add_argument
-    add("folders", nargs="+", metavar="DIR", help=f"{_FOLDER}; several get a table over all too")
+    add("folders", nargs="+", metavar="DIR", help=f"{_FOLDER}; with several, there is also a table over all of them")
     add("--paper", action="store_true", help="add the paper's rows")
-    form = "print the tables in this format only; default: print them for people, and write DIR/table.md, .tex and .csv"
+    form = "only print the tables, in this format; default: print readable tables and write DIR/table.md, .tex and .csv"
     add("--format", choices=FORMATS, help=form)
     for name, default in (("plot", "plots"), ("report", "report.html")):
         commands[name].add_argument("folder", type=Path, metavar="DIR", help=_FOLDER)
         commands[name].add_argument("--out", type=Path, metavar="PATH", help=f"where to write (default: DIR/{default})")
 
     add = commands["zero"].add_argument
-    add("model", metavar="MODEL", help="an NBSPSAC model's zip, or the folder of a run")
+    add("model", metavar="MODEL", help="zip of an NBSPSAC model, or the folder of a run")
     add("--env", help="id of a task sequence; default: that of the run")
     env_kwargs = "arguments of the environment; default: those of the run"
     add("--env-kwargs", type=key_value, nargs="+", metavar="KEY:VALUE", help=env_kwargs)
     add("--n-eval-episodes", type=int, default=20, help="episodes per task and row")
-    networks = "networks whose neurons are zeroed; the critics, qf0 and qf1, do not act"
+    networks = "networks whose neurons are set to zero; the critics, qf0 and qf1, do not act"
     add("--networks", nargs="+", default=["actor"], help=networks)
     add("--seed", type=int, default=0, help="seed of the choice of random neurons")
     return parser
@@ -138,7 +138,7 @@ def _names() -> str:
     methods = "\n".join(f"  {method.name:<24} {method.title}: {method.description}" for method in METHODS.values())
     groups = "\n".join(f"  {name:<24} {', '.join(names)}" for name, names in ABLATIONS.items())
     sequences = "\n".join(f"  {preset:<24} {', '.join(sequence_names(preset))}" for preset in PRESETS)
-    return f"methods:\n{methods}\n\ngroups of methods, each an ablation:\n{groups}\n\nsequences by preset:\n{sequences}"
+    return f"methods:\n{methods}\n\ngroups of methods:\n{groups}\n\nsequences by preset:\n{sequences}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -160,7 +160,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
     """Show the defaults that say something, and leave the lists of names as they are."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, [], {}) or "default" in (action.help or ""):
+        if action.default is False or action.default in (None, [], {}) or "default" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
 

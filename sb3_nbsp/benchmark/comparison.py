@@ -104,17 +104,17 @@ class Comparison:
 
     :param envs: ids of environments, or names of task sequences
     :param methods: names of methods, or of groups of them
-    :param seeds: of every method
+    :param seeds: seeds for every method
     :param preset: size of the sequences
-    :param n_timesteps: steps of a run where the environment is no sequence; None for those of the YAML file
+    :param n_timesteps: steps of a run on an environment that is not a sequence; None for those of the YAML file
     :param env_kwargs: arguments of the environments
-    :param hyperparams: in place of those of the YAML files, for the methods that have them; a method's own options go first
-    :param n_eval_episodes: episodes of each evaluation: of every task after each phase, or at the end of a run
-    :param save_freq: steps between two checkpoints of a run; None for 5000, and for 50000 where the environment is no sequence
-    :param switch_steps: play two tasks once each, the second for so many steps, and evaluate on both meanwhile
-    :param eval_freq: steps of the second task between two evaluations on both, after a switch
-    :param n_eval_steps: on sequences, evaluate whole episodes for so many steps instead; 100000 is the paper's on Atari
-    :param eval_policy: on sequences, "deterministic" or "stochastic", as is all of CleanRL's discrete SAC
+    :param hyperparams: replace those of the YAML files, for methods that have them; a method's own options take precedence
+    :param n_eval_episodes: episodes per evaluation: for every task after each phase, or at the end of a run
+    :param save_freq: steps between two checkpoints of a run; None for 5000, or 50000 on an environment that is not a sequence
+    :param switch_steps: play two tasks once each, the second for this many steps with evaluations on both in between
+    :param eval_freq: with --switch-steps: steps of the second task between two evaluations on both tasks
+    :param n_eval_steps: on sequences: evaluate whole episodes for this many steps instead (100000 in the paper, on Atari)
+    :param eval_policy: on sequences: "deterministic", or "stochastic" as in CleanRL's discrete SAC
     :raises ValueError: if a name is unknown, a number out of its range, an option not plain or known to none of the methods
     """
 

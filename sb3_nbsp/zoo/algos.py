@@ -70,13 +70,11 @@ TABLE = {
     "redo_discrete_sac": Entry(methods.ReDoDiscreteSAC, "ReDo on discrete SAC", "redo_sac for discrete actions", sample_reset),
     "cbp_discrete_sac": Entry(methods.CBPDiscreteSAC, "CBP on discrete SAC", "cbp_sac for discrete actions", sample_cbp),
     "sbp_sac": Entry(methods.SBPSAC, "SBP on SAC", "cycle reset and inner distillation on SAC", sample_sbp),
-    "cycle_sac": Entry(
-        methods.CycleSAC, "cycle reset on SAC", "neurons are renewed in turns, without distillation", sample_reset
-    ),
-    "redo_sac": Entry(methods.ReDoSAC, "ReDo on SAC", "dormant neurons are renewed", sample_reset),
+    "cycle_sac": Entry(methods.CycleSAC, "cycle reset on SAC", "renews neurons in turn, without distillation", sample_reset),
+    "redo_sac": Entry(methods.ReDoSAC, "ReDo on SAC", "renews dormant neurons", sample_reset),
     "cbp_sac": Entry(methods.CBPSAC, "CBP on SAC", "continual backpropagation", sample_cbp),
     "cotasp_sac": Entry(
-        methods.CoTASPSAC, "CoTASP (told the task)", "the task's name chooses units of the actor", sample_cotasp
+        methods.CoTASPSAC, "CoTASP (told the task)", "the task's name selects units of the actor", sample_cotasp
     ),
     "cotasp_discrete_sac": Entry(
         methods.CoTASPDiscreteSAC, "CoTASP, discrete (told the task)", "cotasp_sac for discrete actions", sample_cotasp
@@ -90,41 +88,43 @@ TABLE = {
         "packnet_sac for discrete actions",
         sample_packnet,
     ),
-    **_on_each_base("ewc", "EWC", "EWC", "pulled back to where earlier tasks left off", log_uniform(ewc_coef=(1e-2, 1e4))),
+    **_on_each_base(
+        "ewc", "EWC", "EWC", "pulls parameters back to their values after earlier tasks", log_uniform(ewc_coef=(1e-2, 1e4))
+    ),
     **_on_each_base(
         "ancl",
         "ANCL",
         "ANCL",
-        "EWC, and a pull towards copies that learn freely",
+        "EWC plus a pull towards copies that learn freely",
         log_uniform(ewc_coef=(1e-2, 1e4), ancl_coef=(1e-3, 1e3)),
     ),
+    **_on_each_base("clonex", "ClonEx", "ClonEx", "clones the policy of earlier tasks", log_uniform(clone_coef=(1e-1, 1e4))),
+    **_on_each_base("npc", "NPC", "NPC", "important neurons learn more slowly", log_uniform(npc_beta=(1e4, 1e8))),
     **_on_each_base(
-        "clonex", "ClonEx", "ClonEx", "what the policy did in earlier tasks is cloned", log_uniform(clone_coef=(1e-1, 1e4))
-    ),
-    **_on_each_base("npc", "NPC", "NPC", "neurons that have mattered learn more slowly", log_uniform(npc_beta=(1e4, 1e8))),
-    **_on_each_base(
-        "l2_init", "L2Init", "L2 Init", "pulled to the initial parameters", log_uniform(l2_init_weight=(1e-6, 1e-2))
+        "l2_init",
+        "L2Init",
+        "L2 Init",
+        "pulls parameters towards their initial values",
+        log_uniform(l2_init_weight=(1e-6, 1e-2)),
     ),
     **_on_each_base("pi", "PI", "plasticity injection", "a new head learns beside the frozen one", sample_pi),
     **_on_each_base(
         "shrink_perturb",
         "ShrinkPerturb",
         "shrink and perturb",
-        "networks are shrunk, and noise is added",
+        "shrinks the networks and adds noise",
         log_uniform(shrink_factor=(0.2, 1.0), perturb_scale=(1e-3, 0.3)),
     ),
     **_on_each_base(
-        "weight_clipping", "WeightClipping", "weight clipping", "weights are clamped", log_uniform(clip_factor=(1.0, 10.0))
+        "weight_clipping", "WeightClipping", "weight clipping", "clamps weights", log_uniform(clip_factor=(1.0, 10.0))
     ),
     **_on_each_base("layer_norm", "LayerNorm", "layer norm", "pre-activations are normalized"),
     **_on_each_base("crelu", "CReLU", "CReLU", "concatenated ReLUs"),
     **_on_each_base("full_reset", "FullReset", "full reset", "every phase begins with new networks"),
-    **_on_each_base("perfect_memory", "PerfectMemory", "perfect memory", "no transition is ever forgotten"),
+    **_on_each_base("perfect_memory", "PerfectMemory", "perfect memory", "keeps all transitions"),
     "p3o": Entry(methods.P3O, "P3O", "cycle reset and inner distillation on PPO", sample_sbp),
-    "cycle_ppo": Entry(
-        methods.CyclePPO, "cycle reset", "neurons are renewed in turns on PPO, without distillation", sample_reset
-    ),
-    "redo_ppo": Entry(methods.ReDoPPO, "ReDo", "dormant neurons are renewed on PPO", sample_reset),
+    "cycle_ppo": Entry(methods.CyclePPO, "cycle reset", "renews neurons in turn on PPO, without distillation", sample_reset),
+    "redo_ppo": Entry(methods.ReDoPPO, "ReDo", "renews dormant neurons on PPO", sample_reset),
     "cbp_ppo": Entry(methods.CBPPPO, "CBP", "continual backpropagation on PPO", sample_cbp),
     "continual_ppo": Entry(ContinualPPO, "ContinualPPO", "PPO that follows the phases of a task sequence"),
     # SB3's own, for which this package has hyperparameters on its environments

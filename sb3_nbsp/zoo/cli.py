@@ -17,11 +17,11 @@ from typing import Any
 
 USAGE = """usage: sb3-nbsp COMMAND [options]
 
-RL Zoo's commands with this package's algorithms (nbsp_sac, p3o, ...: see train --help) and environments, and
-benchmark, which compares methods:
+RL Zoo's commands, with the algorithms (nbsp_sac, p3o, ...: see train --help) and environments of this package,
+and benchmark, which compares methods:
 
   train         train an agent, or search hyperparameters with -optimize
-  enjoy         watch a trained agent; on a sequence it plays the tasks in turn
+  enjoy         watch a trained agent; on a task sequence, it plays the tasks in turn
   record_video  record a video of a trained agent
   push_to_hub   upload a trained agent to the Hugging Face Hub
   load_from_hub download a trained agent
