@@ -130,7 +130,7 @@ class PersistentAlgorithm(BaseAlgorithm):
         return initialized
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """Seed the random generators, see SB3. Those of a saved model are not continued then."""
+        """Seed the random generators, see SB3. The saved states of a loaded model are then ignored."""
         if seed is not None:
             self._random_states = None
         super().set_random_seed(seed)
@@ -176,19 +176,19 @@ class PersistentAlgorithm(BaseAlgorithm):
         **kwargs: Any,
     ) -> Self:
         """
-        Load a model, see SB3. A zip of the plain SB3 algorithm loads as well; its interventions start afresh. So do the models
-        that RL Zoo published, whose spaces were pickled by Gym.
+        Load a model, see SB3. A zip of the plain SB3 algorithm loads as well; interventions then start without state. So do
+        the models that RL Zoo has published, whose spaces were pickled by Gym.
 
         :param path: the zip file
         :param env: see SB3
         :param device: see SB3
-        :param custom_objects: see SB3; ``{"interventions": []}`` does without interventions that cannot be imported
+        :param custom_objects: see SB3; ``{"interventions": []}`` drops interventions that cannot be imported
         :param print_system_info: see SB3
         :param force_reset: see SB3
-        :param kwargs: attributes to replace. State of interventions that are switched off so is dropped, with a warning
+        :param kwargs: attributes to replace. If this switches interventions off, their state is dropped, with a warning
         :return: the model
-        :raises ValueError: if the file is corrupt or holds another kind of model
-        :raises TypeError: if ``kwargs`` has a name that is no option and no attribute
+        :raises ValueError: if the file is corrupt or contains another kind of model
+        :raises TypeError: if ``kwargs`` has a name that is neither an option nor an attribute
         """
         attributes = read_attributes(path)
         fresh = vars(cls("MlpPolicy", None, device="cpu", _init_setup_model=False))  # type: ignore[call-arg]

@@ -51,8 +51,8 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
 
     def start_phase(self, task: str) -> None:
         """
-        Say that another task begins, where tasks are changed by hand (``set_env()``, ``learn()``). A task sequence says so
-        itself. Ahead of the first call of ``learn()``, it names the task of the first phase.
+        Announce that another task begins, if tasks are changed by hand (``set_env()``, ``learn()``). With a task sequence this
+        is not needed. Before the first call of ``learn()``, it names the task of the first phase.
 
         :param task: name of the task; the same name means the same task
         :raises ValueError: if the environment is a task sequence
@@ -69,8 +69,8 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
 
     def set_task(self, task: str) -> None:
         """
-        Say on which task the agent is to act next, to methods that are told; all others ignore it. A
-        :class:`~sb3_nbsp.tasks.SequenceEvaluation` says it for every task that it plays, and training at every phase start.
+        Tell task-aware methods on which task the agent is to act next; all others ignore it.
+        :class:`~sb3_nbsp.tasks.SequenceEvaluation` does this for every task that it plays, and training at every phase start.
 
         :param task: name of the task
         """
@@ -78,7 +78,7 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         self.all_interventions.on_task(task)
 
     def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """Act, see SB3. A loaded agent whose method has to be told the task plays as on its last one, with a warning."""
+        """Act, see SB3. A task-aware agent that was loaded and not told its task plays as on its last one, with a warning."""
         if self._is_untold:
             self._is_untold = False
             warn(
@@ -93,7 +93,7 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
 
     @property
     def n_finished_phases(self) -> int:
-        """Phases of the agent's life that have ended."""
+        """Number of phases of the agent's life that have ended."""
         return self.phase.index + int(self._phase_over)
 
     def _has_phases(self) -> bool:
@@ -103,7 +103,7 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         return self._asked[1]
 
     def save(self, path: File, exclude: Any = None, include: Any = None) -> None:
-        """Save the model and how far its environment is in the task sequence; see :meth:`PersistentAlgorithm.save`."""
+        """Save the model and the position of its environment in the task sequence; see :meth:`PersistentAlgorithm.save`."""
         loaded = self._sequence_progress
         self._sequence_progress = loaded or self._get_progress()
         try:

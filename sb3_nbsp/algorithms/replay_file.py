@@ -20,7 +20,7 @@ class PersistentMemory(PersistentAlgorithm, OffPolicyAlgorithm):
 
     def save_replay_buffer(self, path: File) -> None:
         """
-        Save the replay buffer and, with it, what the interventions remember of earlier tasks.
+        Save the replay buffer and the interventions' memory of earlier tasks.
 
         :param path: where to save; ".pkl" is appended if it has no suffix
         """
@@ -37,13 +37,13 @@ class PersistentMemory(PersistentAlgorithm, OffPolicyAlgorithm):
 
     def load_replay_buffer(self, path: File, truncate_last_traj: bool = True) -> None:
         """
-        Load what :meth:`save_replay_buffer` saved, or a replay buffer of plain SB3. What the interventions remember also
+        Load what :meth:`save_replay_buffer` saved, or a replay buffer of plain SB3. The interventions' memory also
         loads into an agent with another number of environments; the replay buffer then starts empty, with a warning.
 
         :param path: the pickle
         :param truncate_last_traj: see SB3
-        :raises ValueError: if the file is corrupt, no replay buffer, or of another shape; the
-            agent's buffers then stay as they are
+        :raises ValueError: if the file is corrupt, not a replay buffer, or of another shape; the
+            agent's buffers then stay unchanged
         """
         own: ReplayBuffer | None = vars(self).get("replay_buffer")
         try:

@@ -57,9 +57,9 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
 
     def pause_at_boundary(self) -> None:
         """
-        Make ``learn()`` return at the next boundary that another phase follows, before the agent acts on it: its interventions
-        have not heard that the phase is over, and D still holds its transitions. The next call of ``learn()`` begins with the
-        end of the phase, also that of an agent which was loaded from a file saved meanwhile.
+        Make ``learn()`` return at the next boundary between two phases, before the agent handles it: interventions have not
+        been notified of the end of the phase, and D still contains its transitions. The next call of ``learn()`` begins with
+        the end of the phase, also if the agent was saved and loaded in between.
         """
         self._pauses = True
 
@@ -118,7 +118,7 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
 
     def train_further(self, gradient_steps: int) -> None:
         """
-        Make gradient steps that no environment steps are due for: an intervention's, at the end of a phase.
+        Make gradient steps in addition to those for environment steps, as an intervention does at the end of a phase.
 
         :param gradient_steps: number of gradient steps on D, which holds at least one transition
         """
@@ -161,7 +161,7 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
 
     def remake_replay_buffer(self, size: int) -> None:
         """
-        Empty D by initializing it again. It remains the same object.
+        Empty D by initializing it again; it stays the same object.
 
         :param size: its capacity in transitions
         """
@@ -238,7 +238,7 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         return self.all_interventions.warmup_actions(self._last_obs)
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
-        """Collect experience, see SB3; training stops when the task sequence is over, and where it is to pause."""
+        """Collect experience, see SB3; training stops when the task sequence is over, or where it is to pause."""
         self._show_phase(callback)
         self._rollout_steps, self._rollout_episodes, self._made_early = 0, 0, 0
         rollout = RolloutReturn(0, 0, False)

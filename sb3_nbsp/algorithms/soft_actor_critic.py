@@ -130,7 +130,7 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
         """
         Load parameters, see :meth:`PersistentAlgorithm.set_parameters`.
 
-        :raises ValueError: if the entropy coefficient is learned in one and fixed in the other
+        :raises ValueError: if the entropy coefficient is learned in one of them and fixed in the other
         """
         self._captured = None
         if exact_match:

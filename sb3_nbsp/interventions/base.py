@@ -101,7 +101,7 @@ class Intervention:
         """
         A call of ``learn()`` begins.
 
-        :param reset: whether the environments were reset, which breaks off the episodes under way
+        :param reset: whether the environments were reset, which ends their current episodes
         :raises ValueError: if the intervention cannot work with the environment
         """
 
@@ -115,8 +115,8 @@ class Intervention:
 
     def on_phase_end(self, phase: Phase) -> None:
         """
-        A phase has ended. The replay buffer still holds its transitions. On-policy agents call this when the rollout with the
-        boundary in it is full, and have not learned from it.
+        A phase has ended. The replay buffer still holds its transitions. On-policy agents call this when the rollout that
+        contains the boundary is full, before they learn from it.
 
         :param phase: the phase that has ended
         """
@@ -124,8 +124,8 @@ class Intervention:
     def on_task(self, task: str) -> None:
         """
         The agent is about to act on a task: an evaluation calls this for every task that it plays, and with the current
-        phase's task when it has played them. Methods that are told the task, in training as in evaluation, switch here; of
-        the start of a phase, :meth:`on_phase_start` tells.
+        phase's task when it has played them. Task-aware methods switch here. The start of a
+        phase is announced by :meth:`on_phase_start`.
 
         :param task: name of the task
         """
@@ -135,7 +135,7 @@ class Intervention:
         One transition per environment has just been added to the replay buffer. On-policy agents call this for all steps of a
         rollout when it is full, in order with :meth:`on_phase_end` and :meth:`on_phase_start`.
 
-        :param rewards: as the environment gave them, shape (n_envs,)
+        :param rewards: as returned by the environment, shape (n_envs,)
         :param dones: shape (n_envs,)
         :param infos: one dictionary per environment
         """
@@ -158,7 +158,7 @@ class Intervention:
 
     def warmup_actions(self, observations: np.ndarray | dict[str, np.ndarray]) -> np.ndarray | None:
         """
-        Who acts where an off-policy agent would act uniformly at random: in the warm-up of a phase other than the first.
+        Actions for the warm-up of a phase other than the first, in which an off-policy agent acts uniformly at random.
 
         :param observations: one per environment, normalized if the agent's are
         :return: actions within the bounds of the action space, shape (n_envs, ...); None for random ones
@@ -167,8 +167,8 @@ class Intervention:
 
     def needs_autograd(self) -> bool:
         """
-        Whether gradients must be autograd's at present, because the intervention watches the forward and backward passes of
-        training. Asked at the start of every ``train()``.
+        Whether gradients must come from autograd at present, because the intervention observes the forward and backward
+        passes of training. Asked at the start of every ``train()``.
 
         :return: False
         """
@@ -176,8 +176,8 @@ class Intervention:
 
     def has_penalty(self) -> bool:
         """
-        Whether :meth:`penalty` can add a term at present. Gradients by hand know no such terms: return False where the weight
-        of yours is 0, and training is as fast as without it. Asked at the start of every ``train()``.
+        Whether :meth:`penalty` can add a term at present. Gradients by hand do not support such terms, so return False if the
+        weight of yours is 0, and training is as fast as without it. Asked at the start of every ``train()``.
 
         :return: whether the intervention has a :meth:`penalty` of its own
         """
@@ -194,7 +194,7 @@ class Intervention:
 
     def before_step(self, network: Network) -> None:
         """
-        Gradients are there, the optimizer has not yet stepped.
+        Gradients have been computed, but the optimizer has not stepped yet.
 
         :param network: the network whose optimizer is about to step
         """
@@ -216,7 +216,7 @@ class Intervention:
         """
 
     def after_train(self) -> None:
-        """All gradient steps of one call of ``train()`` are done."""
+        """All gradient steps of one call of ``train()`` have been made."""
 
     def extra_epochs(self) -> int:
         """
@@ -238,7 +238,7 @@ class Intervention:
 
     def state_dict(self) -> dict[str, Any]:
         """
-        State that travels with the saved model.
+        State that is saved with the model.
 
         :return: tensors, numbers, strings, lists and dictionaries of those only
         """
@@ -253,14 +253,14 @@ class Intervention:
 
     def on_load(self) -> None:
         """
-        Parameters have been loaded: the agent has those of a file, or what ``set_parameters()`` was given, and this
-        intervention has its state if the file holds it. :meth:`attach` came before, with the networks still as they were
-        initialized: what is to be taken from the loaded network, an anchor for instance, is taken here.
+        Parameters have been loaded, from a file or by ``set_parameters()``, and this intervention has its state if the file
+        contains it. :meth:`attach` was called before that, with the networks as initialized. Anything to be taken from the
+        loaded network, such as an anchor, is taken here.
         """
 
     def memory_state(self) -> Any:
         """
-        State too large for the model's file; it travels with the saved replay buffer.
+        State that is too large for the model's file; it is saved with the replay buffer.
 
         :return: anything that pickles, or None
         """
@@ -276,7 +276,7 @@ class Intervention:
 
     def record(self, name: str, value: float) -> None:
         """
-        Write a value to the agent's logger, if there is one: an agent gets it when it begins to learn.
+        Write a value to the agent's logger, which exists once the agent has begun to learn.
 
         :param name: name of the record
         :param value: what to record
@@ -287,7 +287,7 @@ class Intervention:
     def overrides(self, hook: str) -> bool:
         """
         :param hook: name of a method of :class:`Intervention`
-        :return: whether this intervention has a method of its own there
+        :return: whether this intervention overrides it
         """
         return getattr(getattr(self, hook), "__func__", None) is not getattr(Intervention, hook)
 

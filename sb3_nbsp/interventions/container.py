@@ -175,7 +175,7 @@ class Interventions:
     def checked_state_dict(self) -> dict[str, Any]:
         """
         :return: :meth:`state_dict`
-        :raises ValueError: if a file that held it could not be read again
+        :raises ValueError: if a file that contains it could not be read again
         """
         states = self.state_dict()
         for name, state in states.items():
@@ -188,7 +188,7 @@ class Interventions:
 
     def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
         """
-        Restore :meth:`state_dict`. Interventions that the file does not know start afresh.
+        Restore :meth:`state_dict`. Interventions that are not in the file start without state.
 
         :param state: the saved state
         :param strict: look for state of interventions that the agent lacks
@@ -207,7 +207,7 @@ class Interventions:
             intervention.on_load()
 
     def memory_state(self) -> dict[str, Any]:
-        """What the interventions remember, named as in :meth:`state_dict`; without those that remember nothing."""
+        """The interventions' memories, named as in :meth:`state_dict`, without empty ones."""
         states = {name: each.memory_state() for name, each in self._by_name().items()}
         return {name: state for name, state in states.items() if state is not None}
 

@@ -21,11 +21,11 @@ class NeuronLayer:
     :param linear: the ``nn.Linear`` or convolution that computes the pre-activations
     :param activation: the module whose output holds the activations, of shape
         (batch, neurons) or (batch, channels, \*positions)
-    :param norms: normalization layers between the two; their gain and bias belong to the neuron
+    :param norms: normalization layers between these two; their gain and bias belong to the neuron
     :param consumers: the modules whose weights multiply the layer's activations: the next layer, or the heads
     :param n_other_inputs: inputs that the consumers read after this layer's, such as the action that a critic reads after
         its features
-    :param unknown_readers: why the consumers are not all that read the layer, if so
+    :param unknown_readers: if the consumers are not all modules that read the layer, the reason
     """
 
     name: str
@@ -119,21 +119,21 @@ def find_neuron_layers(
     Find the hidden layers of a network given as the modules that its input passes through.
 
     A linear layer or a convolution that is followed by an activation function is a hidden layer.
-    One that is not is an output layer and has no neurons. If a further layer reads it nevertheless, there is a warning:
-    an activation function that is called in ``forward`` (``F.relu``) is not seen.
+    Otherwise it is an output layer and has no neurons. If another layer reads it nevertheless, there is a warning,
+    because an activation function that is called in ``forward`` (``F.relu``) is not seen.
 
-    What reads a layer is found where each module reads the one before it. Past a residual or parallel connection it is not:
-    then :meth:`NeuronLayer.outgoing` is an error, for all layers ahead of it.
+    The readers of a layer are found if each module reads the one before it. Past a residual or parallel connection they
+    are unknown, and :meth:`NeuronLayer.outgoing` is an error for all layers before it.
 
     :param chain: (name, module) pairs in the order of the forward pass, e.g. the features
         extractor and the MLP of an actor
     :param heads: output layers that read the end of the chain side by side
-    :param run: runs the network once in evaluation mode, on a few observations that differ, all other inputs being the same
-        for each of them. It is watched, and the layers are those that it goes through. None: modules are called in the order
-        of their definition, which is known of ``nn.Sequential`` and of SB3's features extractors for a single observation
+    :param run: runs the network once in evaluation mode, on a few different observations with all other inputs equal. The
+        layers are those that this pass goes through. None: modules are called in the order of
+        their definition, which is known for ``nn.Sequential`` and for SB3's features extractors for a single observation
     :return: the layers, in the order of the forward pass
-    :raises ValueError: if a module is of a kind that is not known, if layers share an activation module, or if an activation
-        function reads anything else than the neurons of its layer
+    :raises ValueError: if a module is unknown, if layers share an activation module, or if an activation
+        function reads anything but the neurons of its layer
     """
     leaves = [pair for prefix, module in chain for pair in _leaves(module, prefix, run is None)]
     readers = [leaf for head in heads for leaf in head.modules() if is_weighted(leaf)]

@@ -24,15 +24,15 @@ def skill_mask(scores: th.Tensor, selected: th.Tensor, alpha: float = 0.2, hard:
 
 class MaskedStep:
     r"""
-    Scale what an optimizer does to single neurons: NBSP, equation 6.
+    Scale an optimizer's step for single neurons: NBSP, equation 6.
 
     .. math:: \theta \leftarrow \theta + mask \odot \Delta
 
     with :math:`\Delta` the change that the optimizer makes on its own. Algorithm 2 writes plain
     gradient descent, where scaling the gradient is the same. Under Adam it is not: Adam divides by
     the gradient's running magnitude, in which a constant factor cancels, and its momentum moves a
-    weight whose gradient is zero. So the step is scaled, whatever the optimizer: call :meth:`before` ahead of it and
-    :meth:`after` when it has stepped.
+    weight whose gradient is zero. So the step is scaled, whatever the optimizer: call :meth:`before` before it steps and
+    :meth:`after` afterwards.
 
     :param masked: pairs of a parameter and its mask: of shape (neurons,), which applies to the parameter's first
         dimension, or one that multiplies the parameter entry by entry (with as many dimensions, some of which may be 1)

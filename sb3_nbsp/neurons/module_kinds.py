@@ -52,11 +52,11 @@ _COMPUTES = ("forward", "_conv_forward", "__call__")
 
 def register_activation(cls: type[nn.Module]) -> type[nn.Module]:
     """
-    Make an activation function of your own known, for the process. Also as a decorator of its class.
+    Register a custom activation function for this process. Can be used as a class decorator.
 
-    :param cls: a module that acts on each element alone, and has no parameters
+    :param cls: an elementwise module without parameters
     :return: the same class
-    :raises ValueError: if it is no class of modules
+    :raises ValueError: if it is not a class of modules
     """
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise ValueError(f"register_activation needs a class of modules, not {cls!r}")

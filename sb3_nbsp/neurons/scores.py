@@ -17,7 +17,7 @@ def goal_oriented_score(activations: th.Tensor, goal_metric: th.Tensor) -> th.Te
         R_{over}(N) &= \tfrac1T \sum_t 1[\,1[a(N,t) > \bar a(N)] = 1[q(t) > \bar q]\,] \qquad (3) \\
         Score(N) &= \max(R_{over}(N),\, 1 - R_{over}(N)) \qquad (4)
 
-    Of a neuron that has nothing to do with the goal and is above its mean on a share p of the steps, R_over is
+    For a neuron that has nothing to do with the goal and is above its mean on a share p of the steps, R_over is
     p q + (1 - p)(1 - q), with q the share of steps where q(t) is above its mean: the more rarely it is active, the nearer
     its score is to max(q, 1 - q). See :func:`balanced_score`, and :func:`active_share` for neurons that hardly move.
 
@@ -39,8 +39,8 @@ def balanced_score(activations: th.Tensor, goal_metric: th.Tensor) -> th.Tensor:
         b(N) &= \tfrac12 P(a(N, t) > \bar a(N) \mid q(t) > \bar q) + \tfrac12 P(a(N, t) \le \bar a(N) \mid q(t) \le \bar q) \\
         Score(N) &= \max(b(N),\, 1 - b(N))
 
-    Of a neuron that has nothing to do with the goal it is 0.5, however often the neuron is active and the agent
-    succeeds. Where the goal metric is constant it is 0.5 for all neurons. If half of the steps are successes, it is
+    A neuron that has nothing to do with the goal scores 0.5, however often it is active and the agent
+    succeeds. If the goal metric is constant, all neurons score 0.5. If half of the steps are successes, it is
     :func:`goal_oriented_score`.
 
     :param activations: a(N, t), shape (T, neurons)
@@ -60,7 +60,7 @@ def active_share(activations: th.Tensor) -> th.Tensor:
     """
     How much a neuron moves: the smaller of the shares of steps on either side of its mean. It is 0 for a dead neuron,
     whose activation is the same at every step, and near 0 for one that is active on hardly any step or off on hardly any:
-    what such a neuron does cannot be told from T steps.
+    T steps do not show what such a neuron does.
 
     :param activations: a(N, t), shape (T, neurons)
     :return: in [0, 0.5], shape (neurons,)
@@ -130,7 +130,7 @@ def random_score(n_neurons: int, generator: th.Generator) -> th.Tensor:
     Uniform random scores (NBSP table 3, "random").
 
     :param n_neurons: number of neurons
-    :param generator: source of randomness of its own, on the CPU
+    :param generator: a separate source of randomness, on the CPU
     :return: shape (neurons,), on the CPU
     """
     return th.rand(n_neurons, generator=generator, dtype=th.float64)
@@ -144,7 +144,7 @@ def select_top(scores: th.Tensor, proportion: float, eligible: th.Tensor | None 
     :param scores: shape (neurons,)
     :param proportion: m in (0, 1]; the number of neurons is m times the eligible ones, rounded
     :param eligible: boolean, shape (neurons,); others are never selected (default: all are eligible)
-    :return: boolean tensor of shape (neurons,), True for the selected
+    :return: boolean tensor of shape (neurons,), True for the selected neurons
     """
     order = th.sort(scores, descending=True, stable=True).indices
     if eligible is not None:

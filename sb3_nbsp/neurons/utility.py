@@ -54,8 +54,8 @@ def contribution_utility(layer: NeuronLayer, magnitudes: th.Tensor) -> th.Tensor
 
     .. math:: u_i = E_x |h_i(x)| \cdot \frac1m \sum_{k=1}^m |w_{i,k}|
 
-    where the m units k are all those that read the layer. What a neuron owns is summed: its features
-    (:class:`~sb3_nbsp.neurons.crelu.CReLU`), the entries of a kernel, the positions of a convolution in front of a flatten.
+    where the m units k are all those that read the layer. The sum runs over all that belongs to a neuron: its features
+    (:class:`~sb3_nbsp.neurons.crelu.CReLU`), the entries of a kernel, the positions of a convolution before a flatten.
 
     :param layer: the layer
     :param magnitudes: :math:`E_x |h_i(x)|`, shape (neurons, features per neuron)

@@ -13,7 +13,7 @@ from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons
 @contextmanager
 def zeroed(layers: Sequence[NeuronLayer], neurons: th.Tensor) -> Iterator[None]:
     """
-    Inside the block, the activations of some neurons are zero: of a convolution's neuron, the whole channel.
+    Context manager that sets the activations of some neurons to zero; for a convolution, whole channels.
 
     :param layers: neuron layers of one network, in order
     :param neurons: which of them, in the order of the layers: boolean, shape (total number of neurons,)
