@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sb3_nbsp.benchmark.comparison import Comparison
-from sb3_nbsp.benchmark.figures import runs_figure
+from sb3_nbsp.benchmark.figures import overview_figure
 from sb3_nbsp.benchmark.frames import Results, load_results
 from sb3_nbsp.benchmark.launchers import LocalLauncher
 from sb3_nbsp.benchmark.run import run_comparison
@@ -43,8 +43,7 @@ def report(results: Results, image: Path) -> None:
     for run in results.runs.itertuples():
         table.add_row(run.method, *(f"{value:.2f}" for value in (run.ASR, run.FM, run.FWT)), f"{run.steps:,}")
     console.print(table)
-    runs = results.comparison.runs(results.folder)
-    save(runs_figure({method: run.path for method, run in zip(results.runs.method, runs, strict=True)}, SEQUENCE), image)
+    save(overview_figure(results, SEQUENCE), image)
     console.print(f"Picture: {image}", soft_wrap=True)
 
 

@@ -63,36 +63,35 @@ class Progress(BaseCallback):
 
 
 class SkillNeurons(BaseCallback):
-    """At the end of every phase, writes into the folder of the run which neurons are skill neurons."""
+    """At the end of every phase, writes into the folder of the run which neurons are the skill neurons of masking."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    model: SoftActorCritic
+
+    def __init__(self, folder: RunFolder, masking: GradientMasking) -> None:
         super().__init__()
-        self.folder = folder
+        self.folder, self.masking = folder, masking
         self._written = -1
 
     def _init_callback(self) -> None:
         # Before learn() acts on a boundary that an earlier call has paused at
-        self._written = self.model.phase.index - 1 if isinstance(self.model, SoftActorCritic) else -1
+        self._written = self.model.phase.index - 1
 
     def _on_rollout_start(self) -> None:
-        if isinstance(self.model, SoftActorCritic) and self.model.phase.index - 1 > self._written:
-            self._write(self.model, self.model.phase.index - 1)
+        if self.model.phase.index - 1 > self._written:
+            self._write(self.model.phase.index - 1)
 
     def _on_step(self) -> bool:
         return True
 
     def _on_training_end(self) -> None:
-        if isinstance(self.model, SoftActorCritic) and self.training_env.get_attr("sequence_over")[0]:
-            self._write(self.model, self.model.phase.index)
+        if self.training_env.get_attr("sequence_over")[0]:
+            self._write(self.model.phase.index)
 
-    def _write(self, model: SoftActorCritic, phase: int) -> None:
+    def _write(self, phase: int) -> None:
         self._written = phase
-        masking = next((each for each in model.all_interventions if isinstance(each, GradientMasking)), None)
-        if masking is None:
-            return
-        found = [task for task, identified in masking.identified_in.items() if identified == phase]
-        entries = [{"phase": phase, "task": task, "networks": _skill_neurons(masking, task)} for task in found]
-        sizes = {each.name: [(layer.name, layer.n_neurons) for layer in each.layers] for each in masking.networks}
+        found = [task for task, identified in self.masking.identified_in.items() if identified == phase]
+        entries = [{"phase": phase, "task": task, "networks": _skill_neurons(self.masking, task)} for task in found]
+        sizes = {each.name: [(layer.name, layer.n_neurons) for layer in each.layers] for each in self.masking.networks}
         self.folder.write_neurons(sizes, phase, entries)
 
 

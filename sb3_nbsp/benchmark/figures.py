@@ -18,8 +18,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from sb3_nbsp.benchmark import neuron_figures
 from sb3_nbsp.benchmark.comparison import short_name
-from sb3_nbsp.benchmark.folder import RunFolder
-from sb3_nbsp.benchmark.frames import CONTINUAL, Results, episodes_frame, success_frame
+from sb3_nbsp.benchmark.frames import CONTINUAL, Results
 from sb3_nbsp.benchmark.statistics import interquartile_mean
 from sb3_nbsp.benchmark.style import (
     OF_INTEREST,
@@ -44,6 +43,7 @@ MEANINGS = {
 MEASURES = ["ep_rew_mean", "weight_norm", "dormant_ratio", "distillation_epochs"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p"]
 GREYS = ["0.25", "0.4", "0.55", "0.7"]
+_EQUALLY_WIDE = "phases, each as wide as the others; below each its mean number of environment steps"
 RATES: dict[str, Any] = {"ylim": (-0.05, 1.05), "yticks": [0, 0.25, 0.5, 0.75, 1]}
 
 
@@ -148,30 +148,55 @@ def training_figure(results: Results) -> Figure:
     standard error. Every phase is drawn equally wide; dashed lines separate cycles.
     """
     tasks, phases = tasks_and_phases(results)
-    palette = task_colors(tasks)
-    if results.training.empty:
-        raise NoDataError("no run has a readable training.csv")
-    n_methods = results.training.method.nunique()
+    groups = _training_by_method(results)
     size = max(6.0 if len(phases) <= 4 else 10.0, 0.55 * len(phases)), 1.7
-    figure, axes = panels(n_methods, 2 if len(phases) <= 4 and n_methods > 3 else 1, size, 0.7, sharey=True)
-    for axis, (method, frame) in zip(axes, results.training.groupby("method", observed=True), strict=True):
-        for phase, part in frame.assign(place=frame.phase - 1 + frame.share).groupby("phase"):
-            style: dict[str, Any] = {"data": part, "x": "place", "y": "success", "color": palette[phases[phase]], "ax": axis}
-            sns.lineplot(units="seed", estimator=None, lw=0.6, alpha=0.45, **style)
-            sns.lineplot(errorbar="se", lw=2, **style)
-            axis.axvspan(phase - 1, phase, color=style["color"], alpha=0.06, lw=0)
-            is_new_cycle = phase > 1 and phases[phase] == phases.iloc[0]
-            axis.axvline(phase - 1, color="0.3" if is_new_cycle else "0.8", ls="--" if is_new_cycle else "-", lw=1)
+    figure, axes = panels(len(groups), 2 if len(phases) <= 4 and len(groups) > 3 else 1, size, 0.7, sharey=True)
+    for axis, (method, frame) in zip(axes, groups.items(), strict=True):
+        _draw_training(axis, frame, phases, task_colors(tasks))
         rates = {agent: phases.map(of.set_index("task").success) for agent, of in results.baselines.groupby("agent")}
         draw_baselines(partial(axis.hlines, xmin=phases.index - 1, xmax=phases.index), results, rates)
-        axis.set(title=with_seeds(method, frame), xlabel="", ylabel="", xlim=(0, len(phases)), ylim=(-0.03, 1.05))
-        steps = frame.groupby("phase").steps.mean()
-        axis.set_xticks(steps.index - 0.5, [f"{n / 1000:.0f}k{' steps' * (len(phases) <= 8)}" for n in steps])
-        axis.set_yticks([0, 0.5, 1])
-        axis.tick_params(axis="x", length=0)
-    figure.supxlabel("phases, each as wide as the others; below each its mean number of environment steps")
+        axis.set_title(with_seeds(method, frame))
+    figure.supxlabel(_EQUALLY_WIDE)
     figure.supylabel("training success")
-    draw_legend(figure, palette, axes[0].get_legend_handles_labels()[0])
+    draw_legend(figure, task_colors(tasks), axes[0].get_legend_handles_labels()[0])
+    return figure
+
+
+def _training_by_method(results: Results) -> dict[str, pd.DataFrame]:
+    if results.training.empty:
+        raise NoDataError("no run has a readable training.csv")
+    return dict(list(results.training.groupby("method", observed=True)))
+
+
+def _draw_training(axis: Axes, frame: pd.DataFrame, phases: pd.Series, palette: Mapping[str, str]) -> None:
+    for phase, part in frame.assign(place=frame.phase - 1 + frame.share).groupby("phase"):
+        style: dict[str, Any] = {"data": part, "x": "place", "y": "success", "color": palette[phases[phase]], "ax": axis}
+        sns.lineplot(units="seed", estimator=None, lw=0.6, alpha=0.45, **style)
+        sns.lineplot(errorbar="se", lw=2, **style)
+        axis.axvspan(phase - 1, phase, color=style["color"], alpha=0.06, lw=0)
+        is_new_cycle = phase > 1 and phases[phase] == phases.iloc[0]
+        axis.axvline(phase - 1, color="0.3" if is_new_cycle else "0.8", ls="--" if is_new_cycle else "-", lw=1)
+    steps = frame.groupby("phase").steps.mean()
+    axis.set_xticks(steps.index - 0.5, [f"{n / 1000:.0f}k{' steps' * (len(phases) <= 8)}" for n in steps])
+    axis.set(xlabel="", ylabel="", xlim=(0, len(phases)), ylim=(-0.03, 1.05), yticks=[0, 0.5, 1])
+    axis.tick_params(axis="x", length=0)
+
+
+def overview_figure(results: Results, title: str = "") -> Figure:
+    """Draw a row for each method on one sequence: training success over the phases, and the success after each of them."""
+    tasks, phases = tasks_and_phases(results)
+    groups = _training_by_method(results)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 2.3 * len(groups) + 0.8))
+        axes = figure.subplots(len(groups), 2, width_ratios=[3, 1], squeeze=False)
+        for (method, frame), (course, heat) in zip(groups.items(), axes, strict=True):
+            _draw_training(course, frame, phases, task_colors(tasks))
+            draw_heatmap(heat, results.success[results.success.method == method], tasks, phases)
+            course.set(title=method, ylabel="training success")
+        axes[-1, 0].set_xlabel(_EQUALLY_WIDE)
+        axes[0, 1].set_title("success after each phase")
+        figure.suptitle(title, x=0.01, ha="left")
+        draw_legend(figure, task_colors(tasks))
     return figure
 
 
@@ -211,43 +236,6 @@ def draw_course(axis: Axes, frame: pd.DataFrame, method: str, color: str, name: 
     axis.lines[-1].set_label(method)
     if course.index[0] == 0 and name != "distillation_epochs":
         axis.axhline(course.loc[0].mean(), color=color, lw=0.9, ls="--", zorder=1)
-
-
-def runs_figure(runs: Mapping[str, str | os.PathLike[str]], title: str = "") -> Figure:
-    """
-    For each run, the training success over the steps and the success after each phase.
-
-    :param runs: name of each method and the folder of its run
-    :param title: of the figure
-    :return: the figure
-    :raises FileNotFoundError: if a run has no finished phase
-    """
-    matrices = {name: RunFolder(folder).matrix() for name, folder in runs.items()}
-    palette = task_colors(list(dict.fromkeys(task for matrix in matrices.values() for task in matrix.tasks)))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 2.3 * len(runs) + 0.8))
-        axes = figure.subplots(len(runs), 2, width_ratios=[3, 1], squeeze=False)
-        end = 0
-        for (name, folder), (curve, heat) in zip(runs.items(), axes, strict=True):
-            start = 0
-            for _, part in episodes_frame(RunFolder(folder)).groupby("part"):
-                color = palette[part.task.iloc[0]]
-                sns.lineplot(part, x="step", y="success", color=color, ax=curve)
-                curve.axvspan(start, part.step.iloc[-1], color=color, alpha=0.08, lw=0)
-                start = part.step.iloc[-1]
-                curve.axvline(start, color="grey", ls="--", lw=0.8)
-            end = max(end, start)
-            curve.set(title=name, xlabel="", ylabel="training success", ylim=(-0.03, 1.05), yticks=[0, 0.5, 1])
-            curve.xaxis.set_major_formatter(EngFormatter(sep=""))
-            frame = success_frame(matrices[name])
-            draw_heatmap(heat, frame, matrices[name].tasks, frame.drop_duplicates("phase").set_index("phase").trained)
-        for curve in axes[:, 0]:
-            curve.set_xlim(0, 1.002 * end)
-        axes[-1, 0].set_xlabel("environment steps")
-        axes[0, 1].set_title("success after each phase")
-        figure.suptitle(title, x=0.01, ha="left")
-        draw_legend(figure, palette)
-    return figure
 
 
 # Name of its files, heading, and what draws it: its docstring is the caption
@@ -297,19 +285,16 @@ def draw_figures(results: Results) -> tuple[list[Drawing], list[str]]:
     return drawn, skipped
 
 
-def write_figures(
-    results: Results, folder: str | os.PathLike[str] | None = None, say: Callable[[str], object] = print
-) -> list[Path]:
+def write_figures(results: Results, folder: str | os.PathLike[str] | None = None) -> list[Path]:
     """
-    Write each figure as PNG and SVG. Those without data are skipped, with a sentence that says so.
+    Write each figure as PNG and SVG. Those without data are skipped; a printed sentence says so.
 
     :param results: a comparison
     :param folder: where to write; None for ``plots`` in the folder of the comparison
-    :param say: takes the sentences
     :return: the files
     """
     folder = results.folder / "plots" if folder is None else Path(folder)
     drawn, skipped = draw_figures(results)
     for sentence in skipped:
-        say(sentence)
+        print(sentence)
     return [save(each.figure, folder / f"{each.name}.{form}") for each in drawn for form in ("png", "svg")]

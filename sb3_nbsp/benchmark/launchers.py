@@ -11,7 +11,7 @@ import traceback
 from abc import abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from filelock import Timeout
 from typing_extensions import override
@@ -64,19 +64,18 @@ class LocalLauncher(Launcher):
         if jobs < 1:
             raise ValueError(f"jobs must be at least 1, not {jobs}")
         self.jobs = jobs
-        self._running: list[tuple[Run, subprocess.Popen[bytes], IO[bytes]]] = []
+        self._running: dict[Run, subprocess.Popen[bytes]] = {}
 
     @override
     def submit(self, run: Run, settings: Settings) -> None:
         run.path.mkdir(parents=True, exist_ok=True)
-        log = run.folder.log.open("ab")
         command = [sys.executable, "-m", "sb3_nbsp.benchmark.train", "--folder", str(run.path)]
         # The open pipe tells the process that this one lives
         command += ["--settings", json.dumps(asdict(settings)), "--end-with-stdin"]
         command += [] if run.first_phase is None else ["--first-phase", str(run.first_phase)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
-        self._running.append((run, process, log))
+        with run.folder.log.open("ab") as log:
+            self._running[run] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
 
     @property
     @override
@@ -85,11 +84,8 @@ class LocalLauncher(Launcher):
 
     @override
     def poll(self) -> list[Outcome]:
-        ended = [each for each in self._running if each[1].poll() is not None]
-        self._running = [each for each in self._running if each not in ended]
-        for *_, log in ended:
-            log.close()
-        return [self._outcome(run, process.returncode) for run, process, _ in ended]
+        ended = [run for run, process in self._running.items() if process.poll() is not None]
+        return [self._outcome(run, self._running.pop(run).returncode) for run in ended]
 
     @staticmethod
     def _outcome(run: Run, returncode: int) -> Outcome:
@@ -102,11 +98,10 @@ class LocalLauncher(Launcher):
 
     @override
     def __exit__(self, *error: object) -> None:
-        for _, process, _ in self._running:
+        for process in self._running.values():
             process.terminate()
-        for _, process, log in self._running:
+        for process in self._running.values():
             process.wait()
-            log.close()
         self._running.clear()
 
 

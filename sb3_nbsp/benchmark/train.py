@@ -27,6 +27,7 @@ from sb3_nbsp.benchmark.first_phase import common_settings, continue_or_start_pl
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.settings import Settings
 from sb3_nbsp.diagnostics import PlasticityCallback
+from sb3_nbsp.interventions import GradientMasking
 from sb3_nbsp.tasks import SequenceEvaluation, load_checkpoint
 from sb3_nbsp.tasks.checkpoint import save_checkpoint
 from sb3_nbsp.zoo.algos import algorithm
@@ -145,7 +146,7 @@ def _learn(model: BaseAlgorithm, settings: Settings, folder: RunFolder, seen_in:
     callbacks = [
         evaluation,
         *([] if settings.eval_freq is None else [Retention(folder, evaluation, settings.eval_freq)]),
-        SkillNeurons(folder),
+        *(SkillNeurons(folder, each) for each in getattr(model, "all_interventions", ()) if isinstance(each, GradientMasking)),
         Progress(seen_in),
         Resumable(settings.seed, settings.save_freq, folder),
     ]

@@ -20,7 +20,7 @@ from sb3_nbsp.benchmark.figures import (
     draw_figures,
     forgetting_figure,
     metrics_figure,
-    runs_figure,
+    overview_figure,
     success_matrix_figure,
     training_figure,
     write_figures,
@@ -349,14 +349,13 @@ def test_names_are_no_formulas(folder):
     assert not panel.get_xticklabels()[1].get_parse_math() and panel.get_xticklabels()[1].get_text() == "a$b_c$"
 
 
-def test_write_figures_writes_png_and_svg(folder, tmp_path):
-    said: list[str] = []
+def test_write_figures_writes_png_and_svg(folder, capsys):
     results = load_results(folder)
-    paths = write_figures(results, say=said.append)
+    paths = write_figures(results)
     assert [path.relative_to(folder / "plots").name for path in paths] == [
         f"{name}.{ending}" for name, _, _ in OF_SEQUENCES for ending in ("png", "svg")
     ]
-    assert said == [] and {*(folder / "plots").iterdir()} == {*paths}
+    assert capsys.readouterr().out == "" and {*(folder / "plots").iterdir()} == {*paths}
     width, height = success_matrix_figure(results).get_size_inches()
     image = imread(folder / "plots" / "success_matrix.png")
     assert image.shape[:2] == (pytest.approx(150 * height, abs=1), pytest.approx(150 * width, abs=1))
@@ -442,16 +441,15 @@ def test_training_of_a_run_without_an_episode(run):
     assert parts_of(run) == []
 
 
-def test_the_figure_of_single_runs_has_a_row_for_each(run, tmp_path):
-    figure = runs_figure({"NBSP": run, "vanilla SAC": run}, title="a cycle")
-    curve, heat, second, _ = figure.axes
-    assert (curve.get_title(loc="left"), second.get_title(loc="left")) == ("NBSP", "vanilla SAC")
-    curves = [line for line in curve.lines if len(line.get_xdata()) > 2]
-    assert [line.get_xdata()[-1] for line in curves] == [2000, 4000, 6000, 8000]
-    assert all(line.get_ydata()[-1] == 1 for line in curves) and curve.get_xlim() == second.get_xlim()
-    np.testing.assert_allclose(heat.collections[0].get_array(), [[1, 0.25], [0.1, 1]] * 2)
+def test_the_overview_has_a_row_for_each_method(folder, tmp_path):
+    results = load_results(folder)
+    figure = overview_figure(results, title="a cycle")
+    assert [panel.get_title(loc="left") for panel in figure.axes[::2]] == TITLES
+    for title, course, heat in zip(TITLES, figure.axes[::2], figure.axes[1::2], strict=True):
+        means, of = lines(course, 2), results.training[results.training.method == title]
+        assert [line.get_xdata()[-1] for line in means] == [1, 2, 3, 4]
+        assert [line.get_ydata()[-1] for line in means] == pytest.approx(of[of.share == 1].groupby("phase").success.mean())
+        success = results.success[results.success.method == title].pivot_table(index="phase", columns="task", values="success")
+        np.testing.assert_allclose(heat.collections[0].get_array(), success[TASKS])
     save(figure, tmp_path / "one.png")
     assert imread(tmp_path / "one.png").shape[1] == 11 * 150
-    (run / "success_matrix.csv").unlink()
-    with pytest.raises(FileNotFoundError, match=r"success_matrix\.csv"):
-        runs_figure({"NBSP": run})

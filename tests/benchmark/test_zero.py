@@ -15,9 +15,10 @@ import torch as th
 from stable_baselines3 import SAC
 
 from sb3_nbsp import NBSPSAC
-from sb3_nbsp.benchmark import zero as module
 from sb3_nbsp.benchmark.__main__ import main
-from sb3_nbsp.benchmark.zero import control_set, load_model, make_sequence, skill_sets, zero_neurons
+from sb3_nbsp.benchmark.zero import load_model, make_sequence
+from sb3_nbsp.diagnostics import zeroed_skills as module
+from sb3_nbsp.diagnostics.zeroed_skills import control_set, skill_sets, zero_neurons
 from sb3_nbsp.interventions import GradientMasking
 from sb3_nbsp.interventions.networks import networks_of
 from sb3_nbsp.neurons import zeroed
@@ -115,7 +116,7 @@ def test_what_is_zeroed_when_it_is_evaluated(trained: Path, monkeypatch: pytest.
     observations = np.random.default_rng(0).normal(size=(8, 39)).astype(np.float32)
     taken: list[np.ndarray] = []
 
-    def look(model: NBSPSAC, *_: object) -> TaskResult:
+    def look(model: NBSPSAC, *_: object, **__: object) -> TaskResult:
         taken.append(model.predict(observations, deterministic=True)[0])
         return TaskResult(len(taken), "success", 0.0)
 
@@ -134,8 +135,8 @@ def test_what_is_zeroed_when_it_is_evaluated(trained: Path, monkeypatch: pytest.
             expected, _ = model.predict(observations, deterministic=True)
         np.testing.assert_array_equal(taken[2 * index], expected)
         assert index == 0 or np.abs(expected - taken[0]).max() > 1e-4, "zeroing changes the actions"
-    assert list(rows.neurons) == [int(neurons.sum()) for neurons in sets]
-    assert list(rows.iloc[0]) == ["nothing", 0, 1, 2]
+    assert [row["neurons"] for row in rows] == [int(neurons.sum()) for neurons in sets]
+    assert list(rows[0].values()) == ["nothing", 0, 1, 2]
     np.testing.assert_array_equal(model.predict(observations, deterministic=True)[0], taken[0])
     assert all(not module._forward_hooks for module in model.policy.modules())
 
@@ -147,7 +148,7 @@ def torch_false(like: th.Tensor) -> th.Tensor:
 def test_hooks_go_when_the_evaluation_fails(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls = load_model(trained)[0], []
 
-    def fail(*_: object) -> TaskResult:
+    def fail(*_: object, **__: object) -> TaskResult:
         calls.append(0)
         if len(calls) < 4:
             return TaskResult(0.0, "success", 0.0)
@@ -185,11 +186,17 @@ def test_a_crelu_neuron_is_dead_if_both_its_features_are() -> None:
     assert active["actor"].tolist() == [False, True, False, True]
 
 
+def test_where_one_row_reports_success_the_others_had_none() -> None:
+    assert module._rates("a", [TaskResult(-3.0, "return", -3.0), TaskResult(0.5, "success", 1.0)]) == [0.0, 0.5]
+    with pytest.warns(UserWarning, match="a does not report success: the mean return"):
+        assert module._rates("a", [TaskResult(-3.0, "return", -3.0)]) == [-3.0]
+
+
 def test_shared_task_names_are_one_task(trained: Path) -> None:
     """Two cycles have each task twice, and it is evaluated once."""
     env = make_sequence("MW-Cycle-v0", {**ENV_KWARGS, "cycles": 2, "tasks": [*TASKS, TASKS[0]]})
     rows = zero_neurons(load_model(trained)[0], env, n_eval_episodes=1)
-    assert list(rows) == ["zeroed", "neurons", *TASKS] and len(rows) == 5
+    assert list(rows[0]) == ["zeroed", "neurons", *TASKS] and len(rows) == 5
 
 
 def test_model_without_skill_neurons_of_two_tasks(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
