@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, TensorDict
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, TensorDict
+from typing_extensions import Self
 
 from sb3_nbsp.algorithms.options import check_names
 from sb3_nbsp.algorithms.phases import PhasedAlgorithm
@@ -109,3 +110,33 @@ class ContinualAgent(PhasedAlgorithm):
         set_fused(self._optimizers(), self.fused)  # they may have been exchanged since
         warn_if_without_effect(self.matmul_precision, self.device, self._can_round(), [self.policy])
         return super()._setup_learn(*args, **kwargs)
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = None,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """
+        Train, see SB3. On a task sequence, training ends with the sequence if that comes first.
+
+        :param total_timesteps: environment steps
+        :param callback: see SB3
+        :param log_interval: episodes between two records, or rollouts of PPO; None for SB3's 4 or 1
+        :param tb_log_name: name of the run for TensorBoard; None for that of the class
+        :param reset_num_timesteps: see SB3; pass False to continue
+        :param progress_bar: show a progress bar
+        :return: the agent
+        """
+        if log_interval is None:
+            log_interval = inspect.signature(self.sb3_class.learn).parameters["log_interval"].default
+        name = tb_log_name or type(self).__name__
+        super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)  # type: ignore[safe-super]
+        self._end_learn()
+        return self
+
+    def _end_learn(self) -> None:
+        self._last_progress = self._get_progress()

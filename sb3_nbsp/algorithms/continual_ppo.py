@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import MaybeCallback, RolloutBufferSamples
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.utils import explained_variance
 
 from sb3_nbsp.algorithms.agent import ContinualAgent
@@ -21,8 +21,6 @@ from sb3_nbsp.fast.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
 from sb3_nbsp.fast.ppo_gradients import MlpPPOGradients, PPOGradients, PPOObjective
 from sb3_nbsp.interventions.base import NETWORKS, ON_POLICY_HOOKS
 from sb3_nbsp.messages import warn
-
-SelfContinualPPO = TypeVar("SelfContinualPPO", bound="ContinualPPO")
 
 # Attributes that live for one call of train()
 _OF_ONE_TRAINING = ["_objective", "_records"]
@@ -140,21 +138,9 @@ class ContinualPPO(ContinualAgent, PhasedRollouts, ActorRollouts):
         if self._objective.clip_range_vf is not None:
             record("train/clip_range_vf", self._objective.clip_range_vf)
 
-    def learn(
-        self: SelfContinualPPO,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfContinualPPO:
-        """Train, see SB3. Without a ``tb_log_name``, the run has the name of the class in TensorBoard."""
-        name = tb_log_name or type(self).__name__
-        super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+    def _end_learn(self) -> None:
         self._deliver()  # of a rollout that a callback stopped
-        self._last_progress = self._get_progress()
-        return self
+        super()._end_learn()
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), *_OF_ONE_TRAINING]

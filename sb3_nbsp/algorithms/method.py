@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
@@ -72,6 +74,25 @@ class Method:
         off = self._switched_off()
         own = [part for part in self._make_parts() if type(part).__name__ not in off]
         return own + super()._make_interventions()  # type: ignore[misc]
+
+
+def on(agent: type[BaseAlgorithm], method: type[Method]) -> type[Method]:
+    """
+    :param agent: another base agent
+    :param method: a method on :class:`ContinualSAC`, named ``...SAC``
+    :return: the same on the other agent, named after both
+    """
+    name = method.__name__.removesuffix("SAC") + agent.__name__.removeprefix("Continual")
+    bases = *(base for base in method.__bases__ if not issubclass(base, BaseAlgorithm)), agent
+    own = {
+        each: value for each, value in vars(method).items() if each in ("parts", "switches", "defaults", "own_policy_kwargs")
+    }
+    where = "PPO" if issubclass(agent, OnPolicyAlgorithm) else "SAC for discrete actions"
+    return type(
+        name,
+        bases,
+        {**own, "__doc__": f"The method of :class:`{method.__name__}` on {where}.", "__module__": method.__module__},
+    )
 
 
 class StartsAnew:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from sb3_nbsp.algorithms.continual_discrete_sac import ContinualDiscreteSAC
 from sb3_nbsp.algorithms.continual_ppo import ContinualPPO
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC
-from sb3_nbsp.algorithms.method import Method, StartsAnew
+from sb3_nbsp.algorithms.method import Method, StartsAnew, on
 from sb3_nbsp.interventions import (
     ANCL,
     EWC,
@@ -50,11 +50,7 @@ class NBSPSAC(Method, ContinualSAC):
     )
 
 
-class NBSPDiscreteSAC(Method, ContinualDiscreteSAC):
-    """NBSP on SAC for discrete actions, as in the paper's experiments on Atari: see :class:`NBSPSAC`."""
-
-    parts = NBSPSAC.parts
-    switches = NBSPSAC.switches
+NBSPDiscreteSAC = on(ContinualDiscreteSAC, NBSPSAC)
 
 
 class P3O(Method, ContinualPPO):
@@ -79,11 +75,7 @@ class SBPSAC(Method, ContinualSAC):
     defaults = MappingProxyType({"reset_frequency": 10_000, "distill_alpha": 0.8})
 
 
-class SBPDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SBP on SAC for discrete actions: see :class:`SBPSAC`."""
-
-    parts = SBPSAC.parts
-    defaults = SBPSAC.defaults
+SBPDiscreteSAC = on(ContinualDiscreteSAC, SBPSAC)
 
 
 class CyclePPO(Method, ContinualPPO):
@@ -99,11 +91,7 @@ class CycleSAC(Method, ContinualSAC):
     defaults = MappingProxyType({"reset_frequency": 10_000})
 
 
-class CycleDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SAC for discrete actions with the cycle reset only."""
-
-    parts = CycleSAC.parts
-    defaults = CycleSAC.defaults
+CycleDiscreteSAC = on(ContinualDiscreteSAC, CycleSAC)
 
 
 class ReDoPPO(Method, ContinualPPO):
@@ -125,11 +113,7 @@ class ReDoSAC(Method, ContinualSAC):
     defaults = MappingProxyType({"reset_frequency": 10_000})
 
 
-class ReDoDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SAC for discrete actions that recycles the least active neurons: see :class:`ReDoPPO`."""
-
-    parts = ReDoSAC.parts
-    defaults = ReDoSAC.defaults
+ReDoDiscreteSAC = on(ContinualDiscreteSAC, ReDoSAC)
 
 
 class CBPPPO(Method, ContinualPPO):
@@ -150,10 +134,7 @@ class CBPSAC(Method, ContinualSAC):
     parts = (ContinualBackprop,)
 
 
-class CBPDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SAC for discrete actions with continual backpropagation: see :class:`CBPPPO`."""
-
-    parts = CBPSAC.parts
+CBPDiscreteSAC = on(ContinualDiscreteSAC, CBPSAC)
 
 
 class L2InitSAC(Method, ContinualSAC):
@@ -166,16 +147,8 @@ class L2InitSAC(Method, ContinualSAC):
     parts = (L2Init,)
 
 
-class L2InitDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SAC for discrete actions whose networks are pulled back to their initial parameters: see :class:`L2InitSAC`."""
-
-    parts = (L2Init,)
-
-
-class L2InitPPO(Method, ContinualPPO):
-    """PPO whose networks are pulled back to their initial parameters: see :class:`L2InitSAC`."""
-
-    parts = (L2Init,)
+L2InitDiscreteSAC = on(ContinualDiscreteSAC, L2InitSAC)
+L2InitPPO = on(ContinualPPO, L2InitSAC)
 
 
 class EWCSAC(Method, ContinualSAC):
@@ -190,10 +163,7 @@ class EWCSAC(Method, ContinualSAC):
     parts = (EWC,)
 
 
-class EWCDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SAC for discrete actions with elastic weight consolidation: see :class:`EWCSAC`."""
-
-    parts = (EWC,)
+EWCDiscreteSAC = on(ContinualDiscreteSAC, EWCSAC)
 
 
 class PackNetSAC(Method, ContinualSAC):
@@ -209,10 +179,7 @@ class PackNetSAC(Method, ContinualSAC):
     parts = (PackNet,)
 
 
-class PackNetDiscreteSAC(Method, ContinualDiscreteSAC):
-    """PackNet on SAC for discrete actions: see :class:`PackNetSAC`."""
-
-    parts = (PackNet,)
+PackNetDiscreteSAC = on(ContinualDiscreteSAC, PackNetSAC)
 
 
 class ClonExSAC(Method, ContinualSAC):
@@ -226,10 +193,7 @@ class ClonExSAC(Method, ContinualSAC):
     parts = (ClonEx,)
 
 
-class ClonExDiscreteSAC(Method, ContinualDiscreteSAC):
-    """ClonEx on SAC for discrete actions: see :class:`ClonExSAC`."""
-
-    parts = (ClonEx,)
+ClonExDiscreteSAC = on(ContinualDiscreteSAC, ClonExSAC)
 
 
 class NPCSAC(Method, ContinualSAC):
@@ -243,10 +207,7 @@ class NPCSAC(Method, ContinualSAC):
     parts = (NPC,)
 
 
-class NPCDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SAC for discrete actions with neuron-level plasticity control: see :class:`NPCSAC`."""
-
-    parts = (NPC,)
+NPCDiscreteSAC = on(ContinualDiscreteSAC, NPCSAC)
 
 
 class PISAC(Method, ContinualSAC):
@@ -260,10 +221,7 @@ class PISAC(Method, ContinualSAC):
     parts = (PlasticityInjection,)
 
 
-class PIDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SAC for discrete actions with plasticity injection: see :class:`PISAC`."""
-
-    parts = (PlasticityInjection,)
+PIDiscreteSAC = on(ContinualDiscreteSAC, PISAC)
 
 
 class ShrinkPerturbSAC(Method, ContinualSAC):
@@ -277,16 +235,8 @@ class ShrinkPerturbSAC(Method, ContinualSAC):
     parts = (ShrinkPerturb,)
 
 
-class ShrinkPerturbDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SAC for discrete actions with shrink and perturb: see :class:`ShrinkPerturbSAC`."""
-
-    parts = (ShrinkPerturb,)
-
-
-class ShrinkPerturbPPO(Method, ContinualPPO):
-    """PPO with shrink and perturb: see :class:`ShrinkPerturbSAC`."""
-
-    parts = (ShrinkPerturb,)
+ShrinkPerturbDiscreteSAC = on(ContinualDiscreteSAC, ShrinkPerturbSAC)
+ShrinkPerturbPPO = on(ContinualPPO, ShrinkPerturbSAC)
 
 
 class WeightClippingSAC(Method, ContinualSAC):
@@ -299,16 +249,8 @@ class WeightClippingSAC(Method, ContinualSAC):
     parts = (WeightClipping,)
 
 
-class WeightClippingDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SAC for discrete actions with weight clipping: see :class:`WeightClippingSAC`."""
-
-    parts = (WeightClipping,)
-
-
-class WeightClippingPPO(Method, ContinualPPO):
-    """PPO with weight clipping: see :class:`WeightClippingSAC`."""
-
-    parts = (WeightClipping,)
+WeightClippingDiscreteSAC = on(ContinualDiscreteSAC, WeightClippingSAC)
+WeightClippingPPO = on(ContinualPPO, WeightClippingSAC)
 
 
 class FullResetSAC(Method, ContinualSAC):
@@ -317,16 +259,8 @@ class FullResetSAC(Method, ContinualSAC):
     parts = (FullReset,)
 
 
-class FullResetDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SAC for discrete actions that begins every phase with new networks: see :class:`FullResetSAC`."""
-
-    parts = (FullReset,)
-
-
-class FullResetPPO(Method, ContinualPPO):
-    """PPO that begins every phase with new networks: see :class:`FullResetSAC`."""
-
-    parts = (FullReset,)
+FullResetDiscreteSAC = on(ContinualDiscreteSAC, FullResetSAC)
+FullResetPPO = on(ContinualPPO, FullResetSAC)
 
 
 class PerfectMemorySAC(Method, ContinualSAC):
@@ -335,10 +269,7 @@ class PerfectMemorySAC(Method, ContinualSAC):
     parts = (PerfectMemory,)
 
 
-class PerfectMemoryDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SAC for discrete actions that keeps all transitions: see :class:`PerfectMemorySAC`."""
-
-    parts = (PerfectMemory,)
+PerfectMemoryDiscreteSAC = on(ContinualDiscreteSAC, PerfectMemorySAC)
 
 
 class LayerNormSAC(Method, ContinualSAC):
@@ -351,16 +282,8 @@ class LayerNormSAC(Method, ContinualSAC):
     own_policy_kwargs = MappingProxyType({"layer_norm": True})
 
 
-class LayerNormDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SAC for discrete actions with layer norms: see :class:`LayerNormSAC`."""
-
-    own_policy_kwargs = LayerNormSAC.own_policy_kwargs
-
-
-class LayerNormPPO(Method, ContinualPPO):
-    """PPO with layer norms: see :class:`LayerNormSAC`."""
-
-    own_policy_kwargs = LayerNormSAC.own_policy_kwargs
+LayerNormDiscreteSAC = on(ContinualDiscreteSAC, LayerNormSAC)
+LayerNormPPO = on(ContinualPPO, LayerNormSAC)
 
 
 class CReLUSAC(Method, ContinualSAC):
@@ -374,16 +297,8 @@ class CReLUSAC(Method, ContinualSAC):
     own_policy_kwargs = MappingProxyType({"activation_fn": CReLU})
 
 
-class CReLUDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SAC for discrete actions with concatenated ReLUs: see :class:`CReLUSAC`."""
-
-    own_policy_kwargs = CReLUSAC.own_policy_kwargs
-
-
-class CReLUPPO(Method, ContinualPPO):
-    """PPO with concatenated ReLUs: see :class:`CReLUSAC`."""
-
-    own_policy_kwargs = CReLUSAC.own_policy_kwargs
+CReLUDiscreteSAC = on(ContinualDiscreteSAC, CReLUSAC)
+CReLUPPO = on(ContinualPPO, CReLUSAC)
 
 
 class ANCLSAC(Method, ContinualSAC):
@@ -397,10 +312,7 @@ class ANCLSAC(Method, ContinualSAC):
     parts = (ANCL,)
 
 
-class ANCLDiscreteSAC(Method, ContinualDiscreteSAC):
-    """SAC for discrete actions with auxiliary networks: see :class:`ANCLSAC`."""
-
-    parts = (ANCL,)
+ANCLDiscreteSAC = on(ContinualDiscreteSAC, ANCLSAC)
 
 
 class CoTASPSAC(StartsAnew, Method, ContinualSAC):
@@ -414,10 +326,7 @@ class CoTASPSAC(StartsAnew, Method, ContinualSAC):
     parts = (CoTASP,)
 
 
-class CoTASPDiscreteSAC(StartsAnew, Method, ContinualDiscreteSAC):
-    """CoTASP on SAC for discrete actions: see :class:`CoTASPSAC`."""
-
-    parts = (CoTASP,)
+CoTASPDiscreteSAC = on(ContinualDiscreteSAC, CoTASPSAC)
 
 
 __all__ = [name for name, each in globals().items() if isinstance(each, type) and each.__module__ == __name__]

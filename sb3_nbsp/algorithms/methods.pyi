@@ -97,7 +97,7 @@ class NBSPSAC(Method, ContinualSAC):
 
 class NBSPDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    NBSP on SAC for discrete actions, as in the paper's experiments on Atari: see :class:`NBSPSAC`.
+    The method of :class:`NBSPSAC` on SAC for discrete actions.
 
     :param masking: use gradient masking
     :param replay: use experience replay
@@ -268,7 +268,7 @@ class SBPSAC(Method, ContinualSAC):
 
 class SBPDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SBP on SAC for discrete actions: see :class:`SBPSAC`.
+    The method of :class:`SBPSAC` on SAC for discrete actions.
 
     :param distill_alpha: α of equation 4: weight of KL(teacher ‖ student), in [0, 1]
     :param distill_threshold: τ, the loss at which distillation ends
@@ -361,7 +361,7 @@ class CycleSAC(Method, ContinualSAC):
 
 class CycleDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SAC for discrete actions with the cycle reset only.
+    The method of :class:`CycleSAC` on SAC for discrete actions.
 
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
@@ -451,7 +451,7 @@ class ReDoSAC(Method, ContinualSAC):
 
 class ReDoDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SAC for discrete actions that recycles the least active neurons: see :class:`ReDoPPO`.
+    The method of :class:`ReDoSAC` on SAC for discrete actions.
 
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]; has no effect if ``dormant_threshold`` is
@@ -548,7 +548,7 @@ class CBPSAC(Method, ContinualSAC):
 
 class CBPDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SAC for discrete actions with continual backpropagation: see :class:`CBPPPO`.
+    The method of :class:`CBPSAC` on SAC for discrete actions.
 
     :param replacement_rate: share of the eligible neurons that are replaced per gradient step, in (0, 1]
     :param maturity_threshold: age above which a neuron is eligible, in gradient steps
@@ -596,7 +596,7 @@ class L2InitSAC(Method, ContinualSAC):
 
 class L2InitDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SAC for discrete actions whose networks are pulled back to their initial parameters: see :class:`L2InitSAC`.
+    The method of :class:`L2InitSAC` on SAC for discrete actions.
 
     :param l2_init_weight: λ, which the paper varies between 1e-5 and 1e-2; 0 for no pull
     :param kwargs: see :class:`ContinualDiscreteSAC`
@@ -611,7 +611,7 @@ class L2InitDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class L2InitPPO(Method, ContinualPPO):
     """
-    PPO whose networks are pulled back to their initial parameters: see :class:`L2InitSAC`.
+    The method of :class:`L2InitSAC` on PPO.
 
     :param l2_init_weight: λ, which the paper varies between 1e-5 and 1e-2; 0 for no pull
     :param kwargs: see :class:`ContinualPPO`
@@ -662,7 +662,7 @@ class EWCSAC(Method, ContinualSAC):
 
 class EWCDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SAC for discrete actions with elastic weight consolidation: see :class:`EWCSAC`.
+    The method of :class:`EWCSAC` on SAC for discrete actions.
 
     :param ewc_coef: λ of the actor; 0 leaves it alone
     :param ewc_critic_coef: λ of the critics, whose F is larger by orders of magnitude; 0 leaves them alone
@@ -721,7 +721,7 @@ class PackNetSAC(Method, ContinualSAC):
 
 class PackNetDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    PackNet on SAC for discrete actions: see :class:`PackNetSAC`.
+    The method of :class:`PackNetSAC` on SAC for discrete actions.
 
     :param n_tasks: how many tasks there will be, at most 255; None: as many as the task sequence has
     :param retrain_steps: gradient steps on D with the weights that a task keeps
@@ -774,7 +774,7 @@ class ClonExSAC(Method, ContinualSAC):
 
 class ClonExDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    ClonEx on SAC for discrete actions: see :class:`ClonExSAC`.
+    The method of :class:`ClonExSAC` on SAC for discrete actions.
 
     :param clone_coef: λ; 0 for no cloning of the policy
     :param clone_critic_coef: :math:`\lambda_Q`; 0 for no cloning of the critics
@@ -834,7 +834,7 @@ class NPCSAC(Method, ContinualSAC):
 
 class NPCDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SAC for discrete actions with neuron-level plasticity control: see :class:`NPCSAC`.
+    The method of :class:`NPCSAC` on SAC for discrete actions.
 
     :param npc_beta: β; None: four times the number of gradient steps of the first phase, in which all neurons learn at the
         full rate (with ``npc_clock="phases"``: 4); infinity: no effect
@@ -891,7 +891,7 @@ class PISAC(Method, ContinualSAC):
 
 class PIDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SAC for discrete actions with plasticity injection: see :class:`PISAC`.
+    The method of :class:`PISAC` on SAC for discrete actions.
 
     :param injection_networks: "both", "critic" (the paper's) or "actor"
     :param head_layers: number of linear layers in the head, from the output: 2 are the last hidden layer and the output
@@ -941,7 +941,7 @@ class ShrinkPerturbSAC(Method, ContinualSAC):
 
 class ShrinkPerturbDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SAC for discrete actions with shrink and perturb: see :class:`ShrinkPerturbSAC`.
+    The method of :class:`ShrinkPerturbSAC` on SAC for discrete actions.
 
     :param shrink_factor: p, in [0, 1]; 1 for no shrinking
     :param perturb_scale: σ; 0 for no noise
@@ -963,7 +963,7 @@ class ShrinkPerturbDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class ShrinkPerturbPPO(Method, ContinualPPO):
     """
-    PPO with shrink and perturb: see :class:`ShrinkPerturbSAC`.
+    The method of :class:`ShrinkPerturbSAC` on PPO.
 
     :param shrink_factor: p, in [0, 1]; 1 for no shrinking
     :param perturb_scale: σ; 0 for no noise
@@ -1002,7 +1002,7 @@ class WeightClippingSAC(Method, ContinualSAC):
 
 class WeightClippingDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SAC for discrete actions with weight clipping: see :class:`WeightClippingSAC`.
+    The method of :class:`WeightClippingSAC` on SAC for discrete actions.
 
     :param clip_factor: κ, above 0; ``math.inf`` for no clipping
     :param kwargs: see :class:`ContinualDiscreteSAC`
@@ -1017,7 +1017,7 @@ class WeightClippingDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class WeightClippingPPO(Method, ContinualPPO):
     """
-    PPO with weight clipping: see :class:`WeightClippingSAC`.
+    The method of :class:`WeightClippingSAC` on PPO.
 
     :param clip_factor: κ, above 0; ``math.inf`` for no clipping
     :param kwargs: see :class:`ContinualPPO`
@@ -1044,7 +1044,7 @@ class FullResetSAC(Method, ContinualSAC):
 
 class FullResetDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SAC for discrete actions that begins every phase with new networks: see :class:`FullResetSAC`.
+    The method of :class:`FullResetSAC` on SAC for discrete actions.
 
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
@@ -1056,7 +1056,7 @@ class FullResetDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class FullResetPPO(Method, ContinualPPO):
     """
-    PPO that begins every phase with new networks: see :class:`FullResetSAC`.
+    The method of :class:`FullResetSAC` on PPO.
 
     :param kwargs: see :class:`ContinualPPO`
     """
@@ -1080,7 +1080,7 @@ class PerfectMemorySAC(Method, ContinualSAC):
 
 class PerfectMemoryDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SAC for discrete actions that keeps all transitions: see :class:`PerfectMemorySAC`.
+    The method of :class:`PerfectMemorySAC` on SAC for discrete actions.
 
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
@@ -1106,7 +1106,7 @@ class LayerNormSAC(Method, ContinualSAC):
 
 class LayerNormDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SAC for discrete actions with layer norms: see :class:`LayerNormSAC`.
+    The method of :class:`LayerNormSAC` on SAC for discrete actions.
 
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
@@ -1118,7 +1118,7 @@ class LayerNormDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class LayerNormPPO(Method, ContinualPPO):
     """
-    PPO with layer norms: see :class:`LayerNormSAC`.
+    The method of :class:`LayerNormSAC` on PPO.
 
     :param kwargs: see :class:`ContinualPPO`
     """
@@ -1145,7 +1145,7 @@ class CReLUSAC(Method, ContinualSAC):
 
 class CReLUDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SAC for discrete actions with concatenated ReLUs: see :class:`CReLUSAC`.
+    The method of :class:`CReLUSAC` on SAC for discrete actions.
 
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
@@ -1157,7 +1157,7 @@ class CReLUDiscreteSAC(Method, ContinualDiscreteSAC):
 
 class CReLUPPO(Method, ContinualPPO):
     """
-    PPO with concatenated ReLUs: see :class:`CReLUSAC`.
+    The method of :class:`CReLUSAC` on PPO.
 
     :param kwargs: see :class:`ContinualPPO`
     """
@@ -1215,7 +1215,7 @@ class ANCLSAC(Method, ContinualSAC):
 
 class ANCLDiscreteSAC(Method, ContinualDiscreteSAC):
     """
-    SAC for discrete actions with auxiliary networks: see :class:`ANCLSAC`.
+    The method of :class:`ANCLSAC` on SAC for discrete actions.
 
     :param ewc_coef: see :class:`EWC`
     :param ewc_critic_coef: see :class:`EWC`
@@ -1298,7 +1298,7 @@ class CoTASPSAC(StartsAnew, Method, ContinualSAC):
 
 class CoTASPDiscreteSAC(StartsAnew, Method, ContinualDiscreteSAC):
     """
-    CoTASP on SAC for discrete actions: see :class:`CoTASPSAC`.
+    The method of :class:`CoTASPSAC` on SAC for discrete actions.
 
     :param weight_steps: gradient steps on the weights, which alternate with those on the codes
     :param code_steps: gradient steps on the codes, which alternate with those on the weights

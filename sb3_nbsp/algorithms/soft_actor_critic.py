@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3 import SAC
 from stable_baselines3.common.save_util import load_from_zip_file
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, Schedule, TensorDict
+from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples, Schedule, TensorDict
 from stable_baselines3.common.utils import FloatSchedule, polyak_update
 from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
@@ -27,8 +27,6 @@ from sb3_nbsp.interventions.base import OFF_POLICY_HOOKS, own_seed
 
 # Type of device on which gradient steps are captured
 CAPTURES_ON = "cuda"
-
-Self = TypeVar("Self", bound="SoftActorCritic")
 
 
 class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
@@ -322,31 +320,6 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
 
     def _initialize(self, networks: Iterable[nn.Module]) -> None:
         """Initialize networks in the policy's own way, if that is another than PyTorch's."""
-
-    def learn(
-        self: Self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> Self:
-        """
-        Train, see SB3. On a task sequence, training ends with the sequence if that comes first.
-
-        :param total_timesteps: environment steps
-        :param callback: see SB3
-        :param log_interval: episodes between two records
-        :param tb_log_name: name of the run for TensorBoard; None for that of the class
-        :param reset_num_timesteps: see SB3; pass False to continue
-        :param progress_bar: show a progress bar
-        :return: the agent
-        """
-        name = tb_log_name or type(self).__name__
-        super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
-        self._last_progress = self._get_progress()
-        return self
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_initial_log_ent_coef", "_captured", "_moves_targets"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -106,13 +106,12 @@ def _table_of(results: Results, env_id: str, label: str, with_paper: bool) -> Ta
     measures = SEQUENCE_MEASURES if is_sequence(env_id) else ENVIRONMENT_MEASURES
     rows: list[dict[str, Any]] = []
     for title, runs in results.runs.groupby("method", observed=True):
-        rows += _summaries(title, {name: _column(runs, name) for name in measures}, runs.steps.mean())
+        rows += _summaries(title, [runs], measures)
         # What was measured at the start of training, to compare the end with
         history = results.plasticity[(results.plasticity.method == title) & (results.plasticity.step == 0)]
         first = history[history.measure.isin(measures)].pivot(index="seed", columns="measure", values="value")
         if len(first):
-            scores = {name: _column(first, name) for name in measures}
-            rows += _summaries(f"{title}, at the start", scores, np.nan, "start")
+            rows += _summaries(f"{title}, at the start", [first], measures, "start")
     notes = [f"Setting: {_setting(results, env_id)}.", _statistics_note(rows)]
     if with_paper and is_sequence(env_id):
         rows, paper_notes = _with_paper(rows, short_name(env_id))
@@ -128,13 +127,13 @@ def _table_of(results: Results, env_id: str, label: str, with_paper: bool) -> Ta
     return _fill(label, rows, measures, notes, results.folder / "table")
 
 
-def _column(runs: pd.DataFrame, name: str) -> np.ndarray:
-    return runs.reindex(columns=[name]).to_numpy(dtype=float)
-
-
-def _summaries(title: str, scores: dict[str, np.ndarray], steps: float, source: str = "ours") -> list[dict[str, Any]]:
-    same = {"method": title, "source": source, "steps": steps}
-    return [{**same, "measure": name, **summarize(values)} for name, values in scores.items()]
+def _summaries(
+    title: str, runs_of_sequences: list[pd.DataFrame], measures: Iterable[str], source: str = "ours"
+) -> list[dict[str, Any]]:
+    """A row for each measure; of several sequences all have the same seeds, in the same order."""
+    known = [runs.reindex(columns=["steps", *measures]).astype(float) for runs in runs_of_sequences]
+    same = {"method": title, "source": source, "steps": np.mean([runs.steps.mean() for runs in known])}
+    return [{**same, "measure": name, **summarize(np.column_stack([runs[name] for runs in known]))} for name in measures]
 
 
 def _with_paper(rows: list[dict[str, Any]], sequence: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -179,8 +178,7 @@ def _overall_table(parts: dict[str, Results], with_paper: bool, file: Path) -> T
         if not common:
             notes.append(f"{title} is left out: it has no seed that is done on all sequences")
             continue
-        scores = {name: np.hstack([_column(runs.loc[common], name) for runs in done.values()]) for name in CONTINUAL}
-        rows += _summaries(title, scores, np.mean([runs.loc[common].steps.mean() for runs in done.values()]))
+        rows += _summaries(title, [runs.loc[common] for runs in done.values()], CONTINUAL)
     notes += [f"{label}: {run.name} is left out: {why}" for label, results in parts.items() for run, why in results.left_out]
     head = ["The numbers of a method are means over the sequences.", _statistics_note(rows)]
     if with_paper:

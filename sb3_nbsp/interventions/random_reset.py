@@ -24,8 +24,8 @@ class RandomReset(PeriodicReset):
 
     :param reset_frequency: F, in environment steps
     :param reset_rate: γ, share of each layer that a reset renews, in (0, 1]
-    :param clear_moments: also clear the optimizer's moments of the parameters that are reset
-    :param renew_shared: also renew the layers of a features extractor that actor and critic share
+    :param clear_moments: see :class:`CycleReset`
+    :param renew_shared: see :class:`CycleReset`
     :raises ValueError: if an option is out of its range
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -98,16 +98,22 @@ class TaskSequence(gym.Env):
         self.n_phases = len(self.tasks) * self.cycles
         self._envs: dict[str, gym.Env] = {}
         self._seed: int | None = None
-        self.phase, self.phase_steps, self.sequence_over = 0, 0, False
-        self._successes: deque[bool] = deque(maxlen=self.mastery_window)
         self._report_success: set[str] = set()  # tasks that have done so
-        self._episode_success, self._episode_steps = False, 0
-        self._move_on, self._asked_to_move_on = False, False
+        self._go_to()
         first = self._env()
         self.action_space, self.observation_space = first.action_space, first.observation_space
         self._update_render_fps(first)
         for task in self.task_names if check_spaces else []:
             self._env(task)
+
+    def _go_to(
+        self, phase: int = 0, phase_steps: int = 0, sequence_over: bool = False, successes: Iterable[bool] = ()
+    ) -> None:
+        """Be there at the start of an episode."""
+        self.phase, self.phase_steps, self.sequence_over = phase, phase_steps, sequence_over
+        self._successes = deque(successes, maxlen=self.mastery_window)
+        self._episode_success, self._episode_steps = False, 0
+        self._move_on, self._asked_to_move_on = False, False
 
     @property
     def sb3_nbsp_phases(self) -> bool:
@@ -213,8 +219,7 @@ class TaskSequence(gym.Env):
         mastered = threshold is not None and is_full and bool(np.mean(self._successes) >= threshold)
         is_last = self.phase == self.n_phases - 1
         fixed = self.last_phase_steps if is_last else None
-        mastered &= fixed is None
-        ends = mastered or self.phase_steps >= (fixed or self.steps_per_task) or asked
+        ends = (mastered and fixed is None) or self.phase_steps >= (fixed or self.steps_per_task) or asked
         if not ends or self.sequence_over:
             return False
         if is_last:
@@ -258,10 +263,7 @@ class TaskSequence(gym.Env):
 
     def restart(self) -> None:
         """Begin with the first phase again, at the next reset."""
-        self.phase, self.phase_steps, self.sequence_over = 0, 0, False
-        self._successes.clear()
-        self._episode_success, self._episode_steps = False, 0
-        self._move_on, self._asked_to_move_on = False, False
+        self._go_to()
 
     def get_progress(self) -> dict[str, Any]:
         """
@@ -285,14 +287,9 @@ class TaskSequence(gym.Env):
 
         :param progress: what :meth:`get_progress` returned
         """
-        if progress["tasks"] != self.tasks or progress["cycles"] != self.cycles:
-            return
-        self.phase, self.phase_steps = progress["phase"], progress["phase_steps"]
-        self.sequence_over = progress["sequence_over"]
-        self._successes = deque(progress["successes"], maxlen=self.mastery_window)
-        self._report_success |= set(progress["report_success"])
-        self._episode_success, self._episode_steps = False, 0
-        self._move_on, self._asked_to_move_on = False, False
+        if progress["tasks"] == self.tasks and progress["cycles"] == self.cycles:
+            self._go_to(**{name: progress[name] for name in ("phase", "phase_steps", "sequence_over", "successes")})
+            self._report_success |= set(progress["report_success"])
 
     def pickled_task_makers(self) -> tuple[bytes, str]:
         """
