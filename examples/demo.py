@@ -1,8 +1,8 @@
 """
-NBSP against plain SAC on a HalfCheetah that is asked to run forwards, backwards, and again, side by side on two cores.
+NBSP against plain SAC on a HalfCheetah that is asked to run forwards, then backwards, twice, side by side on two cores.
 
-Interrupted, it continues where it was when it is started again. What it does is what
-``python -m sb3_nbsp.benchmark run`` does with two methods and one seed.
+If it is interrupted, start it again to resume. It does the same as ``sb3-nbsp benchmark run`` with two methods and
+one seed.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def report(results: Results, image: Path) -> None:
 def main() -> int:
     """Train, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few steps only: shows that it works, learns nothing")
+    parser.add_argument("--quick", action="store_true", help="only a few steps, to show that it works; nothing is learned")
     parser.add_argument("--seed", type=int, default=1, help="seed of both runs")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results")
     args = parser.parse_args()

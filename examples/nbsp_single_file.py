@@ -3,8 +3,8 @@ NBSP on SAC in one file, to be read from top to bottom: masks on skill neurons (
 earlier tasks (equation 8).
 
 Paper: NBSP, A Neuron-Level Framework for Balancing Stability and Plasticity in Deep Reinforcement Learning. This is the method
-as it is printed; the package adds what measurement has shown to be better (docs/nbsp.md), files, speed and checks. With the
-same seed and options both learn the same, which a test checks.
+as printed; the package adds improvements that were measured (docs/nbsp.md), files, speed and checks. With the same seed
+and options both learn the same, as a test verifies.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 P3O against PPO on HalfCheetah-v5, with the P3O paper's settings (table 3), scaled down: the paper trains for 12.5 million
-steps, with rollouts of 8192, and renews 1 % of each layer 250 times. Here rollouts are shorter, and 5 % are renewed 50 times:
-as in the paper, every neuron is renewed 2.5 times, if training is long enough for that.
+steps, with rollouts of 8192, and renews 1 % of each layer 250 times. Here rollouts are shorter, and 5 % are renewed 50 times,
+so that every neuron is renewed 2.5 times, as in the paper, if training is long enough.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """
-How plastic is the network of a PPO or P3O agent? Trains a small one on MuJoCo, or loads one, then prints a table of what
-the diagnostics say, and draws how they changed during training.
+How plastic is the network of a PPO or P3O agent? Trains a small one on MuJoCo, or loads one, then prints a table of the
+diagnostics, and plots how they changed during training.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--env", default="HalfCheetah-v5", help="id of the environment")
     parser.add_argument("--algo", choices=ALGOS, default="ppo", help="the algorithm")
     parser.add_argument("--steps", type=int, default=20_000, help="environment steps to train")
-    parser.add_argument("--model", type=Path, help="zip of a trained PPO or P3O: measure it, train nothing")
+    parser.add_argument("--model", type=Path, help="zip of a trained PPO or P3O to measure instead of training")
     parser.add_argument("--seed", type=int, default=1, help="seed of the run")
     parser.add_argument("--out", type=Path, default=Path("results/plasticity"), help="folder of the results")
     args = parser.parse_args()
