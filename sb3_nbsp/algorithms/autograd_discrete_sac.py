@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from sb3_nbsp.algorithms.discrete_policies import DiscreteActor, DiscreteCritic
+from sb3_nbsp.batches import apply
 from sb3_nbsp.fast.sac_gradients import SACGradients
 from sb3_nbsp.interventions import Interventions
 
@@ -59,8 +60,7 @@ class DiscreteGradients(SACGradients):
             # In one pass, rather than in three
             images = observations.to(th.float32, memory_format=th.channels_last, copy=True)
             return images.div_(255.0).to(self._dtype)
-        inputs = preprocess_obs(observations, space, divides)
-        return inputs.to(self._dtype) if isinstance(inputs, th.Tensor) else inputs
+        return apply(lambda part: part.to(self._dtype), preprocess_obs(observations, space, divides))
 
     def _precision(self) -> th.autocast:
         return th.autocast(self._actor.device.type, th.bfloat16, enabled=self._rounds)

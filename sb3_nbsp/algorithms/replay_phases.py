@@ -18,6 +18,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from sb3_nbsp.algorithms.phases import PhasedAlgorithm
 from sb3_nbsp.algorithms.replay_file import PersistentMemory
 from sb3_nbsp.interventions import Phase
+from sb3_nbsp.interventions.observations import can_sample
 from sb3_nbsp.interventions.rollout import renew_noise
 from sb3_nbsp.tasks.callback_tree import announce_end
 
@@ -62,6 +63,15 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         the end of the phase, also if the agent was saved and loaded in between.
         """
         self._pauses = True
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        is_hindsight, changes = isinstance(self.replay_buffer, HerReplayBuffer), self._has_phases() or self.phase.task != ""
+        if is_hindsight and changes and not self.clear_replay_buffer:
+            raise ValueError(
+                "replay_buffer_class: HerReplayBuffer relabels with the rewards of the task at hand, which would be wrong for "
+                "transitions of earlier tasks. Use clear_replay_buffer=True (PerfectMemory sets it to False)"
+            )
+        return super()._setup_learn(*args, **kwargs)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_pauses", "_is_paused"]
@@ -216,9 +226,7 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
             return False
         assert self.replay_buffer is not None
         batch = min(self.batch_size, self.replay_buffer.buffer_size * self.n_envs)
-        has_batch = self.replay_buffer.size() * self.n_envs >= batch
-        if isinstance(self.replay_buffer, HerReplayBuffer):  # it draws from episodes that have ended
-            has_batch &= bool((self.replay_buffer.ep_length > 0).any())
+        has_batch = self.replay_buffer.size() * self.n_envs >= batch and can_sample(self.replay_buffer)
         return self._is_probing or self.phase_steps <= self._warmup_end or not has_batch
 
     def _sample_action(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.preprocessing import get_obs_shape
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
+from sb3_nbsp.batches import ArrayObs, apply, n_rows, take
 from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.interventions.networks import ActorNetwork, actor_of
 from sb3_nbsp.interventions.trial_pass import evaluating
@@ -87,15 +90,14 @@ class Diagnostics:
 
 def diagnostics(
     model: BaseAlgorithm,
-    observations: np.ndarray | th.Tensor,
+    observations: ArrayObs | PyTorchObs,
     dormant_threshold: float = 0.1,
     n_gradient_states: int = 64,
     seed: int = 0,
 ) -> Diagnostics:
     r"""
-    Measure how plastic the actor of an agent is. Works for every agent with a policy of PPO or SAC on one observation,
-    including those of plain SB3 and loaded ones. The agent's parameters, their gradients, its training mode and all random
-    streams stay unchanged.
+    Measure how plastic the actor of an agent is. Works for every agent with a policy of PPO or SAC, including those of plain
+    SB3 and loaded ones. The agent's parameters, their gradients, its training mode and all random streams stay unchanged.
 
     Dormant ratio, norms and ranks are those of the layers between observation and action, including a features extractor
     that the critic shares. The gradients need no rewards: for a state s they are
@@ -106,8 +108,8 @@ def diagnostics(
     the action, the gradient is the same before and after it.)
 
     :param model: the agent
-    :param observations: states as the agent's buffers hold them, shape (states, \*observation shape): images channels
-        first and not scaled; normalized, if the agent learns on a ``VecNormalize``:
+    :param observations: states as the agent's buffers hold them, shape (states, \*observation shape), or a dictionary of
+        such: images channels first and not scaled; normalized, if the agent learns on a ``VecNormalize``:
         ``model.get_vec_normalize_env().normalize_obs(observations)``
     :param dormant_threshold: τ of the dormant ratio
     :param n_gradient_states: number of states for the gradients, evenly spread over the batch (all of them if there are fewer)
@@ -140,19 +142,19 @@ def diagnostics(
         gradient_correlation=gradient_correlation(covariance),
         gradient_covariance=covariance,
         n_neurons=count_neurons(layers),
-        n_states=len(states),
+        n_states=n_rows(states),
     )
 
 
-def spread(states: th.Tensor, n_states: int) -> th.Tensor:
+def spread(states: PyTorchObs, n_states: int) -> PyTorchObs:
     """
     :param states: shape (states, ...)
     :param n_states: how many to pick
     :return: so many of them, evenly spread over the batch from the first to the last; all, if there are fewer
     """
-    if len(states) <= n_states:
+    if n_rows(states) <= n_states:
         return states
-    return states[th.linspace(0, len(states) - 1, n_states).round().long().to(states.device)]
+    return take(states, th.linspace(0, n_rows(states) - 1, n_states).round().long())
 
 
 def _hidden_layers(model: BaseAlgorithm) -> list[NeuronLayer]:
@@ -163,9 +165,23 @@ def _hidden_layers(model: BaseAlgorithm) -> list[NeuronLayer]:
     return layers
 
 
-def _as_states(model: BaseAlgorithm, observations: np.ndarray | th.Tensor) -> th.Tensor:
+def _as_states(model: BaseAlgorithm, observations: Any) -> PyTorchObs:
+    shapes = get_obs_shape(model.observation_space)
+    wanted, given = (set(batch) if isinstance(batch, dict) else None for batch in (shapes, observations))
+    if wanted != given:
+        raise ValueError(f"observations must be {_keys(wanted)}, not {_keys(given)}")
+    states: PyTorchObs = apply(partial(_as_tensor, model), observations, shapes)
+    if isinstance(states, dict) and len({len(part) for part in states.values()}) > 1:
+        raise ValueError("observations must have the same number of states under each key")
+    return states
+
+
+def _keys(keys: set[str] | None) -> str:
+    return "a tensor or an array" if keys is None else f"a dictionary with the keys {sorted(keys)}"
+
+
+def _as_tensor(model: BaseAlgorithm, observations: np.ndarray | th.Tensor, shape: tuple[int, ...]) -> th.Tensor:
     states = th.as_tensor(observations, device=model.device)
-    shape = get_obs_shape(model.observation_space)
     if len(states.shape) == 0 or len(states) == 0 or tuple(states.shape[1:]) != shape:
         wanted = ", ".join(["states", *map(str, shape)])
         raise ValueError(f"observations must have the shape ({wanted}) with at least one state, not {tuple(states.shape)}")
@@ -175,15 +191,15 @@ def _as_states(model: BaseAlgorithm, observations: np.ndarray | th.Tensor) -> th
     return states.float() if states.dtype == th.float64 else states
 
 
-def _gradients(actor: ActorNetwork, states: th.Tensor, seed: int) -> th.Tensor:
+def _gradients(actor: ActorNetwork, states: PyTorchObs, seed: int) -> th.Tensor:
     """Of log π(a | s), shape (states, parameters)."""
     generator = th.Generator().manual_seed(seed)
 
     def log_probability(index: int) -> th.Tensor:
-        parts: Sequence[Distribution] = actor.distribution(states[index : index + 1])
+        parts: Sequence[Distribution] = actor.distribution(take(states, slice(index, index + 1)))
         return th.stack([part.log_prob(_draw(part, generator)).sum() for part in parts]).sum()
 
-    return sample_gradients(log_probability, len(states), actor.parameters)
+    return sample_gradients(log_probability, n_rows(states), actor.parameters)
 
 
 @th.no_grad()

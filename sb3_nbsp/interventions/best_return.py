@@ -11,6 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
+from sb3_nbsp.batches import ArrayObs, n_rows
 from sb3_nbsp.interventions.base import own_seed
 
 
@@ -43,7 +44,7 @@ class BestReturnExploration:
         self._playing: list[str] = []  # by environment
         self._sums: list[float] = []  # by environment, rewards of the episode so far
 
-    def act(self, agent: OffPolicyAlgorithm, observations: np.ndarray) -> np.ndarray | None:
+    def act(self, agent: OffPolicyAlgorithm, observations: ArrayObs) -> np.ndarray | None:
         """
         :param agent: the agent
         :param observations: one per environment
@@ -52,9 +53,9 @@ class BestReturnExploration:
         if not self._policies:
             return None
         if not self._playing:
-            for _ in observations:
+            for _ in range(n_rows(observations)):
                 self._playing.append(self._choose())
-            self._sums = [0.0] * len(observations)
+            self._sums = [0.0] * n_rows(observations)
         seen, _ = agent.policy.obs_to_tensor(observations)
         devices = [agent.device] if agent.device.type == "cuda" else []
         with th.no_grad(), th.random.fork_rng(devices=devices):

@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch.distributions import Distribution
 from typing_extensions import override
 
+from sb3_nbsp.batches import ArrayObs, apply, concatenate, take
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase, own_seed
 from sb3_nbsp.interventions.best_return import BestReturnExploration
@@ -22,7 +24,7 @@ from sb3_nbsp.interventions.trial_pass import evaluating
 # States that the policy sees at a time
 _FORWARD_BATCH = 512
 # Of states, by name: observations, actions, Q-values, parameters of the policy
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]
 
 
 class ClonEx(OffPolicyIntervention):
@@ -112,7 +114,6 @@ class ClonEx(OffPolicyIntervention):
     def warmup_actions(self, observations: np.ndarray | dict[str, np.ndarray]) -> np.ndarray | None:
         if not self.best_return_exploration:
             return None
-        assert isinstance(observations, np.ndarray)
         return self._exploration.act(self.agent, observations)
 
     @override
@@ -155,7 +156,8 @@ class ClonEx(OffPolicyIntervention):
     def load_memory_state(self, state: Any) -> None:
         kept: dict[str, Arrays] = {} if state is None else state["kept"]
         for task, arrays in kept.items():
-            saved, own = arrays["observations"].shape[1:], self.agent.replay_buffer.obs_shape  # type: ignore[union-attr]
+            saved = apply(lambda array: array.shape[1:], arrays["observations"])
+            own = self.agent.replay_buffer.obs_shape  # type: ignore[union-attr]
             if saved != own:
                 raise ValueError(f"The states kept of {task!r} have the shape {saved}, the agent's observations {own}")
         self._kept = dict(kept)
@@ -163,20 +165,20 @@ class ClonEx(OffPolicyIntervention):
             self._generator.bit_generator.state = copy.deepcopy(state["generator"])
 
     @th.no_grad()
-    def _outputs(self, observations: np.ndarray, actions: np.ndarray) -> Arrays:
+    def _outputs(self, observations: ArrayObs, actions: np.ndarray) -> Arrays:
         """What policy and critics say of states, by name."""
         found: dict[str, list[th.Tensor]] = {}
         with evaluating(self.agent.policy):
-            for start in range(0, len(observations), _FORWARD_BATCH):
+            for start in range(0, len(actions), _FORWARD_BATCH):
                 part = slice(start, start + _FORWARD_BATCH)
-                seen = as_seen(self.agent, observations[part])
+                seen = as_seen(self.agent, take(observations, part))
                 for i, distribution in enumerate(self._distribution(seen)):
                     for name, value in parameters_of(distribution).items():
                         found.setdefault(f"{i}.{name}", []).append(value)
                 found.setdefault("q_values", []).append(taken_q_values(self.agent, seen, self._tensor(actions[part])))
         return {name: th.cat(parts).cpu().numpy() for name, parts in found.items()}
 
-    def _q_distance(self, observations: th.Tensor, batch: Arrays) -> th.Tensor:
+    def _q_distance(self, observations: PyTorchObs, batch: Arrays) -> th.Tensor:
         q_values = taken_q_values(self.agent, observations, self._tensor(batch["actions"]))
         return (q_values - self._tensor(batch["q_values"])).square().sum(1).mean()
 
@@ -192,11 +194,11 @@ class ClonEx(OffPolicyIntervention):
 
     def _sample(self) -> Arrays:
         """A batch drawn uniformly, with replacement, from all that is kept."""
-        ends = np.cumsum([len(arrays["observations"]) for arrays in self._kept.values()])
+        ends = np.cumsum([len(arrays["actions"]) for arrays in self._kept.values()])
         rows = self._generator.integers(ends[-1], size=self.clone_batch_size)
         parts: list[Arrays] = []
         for end, arrays in zip(ends, self._kept.values(), strict=True):
-            start = end - len(arrays["observations"])
+            start = end - len(arrays["actions"])
             own = rows[(start <= rows) & (rows < end)] - start
-            parts.append({name: array[own] for name, array in arrays.items()})
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            parts.append({name: take(array, own) for name, array in arrays.items()})
+        return {name: concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -9,10 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
 from torch.distributions import Categorical, Distribution, Normal, kl_divergence
 from typing_extensions import override
 
+from sb3_nbsp.batches import n_rows, take
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import Network, Phase, own_seed
 from sb3_nbsp.interventions.networks import actor_of
@@ -90,7 +91,7 @@ class CoTASP(TaskAware):
         self._finished: list[int] = []  # numbers of tasks whose phases have ended
         self._position = 0  # gradient steps of the phase
         self._optimizer: th.optim.Adam | None = None  # of the current codes
-        self._states: th.Tensor | None = None  # of the phase that has just ended
+        self._states: PyTorchObs | None = None  # of the phase that has just ended
         self._step: MaskedStep | None = None
         self._standstill = MaskedStep([(each, th.zeros(each.shape)) for each in self._actor.parameters()])
 
@@ -278,14 +279,14 @@ class CoTASP(TaskAware):
                 del free[parameter]
         self._step = MaskedStep(list(free.items()))
 
-    def _distill(self, states: th.Tensor) -> None:
+    def _distill(self, states: PyTorchObs) -> None:
         """Pull the policy, in the weights that are free, towards N(0, 1) ahead of tanh, or towards equal probabilities."""
         generator = th.Generator().manual_seed(own_seed(self.agent, self._current, purpose=1103))
         network, optimizer, masked = actor_of(self.agent), self._actor.optimizer, self._step
         assert masked is not None  # a phase has ended
         for _ in range(self.distill_steps):
-            rows = th.randint(len(states), (self.agent.batch_size,), generator=generator)
-            (policy,) = network.distribution(states[rows])
+            rows = th.randint(n_rows(states), (self.agent.batch_size,), generator=generator)
+            (policy,) = network.distribution(take(states, rows))
             optimizer.zero_grad()
             kl_divergence(policy, _at_random(policy)).mean().backward()
             masked.before()

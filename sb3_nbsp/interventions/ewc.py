@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 from typing_extensions import override
 
@@ -189,7 +190,7 @@ def learning_parameters(agent: BaseAlgorithm, network: Network) -> dict[str, nn.
     return {names[each]: each for each in optimized_parameters(agent, network) if each.requires_grad}
 
 
-def fisher_of(agent: BaseAlgorithm, network: Network, observations: th.Tensor, actions: th.Tensor) -> Tensors:
+def fisher_of(agent: BaseAlgorithm, network: Network, observations: PyTorchObs, actions: th.Tensor) -> Tensors:
     r"""
     :param agent: an agent with an actor and a critic as SAC's
     :param network: "actor" or "critic"
@@ -199,7 +200,7 @@ def fisher_of(agent: BaseAlgorithm, network: Network, observations: th.Tensor, a
         :data:`ACTOR_FLOOR`, or the sum of :math:`E (\partial Q_j / \partial \theta)^2` over the critics
     """
 
-    def outputs(observations: th.Tensor, actions: th.Tensor) -> list[tuple[th.Tensor, th.Tensor]]:
+    def outputs(observations: PyTorchObs, actions: th.Tensor) -> list[tuple[th.Tensor, th.Tensor]]:
         if network == "actor":
             return policy_outputs(distribution(observations))
         q_values = taken_q_values(agent, observations, actions)

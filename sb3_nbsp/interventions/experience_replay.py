@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from typing_extensions import override
 
@@ -56,8 +56,6 @@ class ExperienceReplay(OffPolicyIntervention):
                 f"n_steps={agent.n_steps} needs transitions that follow each other, but the memory of ExperienceReplay keeps "
                 "a random subset: use n_steps=1, or switch the replay off"
             )
-        if isinstance(agent.replay_buffer, DictReplayBuffer):
-            raise ValueError("replay_buffer_class: ExperienceReplay cannot remember dictionary observations")
         # Made when there is something to remember: a loaded model that only acts needs none
         self._memory: TaskMemory | None = None
 

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch as th
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 from torch.distributions import Categorical, Distribution, Normal
 from torch.nn import functional as F
+
+from sb3_nbsp.batches import n_rows, split
 
 # Runs a network on a batch: pairs of outputs and their weights, both of shape (states, outputs)
 Outputs = Callable[..., list[tuple[th.Tensor, th.Tensor]]]
@@ -52,7 +55,7 @@ def policy_outputs(distributions: Sequence[Distribution]) -> list[tuple[th.Tenso
 
 
 def diagonal_fisher(
-    network: nn.Module, parameters: Sequence[nn.Parameter], outputs: Outputs, *batch: th.Tensor
+    network: nn.Module, parameters: Sequence[nn.Parameter], outputs: Outputs, *batch: PyTorchObs
 ) -> list[th.Tensor]:
     r"""
     .. math:: F_i = \frac1B \sum_b \sum_k w_k(b) \left( \frac{\partial y_k(b)}{\partial \theta_i} \right)^2
@@ -69,13 +72,13 @@ def diagonal_fisher(
     :return: by parameter F, of its shape; in single precision or better
     """
     layers = _plain_layers(network, parameters)
-    parts = zip(*(each.split(_CHUNK) for each in batch), strict=True)
+    parts = zip(*(split(each, _CHUNK) for each in batch), strict=True)
     sums = {parameter: th.zeros_like(parameter) for parameter in parameters}
     with th.enable_grad():
         for part in parts:
             if not (layers and _add_squares(layers, sums, outputs, part)):
                 _add_squares_of_each(sums, outputs, part)
-    return [each / len(batch[0]) for each in sums.values()]
+    return [each / n_rows(batch[0]) for each in sums.values()]
 
 
 def _plain_layers(network: nn.Module, parameters: Sequence[nn.Parameter]) -> list[nn.Linear | nn.Conv2d]:
@@ -115,7 +118,7 @@ def _add_squares(
     layers: Sequence[nn.Linear | nn.Conv2d],
     sums: dict[nn.Parameter, th.Tensor],
     outputs: Outputs,
-    part: Sequence[th.Tensor],
+    part: Sequence[PyTorchObs],
 ) -> bool:
     """Add the squares of a part of the batch; or return False, as a layer is run twice, or on more than vectors or images."""
     with _watched(layers) as signals:
@@ -156,10 +159,10 @@ def _columns(pairs: Sequence[tuple[th.Tensor, th.Tensor]]) -> Iterator[tuple[th.
         yield from zip(y.unbind(1), weight.unbind(1), strict=True)
 
 
-def _add_squares_of_each(sums: dict[nn.Parameter, th.Tensor], outputs: Outputs, part: Sequence[th.Tensor]) -> None:
+def _add_squares_of_each(sums: dict[nn.Parameter, th.Tensor], outputs: Outputs, part: Sequence[PyTorchObs]) -> None:
     """Add the squares of a part of the batch, state by state."""
     parameters = list(sums)
-    for state in zip(*(each.split(1) for each in part), strict=True):
+    for state in zip(*(split(each, 1) for each in part), strict=True):
         for y, weight in _columns(outputs(*state)):
             gradients = th.autograd.grad(y[0], parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):

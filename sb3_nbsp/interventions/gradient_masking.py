@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
@@ -135,8 +134,6 @@ class GradientMasking(OffPolicyIntervention):
     def attach(self, agent: BaseAlgorithm) -> None:
         super().attach(agent)
         assert isinstance(agent, OffPolicyAlgorithm)
-        if isinstance(agent.observation_space, spaces.Dict):
-            raise ValueError("GradientMasking needs a policy on one observation (MlpPolicy, CnnPolicy), not MultiInputPolicy")
         self._networks = self._find_networks()
         # Complain now, not at the end of a phase
         check_maskable(self._networks, self._modules())

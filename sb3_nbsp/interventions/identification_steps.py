@@ -9,7 +9,9 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.type_aliases import PyTorchObs
 
+from sb3_nbsp.batches import apply, take
 from sb3_nbsp.interventions.base import Phase, own_seed
 from sb3_nbsp.interventions.goal_window import GoalWindow
 from sb3_nbsp.interventions.rollout import fresh_steps, has_own_spaces
@@ -64,7 +66,7 @@ class IdentificationSteps:
         if self._options.identification_data != "fresh":
             self.window.add(rewards, dones, infos)
 
-    def take(self, phase: Phase, n_networks: int) -> tuple[th.Tensor, th.Tensor, np.ndarray] | None:
+    def take(self, phase: Phase, n_networks: int) -> tuple[PyTorchObs, th.Tensor, np.ndarray] | None:
         """
         :param phase: the phase that has ended
         :param n_networks: number of networks that draw random numbers of their own
@@ -140,13 +142,13 @@ class IdentificationSteps:
             return fallback
         return rows, envs, goal_metric
 
-    def _batch(self, buffer: ReplayBuffer, rows: np.ndarray, envs: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
+    def _batch(self, buffer: ReplayBuffer, rows: np.ndarray, envs: np.ndarray) -> tuple[PyTorchObs, th.Tensor]:
         """Observations (normalized as in training) and actions of the steps."""
         normalizer = self._options.agent.get_vec_normalize_env()
-        observations = buffer._normalize_obs(buffer.observations[rows, envs], normalizer)
-        assert isinstance(observations, np.ndarray)
+        observations = buffer._normalize_obs(take(buffer.observations, (rows, envs)), normalizer)
         # Indexing has copied them
-        return buffer.to_torch(observations, copy=False), buffer.to_torch(buffer.actions[rows, envs])
+        seen: PyTorchObs = apply(lambda part: buffer.to_torch(part, copy=False), observations)
+        return seen, buffer.to_torch(buffer.actions[rows, envs])
 
     def _new_window(self, n_envs: int) -> GoalWindow:
         custom: Callable[..., float] | None = self._options.goal_metric if callable(self._options.goal_metric) else None

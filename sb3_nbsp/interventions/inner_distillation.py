@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch.distributions import Distribution
 from typing_extensions import override
 
+from sb3_nbsp.batches import n_rows, split, take
 from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.fast.fused_optimizers import take_step
 from sb3_nbsp.interventions.base import Intervention, own_seed
@@ -124,22 +126,22 @@ class InnerDistillation(Intervention):
         loss_before = loss = self._loss()
         epochs = 0
         while epochs < self.min_distill_epochs or (loss > self.distill_threshold and epochs < self.max_distill_epochs):
-            for batch in th.randperm(len(self._states), generator=generator).split(self.distill_batch_size):
+            for batch in th.randperm(n_rows(self._states), generator=generator).split(self.distill_batch_size):
                 self._step(batch, optimizer, frozen)
             loss = self._loss()
             epochs += 1
         return epochs, loss_before, loss
 
     def _step(self, batch: th.Tensor, optimizer: th.optim.Optimizer, frozen: Sequence[tuple[Any, th.Tensor]]) -> None:
-        self._student.set_gradients(self._states[batch], at_states(self._teacher, batch), self.distill_alpha)
+        self._student.set_gradients(take(self._states, batch), at_states(self._teacher, batch), self.distill_alpha)
         for parameter, neurons in frozen:
             if parameter.grad is not None:  # those of a shared features extractor may have none
                 parameter.grad.index_fill_(0, neurons, 0.0)  # Adam leaves alone what has never had a gradient
         take_step(optimizer)
 
     @th.no_grad()
-    def _act(self, states: th.Tensor) -> list[Distribution]:
-        return joined([self._student.act(batch) for batch in states.split(_FORWARD_BATCH)])
+    def _act(self, states: PyTorchObs) -> list[Distribution]:
+        return joined([self._student.act(batch) for batch in split(states, _FORWARD_BATCH)])
 
     def _loss(self) -> float:
         """Of equation 4, averaged over the states."""

@@ -15,11 +15,13 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
+from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 from torch.distributions import Categorical, Distribution, Normal
 
+from sb3_nbsp.batches import n_rows
 from sb3_nbsp.interventions.base import Network
 from sb3_nbsp.interventions.trial_pass import trial_pass
 from sb3_nbsp.neurons import NeuronLayer, find_neuron_layers
@@ -51,7 +53,7 @@ class AgentNetwork:
     own: list[nn.Parameter]
     owner: Any
     initializer: Initializer
-    forward: Callable[[th.Tensor, th.Tensor], object]
+    forward: Callable[[PyTorchObs, th.Tensor], object]
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -75,12 +77,12 @@ class ActorNetwork(AgentNetwork):
         DDPG a normal one of standard deviation 1 around the action
     """
 
-    distribution: Callable[[th.Tensor], list[Distribution]]
+    distribution: Callable[[PyTorchObs], list[Distribution]]
 
 
 def networks_of(agent: BaseAlgorithm, shared: bool = True) -> list[AgentNetwork]:
     """
-    :param agent: an agent with a policy of PPO, SAC, TQC, TD3, DDPG, DQN or QR-DQN on one observation
+    :param agent: an agent with a policy of PPO, SAC, TQC, TD3, DDPG, DQN or QR-DQN
     :param shared: include the layers of a features extractor that actor and critic share
     :return: the actor, then the critics; of DQN and QR-DQN the one network that there is
     :raises ValueError: if the policy is of another kind
@@ -93,13 +95,11 @@ def networks_of(agent: BaseAlgorithm, shared: bool = True) -> list[AgentNetwork]
 
 def actor_of(agent: BaseAlgorithm, shared: bool = False) -> ActorNetwork:
     """
-    :param agent: an agent with a policy of PPO, SAC, TQC, TD3, DDPG, DQN or QR-DQN on one observation
+    :param agent: an agent with a policy of PPO, SAC, TQC, TD3, DDPG, DQN or QR-DQN
     :param shared: include the layers of a features extractor that actor and critic share
     :return: the actor; its critics may be of any kind
     :raises ValueError: if the policy is of another kind
     """
-    if isinstance(agent.observation_space, spaces.Dict):
-        raise ValueError("policy: neurons are known in policies on one observation (MlpPolicy, CnnPolicy) only")
     policy = plain_policy(agent)
     if isinstance(policy, ActorCriticPolicy):
         _check_actor_critic(policy)
@@ -146,7 +146,7 @@ def optimized_parameters(agent: BaseAlgorithm, network: Network) -> list[nn.Para
     return [parameter for parameter in found if (id(parameter) in of_critic) == (network == "critic")]
 
 
-def taken_q_values(agent: BaseAlgorithm, observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
+def taken_q_values(agent: BaseAlgorithm, observations: PyTorchObs, actions: th.Tensor) -> th.Tensor:
     """
     :param agent: an agent with critics as SAC's
     :param observations: as the policy sees them, shape (states, ...)
@@ -177,7 +177,7 @@ def _check_actor_critic(policy: ActorCriticPolicy) -> None:
 
 
 def _ppo_actor(policy: ActorCriticPolicy, shared: bool) -> ActorNetwork:
-    def distribution(observations: th.Tensor) -> list[Distribution]:
+    def distribution(observations: PyTorchObs) -> list[Distribution]:
         found = policy.get_distribution(observations).distribution
         return found if isinstance(found, list) else [found]
 
@@ -223,16 +223,14 @@ def _parameters(*modules: nn.Module) -> list[nn.Parameter]:
 def _add_readers(
     layers: list[NeuronLayer], front: Sequence[tuple[str, nn.Module]], other: nn.Module, run: Callable[[], object]
 ) -> None:
-    """The last layer of a features extractor that is shared is also read by the first layer of the other network."""
-    of_other = find_neuron_layers(front, [other], run)
-    for layer, same in zip(layers, of_other, strict=False):
+    """The last layers of a features extractor that is shared are also read by the first layer of the other network."""
+    for layer, same in zip(layers, find_neuron_layers(front, [other], run), strict=False):
         layer.unknown_readers = layer.unknown_readers or same.unknown_readers
-    if of_other:
-        layers[len(of_other) - 1].consumers += of_other[-1].consumers
+        layer.consumers += [each for each in same.consumers if all(each is not known for known in layer.consumers)]
 
 
 def _td3_actor(policy: TD3Policy, shared: bool) -> ActorNetwork:
-    def distribution(observations: th.Tensor) -> list[Distribution]:
+    def distribution(observations: PyTorchObs) -> list[Distribution]:
         return [Normal(actor(observations), 1.0)]
 
     actor, is_shared = policy.actor, policy.share_features_extractor
@@ -246,7 +244,7 @@ def _td3_actor(policy: TD3Policy, shared: bool) -> ActorNetwork:
 def _value_network(policy: BasePolicy, network: Any, body: nn.Sequential) -> ActorNetwork:
     """What acts by its values, and is all that there is, but for its target."""
 
-    def distribution(observations: th.Tensor) -> list[Distribution]:
+    def distribution(observations: PyTorchObs) -> list[Distribution]:
         values = network(observations)  # of QR-DQN: shape (batch, quantiles, actions)
         return [Categorical(logits=values if values.dim() == 2 else values.mean(dim=1))]
 
@@ -262,7 +260,7 @@ def _sac_actor(policy: Any, shared: bool) -> ActorNetwork:
     is_discrete = isinstance(policy.action_space, spaces.Discrete)
     forward = actor.logits if is_discrete else actor.get_action_dist_params
 
-    def distribution(observations: th.Tensor) -> list[Distribution]:
+    def distribution(observations: PyTorchObs) -> list[Distribution]:
         if is_discrete:
             return [actor.distribution(observations)]
         mean_actions, log_std, kwargs = actor.get_action_dist_params(observations)
@@ -294,14 +292,14 @@ def _critics(policy: Any, shared: bool) -> list[AgentNetwork]:
             own_index = 0 if policy.share_features_extractor else index
             extractor, name = critic.features_extractors[own_index], f"critic.features_extractors.{own_index}"
 
-        def forward(observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        def forward(observations: PyTorchObs, actions: th.Tensor) -> th.Tensor:
             if is_discrete:
                 return critic.q_values(index, observations)
             features = critic.extract_features(observations, extractor)
             return head(th.cat([features, actions], dim=1))
 
         n_actions = 0 if is_discrete else get_action_dim(policy.action_space)
-        run = trial_pass(policy, lambda obs: forward(obs, th.zeros(len(obs), n_actions, device=obs.device)))
+        run = trial_pass(policy, lambda obs: forward(obs, th.zeros(n_rows(obs), n_actions, device=policy.device)))
         front = [] if is_left_out else [(name, extractor)]
         layers = find_neuron_layers([*front, (f"critic.qf{index}", head)], run=run)
         own = _parameters(head, *([extractor] if is_discrete and not policy.share_features_extractor else []))

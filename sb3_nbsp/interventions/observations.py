@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
+from sb3_nbsp.batches import ArrayObs, apply, take
 from sb3_nbsp.interventions.task_memory import StoredTransitions
 
 
@@ -21,7 +25,7 @@ def has_observations(agent: BaseAlgorithm) -> bool:
     return _buffer(agent).size() > 0
 
 
-def training_observations(agent: BaseAlgorithm, n_states: int, seed: int) -> th.Tensor:
+def training_observations(agent: BaseAlgorithm, n_states: int, seed: int) -> PyTorchObs:
     """
     :param agent: an agent that has collected experience
     :param n_states: how many observations to draw from a replay buffer, with replacement; of a rollout, all are taken
@@ -35,16 +39,25 @@ def training_observations(agent: BaseAlgorithm, n_states: int, seed: int) -> th.
         raise ValueError(f"The buffer of this {type(agent).__name__} is empty: there are no observations to look at")
     if isinstance(buffer, RolloutBuffer):
         # What has not been filled is zeros; a rollout that was trained on is full, and has its environments one after another
-        observations = buffer.observations if buffer.full else buffer.observations[: buffer.pos]
-        return buffer.to_torch(observations.reshape(-1, *buffer.obs_shape))
+        observations = buffer.observations if buffer.full else take(buffer.observations, slice(buffer.pos))
+        flat: PyTorchObs = apply(lambda part, shape: buffer.to_torch(part.reshape(-1, *shape)), observations, buffer.obs_shape)
+        return flat
     generator = np.random.default_rng(seed)
     rows = generator.integers(buffer.size(), size=n_states)
     envs = generator.integers(buffer.n_envs, size=n_states)
-    observations = buffer._normalize_obs(buffer.observations[rows, envs], agent.get_vec_normalize_env())  # type: ignore[assignment]
-    return buffer.to_torch(observations)
+    return as_seen(agent, take(buffer.observations, (rows, envs)))  # type: ignore[arg-type]
 
 
-def phase_transitions(agent: OffPolicyAlgorithm, n: int, seed: int, window: int | None = None) -> dict[str, np.ndarray]:
+def can_sample(buffer: ReplayBuffer) -> bool:
+    """
+    :param buffer: any replay buffer
+    :return: whether it can draw a batch; HER draws from episodes that have ended
+    """
+    has_ended = not isinstance(buffer, HerReplayBuffer) or bool((buffer.ep_length > 0).any())
+    return buffer.size() > 0 and has_ended
+
+
+def phase_transitions(agent: OffPolicyAlgorithm, n: int, seed: int, window: int | None = None) -> dict[str, Any]:
     """
     Transitions of the phase that the agent is in.
 
@@ -52,7 +65,8 @@ def phase_transitions(agent: OffPolicyAlgorithm, n: int, seed: int, window: int 
     :param n: how many to draw, without replacement; fewer if there are not as many
     :param seed: seed of the draw
     :param window: draw from so many of the phase's last transitions; None for all
-    :return: by name of a field, as the replay buffer holds them, each of shape (transitions, ...)
+    :return: by name of a field, as the replay buffer holds them, each of shape (transitions, ...) or a dictionary of
+        such
     :raises ValueError: if the replay buffer has none of the phase's transitions any more
     """
     buffer = agent.replay_buffer
@@ -67,14 +81,16 @@ def phase_transitions(agent: OffPolicyAlgorithm, n: int, seed: int, window: int 
     return stored.take(np.random.default_rng(seed).permutation(len(stored))[:n])
 
 
-def as_seen(agent: OffPolicyAlgorithm, observations: np.ndarray) -> th.Tensor:
+def as_seen(agent: OffPolicyAlgorithm, observations: ArrayObs) -> PyTorchObs:
     """
     :param agent: an agent with a replay buffer
     :param observations: as the buffer holds them, shape (states, ...)
     :return: normalized as in training, on the agent's device
     """
     assert agent.replay_buffer is not None
-    return agent.replay_buffer.to_torch(agent.replay_buffer._normalize_obs(observations, agent.get_vec_normalize_env()))  # type: ignore[arg-type]
+    buffer = agent.replay_buffer
+    seen: PyTorchObs = apply(buffer.to_torch, buffer._normalize_obs(observations, agent.get_vec_normalize_env()))
+    return seen
 
 
 def _buffer(agent: BaseAlgorithm) -> RolloutBuffer | ReplayBuffer:

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from sb3_nbsp.checks import whole
 from sb3_nbsp.interventions.base import Network, Phase
+from sb3_nbsp.interventions.observations import can_sample
 from sb3_nbsp.interventions.task_aware import TaskAware
 from sb3_nbsp.messages import warn
 from sb3_nbsp.neurons.masks import MaskedStep
@@ -189,9 +190,12 @@ class PackNet(TaskAware):
 
     def _can_retrain(self) -> bool:
         assert self.agent.replay_buffer is not None
-        if self.agent.replay_buffer.size() > 0:
+        if can_sample(self.agent.replay_buffer):
             return True
-        warn("PackNet cannot retrain: the replay buffer is empty. Load that of the agent: load_replay_buffer(path)")
+        warn(
+            "PackNet cannot retrain: the replay buffer is empty, or HER has no whole episode. Load that of the agent: "
+            "load_replay_buffer(path)"
+        )
         return False
 
 

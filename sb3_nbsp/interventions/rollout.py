@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -69,7 +69,8 @@ def fresh_steps(
     normalizer = agent.get_vec_normalize_env()
     is_box = isinstance(agent.action_space, spaces.Box)
     is_compressed = isinstance(getattr(agent, "replay_buffer", None), CompressedReplayBuffer)
-    make_buffer = CompressedReplayBuffer if is_compressed else ReplayBuffer
+    plain = DictReplayBuffer if isinstance(agent.observation_space, spaces.Dict) else ReplayBuffer
+    make_buffer: type[ReplayBuffer] = CompressedReplayBuffer if is_compressed else plain
     buffer = make_buffer(n_steps, agent.observation_space, agent.action_space, device=agent.device)
     cuda = [agent.device] if agent.device.type == "cuda" else []
     with th.random.fork_rng(devices=cuda), kept_noise(agent):

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.type_aliases import PyTorchObs
 
+from sb3_nbsp.batches import take
 from sb3_nbsp.fast.onednn import onednn_in
 from sb3_nbsp.interventions.networks import ActorNetwork, AgentNetwork
 from sb3_nbsp.interventions.policy_divergence import alpha_dkl
@@ -67,7 +69,7 @@ def looks_at_steps(options: GradientMasking) -> bool:
 def score_neurons(
     options: GradientMasking,
     network: AgentNetwork,
-    steps: tuple[th.Tensor, th.Tensor, np.ndarray],
+    steps: tuple[PyTorchObs, th.Tensor, np.ndarray],
     seed: int,
 ) -> ScoredNeurons:
     """
@@ -80,7 +82,7 @@ def score_neurons(
     observations, actions, goal_metric = steps
     activations = None
     if looks_at_steps(options):
-        with onednn_in(observations.device):
+        with onednn_in(actions.device):
             activations = record_activations(network.forward, (observations, actions), network.layers)  # (T, neurons)
     eligible = _eligible(options, network, activations)
     if options.identification == "causal":
@@ -92,7 +94,7 @@ def score_neurons(
     return ScoredNeurons(scores, selected, eligible, n_dead, _best_histograms(scores, selected, activations, goal_metric))
 
 
-def causal_score(network: AgentNetwork, observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
+def causal_score(network: AgentNetwork, observations: PyTorchObs, actions: th.Tensor) -> th.Tensor:
     r"""
     How much the output of a network depends on each of its neurons: what changes when its activation is zero. Of an
     actor that is :math:`D_{KL}(\pi \parallel \pi_{N = 0})`, of a critic :math:`(Q - Q_{N = 0})^2`, both averaged over states.
@@ -102,12 +104,12 @@ def causal_score(network: AgentNetwork, observations: th.Tensor, actions: th.Ten
     :param actions: in those, as a replay buffer holds them
     :return: shape (K,); 0 for a neuron that does nothing
     """
-    rows = th.linspace(0, len(observations) - 1, min(len(observations), N_CAUSAL_STEPS), device=observations.device).long()
-    observations, actions = observations[rows], actions[rows]
+    rows = th.linspace(0, len(actions) - 1, min(len(actions), N_CAUSAL_STEPS), device=actions.device).long()
+    observations, actions = take(observations, rows), actions[rows]
     n_neurons = count_neurons(network.layers)
 
     def effect(neuron: int) -> th.Tensor:
-        off = th.arange(n_neurons, device=observations.device) == neuron
+        off = th.arange(n_neurons, device=actions.device) == neuron
         with zeroed(network.layers, off):
             after = outputs()
         if isinstance(network, ActorNetwork):
@@ -119,7 +121,7 @@ def causal_score(network: AgentNetwork, observations: th.Tensor, actions: th.Ten
             return network.distribution(observations)
         return network.forward(observations, actions)
 
-    with th.no_grad(), onednn_in(observations.device):
+    with th.no_grad(), onednn_in(actions.device):
         before = outputs()
         return th.stack([effect(neuron) for neuron in range(n_neurons)]).double()
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch.distributions import Categorical, Distribution, Normal
 from typing_extensions import override
 
@@ -22,14 +23,14 @@ class Student(ABC):
     """A policy that learns to do what its teacher does."""
 
     @abstractmethod
-    def act(self, states: th.Tensor) -> list[Distribution]:
+    def act(self, states: PyTorchObs) -> list[Distribution]:
         """
         :param states: shape (batch, ...)
         :return: distributions of the parts of the action; their entries are the states
         """
 
     @abstractmethod
-    def set_gradients(self, states: th.Tensor, teacher: Sequence[Distribution], alpha: float) -> None:
+    def set_gradients(self, states: PyTorchObs, teacher: Sequence[Distribution], alpha: float) -> None:
         """
         Leave the gradient of P3O's equation 4, averaged over the states, in the ``grad`` of the actor's parameters.
 
@@ -50,11 +51,11 @@ class AutogradStudent(Student):
         self._network = network
 
     @override
-    def act(self, states: th.Tensor) -> list[Distribution]:
+    def act(self, states: PyTorchObs) -> list[Distribution]:
         return self._network.distribution(states)
 
     @override
-    def set_gradients(self, states: th.Tensor, teacher: Sequence[Distribution], alpha: float) -> None:
+    def set_gradients(self, states: PyTorchObs, teacher: Sequence[Distribution], alpha: float) -> None:
         for parameter in self._network.parameters:
             parameter.grad = None
         alpha_dkl(teacher, self.act(states), alpha).mean().backward(inputs=self._network.parameters)
@@ -74,14 +75,16 @@ class MlpStudent(Student):
 
     @override
     @th.no_grad()
-    def act(self, states: th.Tensor) -> list[Distribution]:
+    def act(self, states: PyTorchObs) -> list[Distribution]:
+        assert isinstance(states, th.Tensor)
         # Without gradients
         self._networks.actor.prepare()
         return [self._distribution(self._networks.actor.outputs(self._networks.inputs(states)))]
 
     @override
     @th.no_grad()
-    def set_gradients(self, states: th.Tensor, teacher: Sequence[Distribution], alpha: float) -> None:
+    def set_gradients(self, states: PyTorchObs, teacher: Sequence[Distribution], alpha: float) -> None:
+        assert isinstance(states, th.Tensor)
         self._networks.actor.prepare()
         signals = self._networks.actor.forward(self._networks.inputs(states))
         (old,), new = teacher, self._distribution(signals[-1])

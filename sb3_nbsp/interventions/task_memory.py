@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_nbsp.batches import ArrayObs, apply, concatenate, take
 from sb3_nbsp.interventions.compressed_buffer import CompressedImages, pack, unpack
 
 FIELDS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
@@ -19,7 +20,7 @@ class StoredTransitions:
     """
     The transitions of a replay buffer, oldest first, without a copy of them.
 
-    :param buffer: a plain replay buffer
+    :param buffer: a replay buffer; of one that relabels what it gives (HER), these are the transitions as they were played
     :param newest: only so many of them, the newest; None for all
     """
 
@@ -29,25 +30,26 @@ class StoredTransitions:
     def __len__(self) -> int:
         return len(self._rows) * self._buffer.n_envs
 
-    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def take(self, indices: np.ndarray) -> dict[str, Any]:
         """
         Copy transitions.
 
         :param indices: which, shape (k,)
-        :return: field name to an array of shape (k, ...)
+        :return: field name to an array of shape (k, ...), or to a dictionary of such
         """
         buffer, rows, envs = self._buffer, self._rows[indices // self._buffer.n_envs], indices % self._buffer.n_envs
-        arrays = {name: _stored(buffer, name)[rows, envs] for name in FIELDS if name != "next_observations"}
+        arrays = {name: take(_stored(buffer, name), (rows, envs)) for name in FIELDS if name != "next_observations"}
         # Where every observation is stored once, the next one is in the next row
         following = (rows + 1) % buffer.buffer_size
         once = buffer.optimize_memory_usage
-        next_observations = buffer.observations[following, envs] if once else _stored(buffer, "next_observations")[rows, envs]
+        found = (buffer.observations, following) if once else (_stored(buffer, "next_observations"), rows)
+        next_observations = take(found[0], (found[1], envs))
         return {name: next_observations if name == "next_observations" else arrays[name] for name in FIELDS}
 
 
-def _stored(buffer: ReplayBuffer, name: str) -> np.ndarray:
+def _stored(buffer: ReplayBuffer, name: str) -> ArrayObs:
     """A field as it is stored: images that are compressed stay so."""
-    field: np.ndarray | CompressedImages = getattr(buffer, name)
+    field: ArrayObs | CompressedImages = getattr(buffer, name)
     return field.packed if isinstance(field, CompressedImages) else field
 
 
@@ -77,27 +79,27 @@ class TaskMemory(ReplayBuffer):
     """
 
     def __init__(self, capacity: int, like: ReplayBuffer, seed: int) -> None:
-        super().__init__(1, like.observation_space, like.action_space, device=like.device)
+        # A replay buffer has arrays of a fixed size
+        BaseBuffer.__init__(self, capacity, like.observation_space, like.action_space, device=like.device)
         self.capacity = capacity
         self.generator = np.random.default_rng(seed)
         self.tasks: dict[str, int] = {}
         self.ent_coefs: dict[str, float] = {}
         self.gives_ent_coefs = False
         self._is_compressed = isinstance(like.observations, CompressedImages)
-        for name in FIELDS:
-            empty = np.empty(0, dtype=object) if self._packs(name) else getattr(self, name)[:0, 0]
+        for name, empty in StoredTransitions(like).take(np.zeros(0, dtype=np.int64)).items():
             setattr(self, name, empty)
 
     def _packs(self, name: str) -> bool:
         return self._is_compressed and name in ("observations", "next_observations")
 
-    def images(self, name: str, rows: np.ndarray) -> np.ndarray:
+    def observed(self, name: str, rows: np.ndarray) -> ArrayObs:
         """
         :param name: "observations" or "next_observations"
         :param rows: which of them
         :return: these, shape (rows, ...)
         """
-        found: np.ndarray = getattr(self, name)[rows]
+        found: Any = take(getattr(self, name), rows)
         return unpack(found, self.observation_space.shape or ()) if self._packs(name) else found
 
     def size(self) -> int:
@@ -135,14 +137,14 @@ class TaskMemory(ReplayBuffer):
         """
         rows = self.generator.integers(self.size(), size=batch_size)
         data = (
-            self._normalize_obs(self.images("observations", rows), env),
+            self._normalize_obs(self.observed("observations", rows), env),
             self.actions[rows],
-            self._normalize_obs(self.images("next_observations", rows), env),
+            self._normalize_obs(self.observed("next_observations", rows), env),
             # An episode that was cut off has not terminated
             (self.dones[rows] * (1 - self.timeouts[rows])).reshape(-1, 1),
             self._normalize_reward(self.rewards[rows].reshape(-1, 1), env),
         )
-        batch = MemorySamples(*map(self.to_torch, data))
+        batch = MemorySamples(*(apply(self.to_torch, field) for field in data))
         if self.gives_ent_coefs:
             batch.ent_coefs = self.to_torch(self._ent_coefs_of(rows)).reshape(-1, 1)
         return batch
@@ -167,7 +169,7 @@ class TaskMemory(ReplayBuffer):
         """
         arrays = {name: self._as_own(name, array) for name, array in contents["arrays"].items()}
         for name in FIELDS:
-            saved, own = arrays[name].shape[1:], getattr(self, name).shape[1:]
+            saved, own = (apply(lambda array: array.shape[1:], field) for field in (arrays[name], getattr(self, name)))
             if saved != own:
                 raise ValueError(f"The saved memory holds {name} of shape {saved} but the agent's spaces ask for {own}")
         for name in FIELDS:
@@ -178,33 +180,33 @@ class TaskMemory(ReplayBuffer):
         if any(count > share for count in self.tasks.values()):
             self._set({name: self._subset(part, share) for name, part in self._by_task().items()})
 
-    def _as_own(self, name: str, saved: np.ndarray) -> np.ndarray:
+    def _as_own(self, name: str, saved: Any) -> Any:
         """Images from an agent whose replay buffer compresses them, while this one's does not, or the other way round."""
-        if self._packs(name) == (saved.dtype == object):
+        if self._packs(name) == (isinstance(saved, np.ndarray) and saved.dtype == object):
             return saved
         return pack(saved) if self._packs(name) else unpack(saved, self.observation_space.shape or ())
 
-    def _set(self, parts: dict[str, dict[str, np.ndarray]]) -> None:
+    def _set(self, parts: dict[str, dict[str, Any]]) -> None:
         self.tasks = {name: len(part["rewards"]) for name, part in parts.items()}
         for name in FIELDS:
-            setattr(self, name, np.concatenate([part[name] for part in parts.values()]))
+            setattr(self, name, concatenate([part[name] for part in parts.values()]))
 
-    def _by_task(self) -> dict[str, dict[str, np.ndarray]]:
+    def _by_task(self) -> dict[str, dict[str, Any]]:
         ends = np.cumsum(list(self.tasks.values()), dtype=np.int64)
         return {
-            task: {name: getattr(self, name)[end - self.tasks[task] : end] for name in FIELDS}
+            task: {name: take(getattr(self, name), slice(end - self.tasks[task], end)) for name in FIELDS}
             for task, end in zip(self.tasks, ends, strict=True)
         }
 
-    def _subset(self, part: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+    def _subset(self, part: dict[str, Any], size: int) -> dict[str, Any]:
         rows = self._draw(len(part["rewards"]), size)
-        return {name: array[rows] for name, array in part.items()}
+        return {name: take(array, rows) for name, array in part.items()}
 
-    def _mixture(self, old: dict[str, np.ndarray], new: StoredTransitions, size: int) -> dict[str, np.ndarray]:
+    def _mixture(self, old: dict[str, Any], new: StoredTransitions, size: int) -> dict[str, Any]:
         n_old = len(old["rewards"])
         rows = self._draw(n_old + len(new), size)
         copied = new.take(rows[rows >= n_old] - n_old)
-        return {name: np.concatenate([array[rows[rows < n_old]], copied[name]]) for name, array in old.items()}
+        return {name: concatenate([take(array, rows[rows < n_old]), copied[name]]) for name, array in old.items()}
 
     def _draw(self, total: int, size: int) -> np.ndarray:
         """So many of ``total`` rows, in order; all if there are not more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -12,12 +13,13 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from torch import nn
 
+from sb3_nbsp.batches import ArrayObs
 from sb3_nbsp.neurons.forward_pass import Run
 
 N_OBSERVATIONS = 8
 
 
-def trial_pass(policy: BasePolicy, forward: Callable[[th.Tensor], object]) -> Run:
+def trial_pass(policy: BasePolicy, forward: Callable[[Any], object]) -> Run:
     """
     :param policy: any
     :param forward: runs a part of it on a batch of observations as buffers hold them
@@ -25,7 +27,6 @@ def trial_pass(policy: BasePolicy, forward: Callable[[th.Tensor], object]) -> Ru
         they are
     """
     observations = policy.obs_to_tensor(_observations(policy.observation_space))[0]
-    assert isinstance(observations, th.Tensor)
 
     def run() -> None:
         devices = [policy.device] if policy.device.type == "cuda" else []
@@ -35,8 +36,10 @@ def trial_pass(policy: BasePolicy, forward: Callable[[th.Tensor], object]) -> Ru
     return run
 
 
-def _observations(space: spaces.Space) -> np.ndarray:
+def _observations(space: spaces.Space) -> ArrayObs:
     """Observations of a space, as different as they can be at a moderate size, shape (observations, ...)."""
+    if isinstance(space, spaces.Dict):
+        return {name: _observations(part) for name, part in space.items()}  # type: ignore[misc]
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         middle = np.clip(np.zeros(space.shape), space.low, space.high)
         low, high = np.maximum(space.low, middle - 1), np.minimum(space.high, middle + 1)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch as th
 from torch import nn
 
+from sb3_nbsp.batches import n_rows, split
 from sb3_nbsp.neurons.layers import NeuronLayer
 
 
@@ -74,7 +75,7 @@ def observed(layers: Sequence[NeuronLayer], observe: Callable[[int, th.Tensor], 
 
 def record_activations(
     forward: Callable[..., object],
-    inputs: Sequence[th.Tensor],
+    inputs: Sequence[th.Tensor | dict[str, th.Tensor]],
     layers: Sequence[NeuronLayer],
     batch_size: int = 512,
     read: Callable[[NeuronLayer, th.Tensor], th.Tensor] = neuron_activations,
@@ -84,7 +85,7 @@ def record_activations(
     (NBSP, section 3.2: the average over the positions for the channels of a convolution).
 
     :param forward: runs the network on one batch: ``forward(*batch)``; its result is ignored
-    :param inputs: tensors whose first dimension is the T steps
+    :param inputs: tensors whose first dimension is the T steps, or dictionaries of such
     :param layers: the layers to record, in order
     :param batch_size: steps per forward pass
     :param read: what to record of a layer and the output of its activation module, shape (batch, numbers)
@@ -99,14 +100,14 @@ def record_activations(
     result: th.Tensor | None = None
     filled = 0
     with th.no_grad(), observed(layers, record):
-        for batch in zip(*(tensor.split(batch_size) for tensor in inputs), strict=True):
+        for batch in zip(*(split(each, batch_size) for each in inputs), strict=True):
             forward(*batch)
             for index, layer in enumerate(layers):
                 if index not in recorded:
                     raise never_called(layer)
             parts = [recorded[i] for i in range(len(layers))]
             if result is None:
-                result = parts[0].new_empty(len(inputs[0]), sum(part.shape[1] for part in parts))
+                result = parts[0].new_empty(n_rows(inputs[0]), sum(part.shape[1] for part in parts))
             th.cat(parts, dim=1, out=result[filled : filled + len(parts[0])])
             filled += len(parts[0])
     assert result is not None

@@ -7,12 +7,14 @@ their outputs up or call functions between them. So a forward pass is watched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch as th
 from torch import nn
+
+from sb3_nbsp.neurons.module_kinds import is_weighted
 
 # Runs the network once in evaluation mode, on a few observations that differ; what else it reads is the same for all of them
 Run = Callable[[], object]
@@ -52,6 +54,14 @@ class DefinedOrder:
         """See :meth:`WatchedPass.n_other_inputs`: none."""
         return 0
 
+    def begins_anew(self, index: int) -> bool:
+        """See :meth:`WatchedPass.begins_anew`: nothing does."""
+        return False
+
+    def places(self, parts: Sequence[int], after: int) -> list[tuple[int, int]] | None:
+        """See :meth:`WatchedPass.places`: not known."""
+        return None
+
 
 class WatchedPass(DefinedOrder):
     """
@@ -88,11 +98,58 @@ class WatchedPass(DefinedOrder):
                 return 0
         return None
 
+    def begins_anew(self, index: int) -> bool:
+        """
+        Whether a module reads nothing of what the network has computed so far, as the first one of a parallel part does.
+
+        :param index: index of the call
+        """
+        inputs, changed = self.calls[index].inputs, self._watch_with_noise(self._weighted)[index].inputs
+        return inputs is not None and changed is not None and _is_same(changed, inputs)
+
+    def places(self, parts: Sequence[int], after: int) -> list[tuple[int, int]] | None:
+        """
+        Where a module reads the outputs of parallel parts, which it is given side by side.
+
+        :param parts: indices of the calls that return them
+        :param after: index of the call that reads them
+        :return: for each part, how many inputs come before it and how many there are beside it; None if the module reads
+            anything else of the network
+        """
+        undisturbed, found = self.calls[after].inputs, []
+        if undisturbed is None:
+            return None
+        rest = th.ones(undisturbed[:1].numel(), dtype=th.bool)
+        for part in parts:
+            calls = self._watch_with_noise([part])
+            output, differs = calls[part].output, _columns_that_differ(calls[after].inputs, undisturbed)
+            if output is None or not differs.any():
+                return None
+            first = int(differs.nonzero()[0])
+            place = slice(first, first + output[:1].numel())
+            if not _is_same(calls[after].inputs.flatten(1)[:, place], output.flatten(1)):  # type: ignore[union-attr]
+                return None
+            if differs[:first].any() or differs[place.stop :].any():
+                return None
+            found.append((first, len(rest) - output[:1].numel()))
+            rest[place] = False
+        others = _columns_that_differ(self._watch_with_noise(self._weighted)[after].inputs, undisturbed)
+        return None if others[rest].any() else found
+
+    @property
+    def _weighted(self) -> list[int]:
+        return [index for index, call in enumerate(self.calls) if is_weighted(call.module)]
+
+    def _watch_with_noise(self, changed: Collection[int]) -> list[Call]:
+        """The calls, with noise for what some of them return; nothing is known of them if there are more or fewer of them."""
+        generator = th.Generator().manual_seed(0)
+        calls = self._watch(changed, lambda output: th.randn(output.shape, generator=generator).to(output))
+        return calls if len(calls) == len(self.calls) else [Call(call.name, call.module) for call in self.calls]
+
     def _hands_on(self, before: int, after: int) -> bool:
         """With any other output of the earlier call, the later one reads just this, and then what is the same for all."""
-        generator = th.Generator().manual_seed(0)
-        calls = self._watch(before, lambda output: th.randn(output.shape, generator=generator).to(output))
-        output, inputs = calls[before].output, calls[after].inputs if len(calls) == len(self.calls) else None
+        calls = self._watch_with_noise([before])
+        output, inputs = calls[before].output, calls[after].inputs
         if output is None or inputs is None:
             return False
         output, inputs = _units(output, 1).flatten(1), _units(inputs, 1).flatten(1)
@@ -108,7 +165,7 @@ class WatchedPass(DefinedOrder):
         assert undisturbed is not None
         generator = th.Generator().manual_seed(0)
         for chosen in _choices(n_units):
-            calls = self._watch(before, partial(_replace, chosen, generator))
+            calls = self._watch([before], partial(_replace, chosen, generator))
             disturbed = calls[after].inputs if len(calls) == len(self.calls) else None
             if disturbed is None or disturbed.shape != undisturbed.shape:
                 return False
@@ -117,10 +174,10 @@ class WatchedPass(DefinedOrder):
                 return False
         return True
 
-    def _watch(self, changed: int = -1, change: Change = lambda output: output) -> list[Call]:
+    def _watch(self, changed: Collection[int] = (), change: Change = lambda output: output) -> list[Call]:
         """
-        :param changed: index of a call that is to return something else
-        :param change: what it is to return, given what it would
+        :param changed: indices of calls that are to return something else
+        :param change: what they are to return, given what they would
         :return: the calls, in order
         """
         calls: list[Call] = []
@@ -134,7 +191,7 @@ class WatchedPass(DefinedOrder):
 
         def after_call(_module: nn.Module, _args: object, output: object) -> object:
             call = opened.pop()
-            if len(calls) == changed and isinstance(output, th.Tensor):
+            if len(calls) in changed and isinstance(output, th.Tensor):
                 output = change(output)
             call.output = _copy(output)
             calls.append(call)
@@ -184,6 +241,14 @@ def _replace(chosen: th.Tensor, generator: th.Generator, output: th.Tensor) -> t
 
 def _is_same(first: th.Tensor, second: th.Tensor) -> bool:
     return first.shape == second.shape and th.allclose(first, second, rtol=1e-4, atol=1e-6, equal_nan=True)
+
+
+def _columns_that_differ(first: th.Tensor | None, second: th.Tensor) -> th.Tensor:
+    """Which numbers of a row, shape (numbers,); all, if the shapes differ."""
+    if first is None or first.shape != second.shape:
+        return th.ones(second[:1].numel(), dtype=th.bool)
+    same: th.Tensor = th.isclose(first.flatten(1), second.flatten(1), rtol=1e-4, atol=1e-6, equal_nan=True)
+    return ~same.all(0).cpu()
 
 
 def _is_constant(rows: th.Tensor) -> bool:

@@ -23,8 +23,9 @@ class NeuronLayer:
         (batch, neurons) or (batch, channels, \*positions)
     :param norms: normalization layers between these two; their gain and bias belong to the neuron
     :param consumers: the modules whose weights multiply the layer's activations: the next layer, or the heads
-    :param n_other_inputs: inputs that the consumers read after this layer's, such as the action that a critic reads after
+    :param n_other_inputs: inputs that the consumers read beside this layer's, such as the action that a critic reads after
         its features
+    :param first_input: number of these that come before this layer's, such as the features of another part of a dictionary
     :param unknown_readers: if the consumers are not all modules that read the layer, the reason
     """
 
@@ -34,6 +35,7 @@ class NeuronLayer:
     norms: list[nn.Module] = field(default_factory=list)
     consumers: list[Weighted] = field(default_factory=list)
     n_other_inputs: int = 0
+    first_input: int = 0
     unknown_readers: str = ""
 
     @property
@@ -92,7 +94,7 @@ class NeuronLayer:
                     f"Layer {self.name!r} has {n_features} outputs, but the layer after it reads {n_columns} inputs: "
                     "which of them belong to which neuron cannot be told"
                 )
-            columns = th.arange(n_columns, device=consumer.weight.device)
+            columns = self.first_input + th.arange(n_columns, device=consumer.weight.device)
             yield consumer, columns.view(self.features_per_neuron, self.n_neurons, -1).transpose(0, 1)
 
 
@@ -122,8 +124,9 @@ def find_neuron_layers(
     Otherwise it is an output layer and has no neurons. If another layer reads it nevertheless, there is a warning,
     because an activation function that is called in ``forward`` (``F.relu``) is not seen.
 
-    The readers of a layer are found if each module reads the one before it. Past a residual or parallel connection they
-    are unknown, and :meth:`NeuronLayer.outgoing` is an error for all layers before it.
+    The readers of a layer are found if each module reads the one before it, or if parallel parts, each with an input of its
+    own, are put side by side, as in SB3's ``CombinedExtractor``. Past any other residual or parallel connection they are
+    unknown, and :meth:`NeuronLayer.outgoing` is an error for all layers before it.
 
     :param chain: (name, module) pairs in the order of the forward pass, e.g. the features
         extractor and the MLP of an actor
@@ -171,21 +174,27 @@ class _Search:
         self._pending: NeuronLayer | None = None  # a linear layer whose activation is still to come
         self._unread: NeuronLayer | None = None  # the last layer found, as long as nothing has read it
         self._last = -1  # index of the last call
+        self._ends: list[tuple[NeuronLayer | None, int]] = []  # of unread parallel parts: layer without a reader, last call
 
     def pass_through(self, index: int) -> None:
         """
         :param index: index of the next call
         """
+        begins = self._begins_a_part(index)
+        if begins:
+            self._end_part(self.order.calls[index].name)
         name, leaf, pending = self.order.calls[index].name, self.order.calls[index].module, self._pending
         ahead = pending or self._unread
         check_known(name, leaf, None if ahead is None else ahead.linear)
         if pending is not None and isinstance(leaf, nn.Flatten) and not isinstance(pending.linear, nn.Linear):
             raise ValueError(f"{name!r} (Flatten) must come after the activation function of the convolution {pending.name!r}")
-        n_others = self._n_other_inputs(index)
         if is_weighted(leaf):
-            self._is_read_by(name, leaf, n_others)
+            if not begins and self._is_read_by(index, name, leaf):
+                self._ends = []
             self._pending, self._unread = NeuronLayer(name, leaf, leaf), None
-        elif pending is not None and is_norm(leaf):  # one after the activation is not incoming
+        elif self._n_other_inputs(index) is None:
+            self._complain(index)
+        if pending is not None and is_norm(leaf):  # one after the activation is not incoming
             pending.norms.append(leaf)
         elif pending is not None and is_activation(leaf):
             pending.activation = leaf
@@ -200,38 +209,66 @@ class _Search:
         for index in head[:1]:
             reader = self.order.calls[index].module
             assert is_weighted(reader)
-            self._is_read_by("the output layer", reader, self._n_other_inputs(index))
+            self._is_read_by(index, "the output layer", reader)
 
-    def _is_read_by(self, name: str, reader: Weighted, n_others: int) -> None:
+    def _begins_a_part(self, index: int) -> bool:
+        """Whether a call has nothing to do with what is still to be read."""
+        call, is_open = self.order.calls[index], self._pending is not None or self._unread is not None
+        if is_activation(call.module) or not (is_open or self._ends) or (is_open and self._last in call.reads):
+            return False
+        return self.order.begins_anew(index)
+
+    def _end_part(self, name: str) -> None:
         if self._pending is not None:
             _warn_of_no_activation(self._pending.name, name)
-        if self._unread is not None:
-            self._unread.consumers.append(reader)
-            self._unread.n_other_inputs = n_others
+        if self._pending or self._unread:
+            self._ends.append((self._unread, self._last))
+        self._pending = self._unread = None
 
-    def _n_other_inputs(self, index: int) -> int:
-        """How many inputs the call has beside the neurons ahead of it."""
+    def _is_read_by(self, index: int, name: str, reader: Weighted) -> bool:
+        """Whether the call reads the ends of parallel parts."""
+        if self._pending is not None:
+            _warn_of_no_activation(self._pending.name, name)
+        is_open = self._pending is not None or self._unread is not None
+        n_others = self._n_other_inputs(index) if is_open else None
+        if n_others is not None:
+            if self._unread is not None:
+                self._unread.consumers.append(reader)
+                self._unread.n_other_inputs = n_others
+            return False
+        ends = [*self._ends, (self._unread, self._last)] if is_open else self._ends
+        places = self.order.places([last for _, last in ends], index)
+        if places is None:
+            self._complain(index)
+        for (layer, _), (first, n_others) in zip(ends, places or [(0, 0)] * len(ends), strict=True):
+            if layer is not None:
+                layer.consumers.append(reader)
+                layer.first_input, layer.n_other_inputs = first, n_others
+        return True
+
+    def _n_other_inputs(self, index: int) -> int | None:
+        """How many inputs the call has beside the neurons ahead of it; None if it reads anything else."""
         layer, call = self._pending or self._unread, self.order.calls[index]
         if layer is None:
             return 0
-        goes_on = self._pending is not None and not is_weighted(call.module)  # to an activation function
-        # Where none has been seen, any function of the whole layer may have been called
-        n_units = (
-            layer.n_neurons if goes_on else 1 if self._pending is not None else layer.features_per_neuron * layer.n_neurons
-        )
-        n_others = self.order.n_other_inputs(self._last, index, n_units)
-        if n_others is not None:
-            return n_others
+        # Where no activation function has been seen, any function of the whole layer may have been called
+        n_units = layer.features_per_neuron * layer.n_neurons
+        if self._pending is not None:
+            n_units = 1 if is_weighted(call.module) else layer.n_neurons
+        return self.order.n_other_inputs(self._last, index, n_units)
+
+    def _complain(self, index: int) -> None:
+        """A call reads something else than what is ahead of it."""
+        call = self.order.calls[index]
         problem = (
             f"{call.name!r} does not read what {self.order.calls[self._last].name!r} returns and nothing else, each number in "
             "its place. There is a residual or parallel connection, or a function that mixes the numbers: build the network "
             "as a chain of modules (nn.Sequential)"
         )
-        if goes_on:
-            raise ValueError(f"It cannot be told what the neurons of {layer.name!r} do: {problem}")
+        if self._pending is not None and not is_weighted(call.module):  # an activation function
+            raise ValueError(f"It cannot be told what the neurons of {self._pending.name!r} do: {problem}")
         for each in self.layers:  # any of them may be what is read, too
             each.unknown_readers = problem
-        return 0
 
 
 def _warn_of_what_is_not_called(leaves: Sequence[tuple[str, nn.Module]], calls: Sequence[Call]) -> None:

@@ -38,8 +38,8 @@ class TaskSequence(gym.Env):
     A game whose episodes are its lives reports ``info["life_lost"]`` when a life ends, but not the game. The phase and its
     success count whole games, not such episodes.
 
-    Methods that agents need are forwarded to the current task: ``action_masks()`` and, if observations contain
-    goals, ``compute_reward()``. Either all tasks or none must have them.
+    Methods that agents need are forwarded: ``action_masks()`` to the current task and, if observations contain goals,
+    ``compute_reward()`` to that of the last step. Either all tasks or none must have them.
 
     Every ``info`` of a step and of a reset contains:
 
@@ -99,6 +99,7 @@ class TaskSequence(gym.Env):
         self._envs: dict[str, gym.Env] = {}
         self._seed: int | None = None
         self._report_success: set[str] = set()  # tasks that have done so
+        self._last_played: str | None = None  # task of the last step
         self._go_to()
         first = self._env()
         self.action_space, self.observation_space = first.action_space, first.observation_space
@@ -162,7 +163,8 @@ class TaskSequence(gym.Env):
         if handed_through and "desired_goal" in getattr(self.observation_space, "spaces", ()):
             handed_through += _OF_GOALS
         if name in handed_through:
-            return self._env().get_wrapper_attr(name)
+            # Steps of the task that has just ended may be relabelled until the first step of the next one
+            return self._env(self._last_played if name in _OF_GOALS else None).get_wrapper_attr(name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -186,6 +188,7 @@ class TaskSequence(gym.Env):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Play one step of the current task; see Gymnasium."""
+        self._last_played = self.task
         observation, reward, terminated, truncated, own_info = self._env().step(action)
         self.phase_steps += 1
         self._episode_steps += 1

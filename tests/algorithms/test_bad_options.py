@@ -8,7 +8,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3.common.buffers import NStepReplayBuffer
-from stable_baselines3.common.envs import SimpleMultiObsEnv
 from tagged_tasks import TaggedTask, tiny
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
@@ -127,16 +126,6 @@ def test_n_step_returns_and_memory(cls: type) -> None:
     buffer = {"replay_buffer_class": NStepReplayBuffer, "replay_buffer_kwargs": {"n_steps": 2}}
     with pytest.raises(ValueError, match="n_steps"):
         tiny(cls, TaggedTask(1.0), **buffer, **interventions)
-
-
-def test_dictionary_observations() -> None:
-    for options, reason in (({}, "MultiInputPolicy"), ({"masking": False}, "dictionary observations")):
-        with pytest.raises(ValueError, match=reason):
-            tiny(NBSPSAC, SimpleMultiObsEnv(discrete_actions=False), policy="MultiInputPolicy", **options)
-    both_off = {"masking": False, "replay": False}
-    agent = tiny(NBSPSAC, SimpleMultiObsEnv(discrete_actions=False), policy="MultiInputPolicy", **both_off)
-    agent.learn(25)
-    assert agent._n_updates == 5
 
 
 @pytest.mark.parametrize(

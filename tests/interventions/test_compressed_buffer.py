@@ -154,7 +154,7 @@ def test_the_memory_takes_compressed_images_over_as_they_are(n_envs: int) -> Non
             target = TaskMemory(20, target_like, seed=1)
             target.restore(source.contents())
             for name in FIELDS[:2]:
-                np.testing.assert_array_equal(target.images(name, np.arange(20)), getattr(plain, name))
+                np.testing.assert_array_equal(target.observed(name, np.arange(20)), getattr(plain, name))
 
 
 def learn_dqn(buffer: type[ReplayBuffer]) -> DQN:

@@ -278,11 +278,3 @@ def test_bad_options(option: str, values: list[Any]) -> None:
             P3O("MlpPolicy", "Pendulum-v1", **{option: value})
         with pytest.raises(ValueError, match=option):
             SBPSAC("MlpPolicy", "Pendulum-v1", **{option: value})
-
-
-def test_policies_it_cannot_distil() -> None:
-    class Dictionary(DrawTask):
-        observation_space = spaces.Dict({"x": spaces.Box(-1, 1, (3,))})  # type: ignore[assignment]
-
-    with pytest.raises(ValueError, match=r"policy: .* one observation"):
-        P3O("MultiInputPolicy", Dictionary(ACTIONS["discrete"]))

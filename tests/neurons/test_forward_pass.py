@@ -181,10 +181,6 @@ NO_CHAINS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
         Own(dense, **linears("a", "b"), c=nn.Linear(12, 2), **activations("f", "g")),
         (6,),
     ),
-    "dense with the observation": (
-        Own(lambda m, x: m.c(th.cat([m.f(m.a(x)), x], 1)), **linears("a"), c=nn.Linear(12, 2), **activations("f")),
-        (6,),
-    ),
     "parallel": (
         Own(lambda m, x: m.c(m.f(m.a(x)) * m.g(m.b(x))), **linears("a", "b", "c"), **activations("f", "g")),
         (6,),
@@ -299,3 +295,72 @@ def test_what_passes_an_activation_in_forward_by_is_noticed() -> None:
         with pytest.warns(UserWarning, match="'net.b' is followed by 'net.d' without an activation function"):
             (layer,) = found(net, 6)
         assert bool(layer.unknown_readers) == net.skips
+
+
+# Parallel parts, put side by side
+
+
+class SideBySide(nn.Module):
+    """As SB3's ``CombinedExtractor``: each part reads numbers of its own, and the head all of them."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.head = nn.Sequential(nn.LazyLinear(3), nn.ReLU(), nn.Linear(3, 2))
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        return self.head(th.cat([part(inputs) for part in self.parts], dim=1))
+
+
+def convolution(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, channels, 3), nn.ReLU(), nn.Flatten())
+
+
+def layers_side_by_side(*parts: nn.Module) -> tuple[SideBySide, dict[str, NeuronLayer]]:
+    network, inputs = SideBySide(*parts), th.randn(8, 4, generator=th.Generator().manual_seed(0))
+    network(inputs)
+    return network, {layer.name: layer for layer in find_neuron_layers([("net", network)], run=lambda: network(inputs))}
+
+
+@pytest.mark.parametrize("n_others", [0, 1, 2])
+def test_parallel_parts_are_read_side_by_side(n_others: int) -> None:
+    """Flat parts before, between and after those with neurons shift the columns of their weights only."""
+    flat = [nn.Flatten()] * n_others
+    hidden = nn.Sequential(nn.Linear(4, 5), nn.Tanh())
+    network, layers = layers_side_by_side(*flat, hidden, *flat, convolution(2), *flat)
+    names = [f"net.parts.{n_others}.0", f"net.parts.{2 * n_others + 1}.1", "net.head.0"]
+    assert list(layers) == names
+    n_flat, reader = 4 * n_others, network.head[0]
+    ((consumer, columns),) = layers[names[0]].outgoing()
+    assert consumer is reader and columns.flatten().tolist() == list(range(n_flat, n_flat + 5))
+    first = 2 * n_flat + 5
+    ((consumer, columns),) = layers[names[1]].outgoing()
+    assert consumer is reader and columns.squeeze(1).tolist() == [[first, first + 1], [first + 2, first + 3]]
+    assert reader.weight.shape[1] == 3 * n_flat + 9
+    ((consumer, _),) = layers["net.head.0"].outgoing()
+    assert consumer is network.head[2]
+
+
+def test_a_part_without_neurons_of_its_own() -> None:
+    with pytest.warns(UserWarning, match=r"'net.parts.0' is followed by 'net.parts.1.0' without an activation"):
+        _, layers = layers_side_by_side(nn.Linear(4, 6), nn.Sequential(nn.Linear(4, 5), nn.Tanh()))
+    ((_, columns),) = layers["net.parts.1.0"].outgoing()
+    assert columns.flatten().tolist() == list(range(6, 11))
+
+
+class Mixed(SideBySide):
+    """The head reads a sum of two parts."""
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        return self.head(sum(part(inputs) for part in self.parts))
+
+
+def test_parts_that_are_mixed_have_no_known_reader() -> None:
+    network, inputs = Mixed(*(nn.Sequential(nn.Linear(4, 5), nn.Tanh()) for _ in range(2))), th.randn(8, 4)
+    network(inputs)
+    layers = find_neuron_layers([("net", network)], run=lambda: network(inputs))
+    assert len(layers) == 3
+    for layer in layers[:2]:
+        with pytest.raises(ValueError, match="residual or parallel connection"):
+            list(layer.outgoing())
+    assert len(list(layers[2].outgoing())) == 1
