@@ -23,6 +23,7 @@ from sb3_nbsp.benchmark.statistics import interquartile_mean
 from sb3_nbsp.benchmark.style import (
     OF_INTEREST,
     NoDataError,
+    axis_of,
     colors,
     draw_baselines,
     draw_heatmap,
@@ -44,7 +45,6 @@ MEASURES = ["ep_rew_mean", "weight_norm", "dormant_ratio", "distillation_epochs"
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p"]
 GREYS = ["0.25", "0.4", "0.55", "0.7"]
 _EQUALLY_WIDE = "phases, each as wide as the others; below each its mean number of environment steps"
-RATES: dict[str, Any] = {"ylim": (-0.05, 1.05), "yticks": [0, 0.25, 0.5, 0.75, 1]}
 
 
 def metrics_figure(results: Results) -> Figure:
@@ -63,7 +63,9 @@ def metrics_figure(results: Results) -> Figure:
         if metric != "FM":
             found = results.baseline_metrics()
             draw_baselines(axis.axvline, results, {agent: metrics[metric] for agent, metrics in found.items()})
-        axis.set(title=title, xlabel=meaning, ylabel="", xlim=(min(-0.03, axis.get_xlim()[0]), 1.03))
+        left, right = axis.get_xlim()
+        axis.set(title=title, xlabel=meaning.replace("success", results.measure), ylabel="")
+        axis.set_xlim(min(-0.03, left), 1.03 if runs[metric].max() <= 1 else right)
         axis.xaxis.set_major_locator(MaxNLocator(steps=[2.5, 5, 10]))
         axis.grid(axis="x")
     if len(results.baselines):
@@ -77,12 +79,19 @@ def success_matrix_figure(results: Results) -> Figure:
     frames = {with_seeds(method, frame): frame for method, frame in results.success.groupby("method", observed=True)}
     width, height, is_level = heatmap_size(tasks, phases, list(frames))
     figure, axes = panels(len(frames), max(1, min(3, int(12 // width))), (width, height), 0.3)
+    high = _highest(results)
     for axis, (title, frame) in zip(axes, frames.items(), strict=True):
-        draw_heatmap(axis, frame, tasks, phases, is_level)
+        draw_heatmap(axis, frame, tasks, phases, is_level, high)
         axis.set_title(title)
-    figure.supxlabel("success on the task")
+    figure.supxlabel(f"{results.measure} on the task")
     figure.supylabel("after phase")
     return figure
+
+
+def _highest(results: Results) -> float:
+    """Of the numbers in a heatmap of each method, at least 1."""
+    means = results.success.groupby(["method", "phase", "task"], observed=True).success.mean()
+    return max(1.0, float(means.max()))
 
 
 def forgetting_figure(results: Results) -> Figure:
@@ -100,6 +109,7 @@ def forgetting_figure(results: Results) -> Figure:
     style |= {"native_scale": True, "errorbar": "se", "lw": 1.3, "markersize": 4.5, "err_kws": {"lw": 1}}
     width = max(3.4, 0.45 * len(phases) + 0.8)
     figure, axes = panels(len(tasks), max(1, min(2, int(13 // width))), (width, 2.1), 0.8, sharey=True)
+    limits = axis_of(results.success.success, results.baselines.success)
     for axis, task in zip(axes, tasks, strict=True):
         for phase in phases.index[phases == task]:
             axis.axvspan(phase - 0.5, phase + 0.5, color="0.92", lw=0, zorder=0)
@@ -108,10 +118,10 @@ def forgetting_figure(results: Results) -> Figure:
         axis.legend().remove()  # one for all panels is enough
         rates = results.baselines[results.baselines.task == task].set_index("agent").success
         draw_baselines(axis.axhline, results, rates.to_dict())
-        axis.set(title=task, xlabel="", ylabel="", xticks=phases.index, xlim=(0.5, len(phases) + 0.5), **RATES)
+        axis.set(title=task, xlabel="", ylabel="", xticks=phases.index, xlim=(0.5, len(phases) + 0.5), **limits)
         axis.grid(axis="y")
     figure.supxlabel("after phase (shaded: phases that train the task)")
-    figure.supylabel("success")
+    figure.supylabel(results.measure)
     draw_legend(figure, {}, axes[0].get_legend_handles_labels()[0])
     return figure
 
@@ -133,11 +143,11 @@ def retention_figure(results: Results) -> Figure:
             mean, low, high = zip(*(interquartile_mean(row[:, None]) for row in rates.to_numpy()), strict=True)
             axis.plot(rates.index, mean, color=palette[method], lw=1.8, label=with_seeds(method, part))
             axis.fill_between(rates.index, low, high, color=palette[method], alpha=0.15, lw=0)
-        axis.set(title=task, **RATES)
+        axis.set(title=task, **axis_of(results.retention.success))
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.grid(axis="y")
     figure.supxlabel(f"steps of {tasks[-1]}")
-    figure.supylabel("success")
+    figure.supylabel(results.measure)
     draw_legend(figure, {}, axes[0].get_legend_handles_labels()[0])
     return figure
 
@@ -149,6 +159,8 @@ def training_figure(results: Results) -> Figure:
     """
     tasks, phases = tasks_and_phases(results)
     groups = _training_by_method(results)
+    if results.measure == "score":
+        raise NoDataError("the tasks do not report success")
     size = max(6.0 if len(phases) <= 4 else 10.0, 0.55 * len(phases)), 1.7
     figure, axes = panels(len(groups), 2 if len(phases) <= 4 and len(groups) > 3 else 1, size, 0.7, sharey=True)
     for axis, (method, frame) in zip(axes, groups.items(), strict=True):
@@ -191,7 +203,7 @@ def overview_figure(results: Results, title: str = "") -> Figure:
         axes = figure.subplots(len(groups), 2, width_ratios=[3, 1], squeeze=False)
         for (method, frame), (course, heat) in zip(groups.items(), axes, strict=True):
             _draw_training(course, frame, phases, task_colors(tasks))
-            draw_heatmap(heat, results.success[results.success.method == method], tasks, phases)
+            draw_heatmap(heat, results.success[results.success.method == method], tasks, phases, high=_highest(results))
             course.set(title=method, ylabel="training success")
         axes[-1, 0].set_xlabel(_EQUALLY_WIDE)
         axes[0, 1].set_title("success after each phase")

@@ -69,6 +69,12 @@ class Results:
         left_out = [(run, reason) for run, reason in self.left_out if run.env_id == env_id]
         return Results(**{**vars(self), **frames, "left_out": left_out})
 
+    @property
+    def measure(self) -> str:
+        """What the success matrix holds: "success", or "score" of tasks that report none (their score or return)."""
+        is_score = len(self.training) > 0 and self.training.success.isna().all()
+        return "score" if is_score else "success"
+
     def baseline_metrics(self) -> dict[str, dict[str, float]]:
         """ASR, FM and FWT on the only sequence of each agent that has learned nothing: its success is always the same."""
         phases = list(self.success.drop_duplicates("phase").sort_values("phase").trained)
@@ -166,7 +172,9 @@ def episodes_frame(folder: RunFolder) -> pd.DataFrame:
     :raises ValueError: if ``training.csv`` is missing or damaged
     """
     frame = pd.DataFrame(folder.episodes(), columns=["step", "phase", "task", "success", "return", "length"])
-    frame = frame.astype({"step": int, "phase": int}).assign(success=(frame.success == "True").astype(float))
+    # NaN where the task does not report success
+    success = frame.success.map({"True": 1.0, "False": 0.0}).astype(float)
+    frame = frame.astype({"step": int, "phase": int}).assign(success=success)
     frame["part"] = (frame.phase != frame.phase.shift()).cumsum()
     means = frame.groupby("part").success.rolling(WINDOW, min_periods=1).mean()
     return frame.assign(phase=frame.phase + 1, success=means.to_numpy())

@@ -22,6 +22,7 @@ from sb3_nbsp.benchmark.methods import METHODS
 from sb3_nbsp.benchmark.table import build_tables
 from sb3_nbsp.figure_style import STYLE
 from sb3_nbsp.files import atomic_write
+from sb3_nbsp.tasks.registration import sequences
 
 
 def write_report(results: Results, path: str | os.PathLike[str] | None = None) -> Path:
@@ -47,6 +48,7 @@ def report_html(results: Results) -> str:
         zip=zip,
         results=results,
         names=[short_name(env_id) for env_id in comparison.env_ids.values()],
+        has_preset=any(env_id in sequences() for env_id in comparison.env_ids.values()),
         tables=build_tables([results]) if len(results.runs) else [],
         figures=drawn,
         skipped=skipped,

@@ -27,6 +27,15 @@ OF_INTEREST = {
 }
 
 
+def axis_of(*values: pd.Series) -> dict[str, Any]:
+    """Limits and ticks of an axis of success: from 0 to 1, and further where games have scores or returns beyond that."""
+    everything = [0.0, 1.0, *(value for each in values for value in each)]
+    low, high = min(everything), max(everything)
+    margin = 0.05 * (high - low)
+    ticks = {"yticks": [0, 0.25, 0.5, 0.75, 1]} if (low, high) == (0, 1) else {}
+    return {"ylim": (low - margin, high + margin), **ticks}
+
+
 class NoDataError(ValueError):
     """The results hold nothing that a figure could show; the message says what is missing."""
 
@@ -72,11 +81,13 @@ def heatmap_size(tasks: Sequence[str], phases: pd.Series, titles: Sequence[str])
     return cells + LETTER * max(map(len, phases)) + 0.3, height, is_level
 
 
-def draw_heatmap(axis: Axes, frame: pd.DataFrame, tasks: Sequence[str], phases: pd.Series, is_level: bool = True) -> None:
-    """Draw the mean success on each task after each phase; the task that the phase has trained is framed."""
+def draw_heatmap(
+    axis: Axes, frame: pd.DataFrame, tasks: Sequence[str], phases: pd.Series, is_level: bool = True, high: float = 1.0
+) -> None:
+    """Draw the mean success on each task after each phase, colours up to ``high``; the task that was trained is framed."""
     values = frame.pivot_table(index="phase", columns="task", values="success", observed=True)[list(tasks)]
     rows = [f"{phase}  {task}" for phase, task in phases.items()]
-    style: dict[str, Any] = {"vmin": 0, "vmax": 1, "cmap": "viridis", "annot": True, "fmt": ".2f", "annot_kws": {"size": 8}}
+    style: dict[str, Any] = {"vmin": 0, "vmax": high, "cmap": "viridis", "annot": True, "fmt": ".2f", "annot_kws": {"size": 8}}
     sns.heatmap(values, cbar=False, yticklabels=rows, ax=axis, **style)
     for row, task in enumerate(phases):
         axis.add_patch(Rectangle((list(tasks).index(task), row), 1, 1, fill=False, ec=COLORS[1], lw=2, clip_on=False))

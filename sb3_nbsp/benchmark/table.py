@@ -20,7 +20,7 @@ from sb3_nbsp.benchmark.frames import CONTINUAL, Results
 from sb3_nbsp.benchmark.methods import METHODS, PAPER_ROWS
 from sb3_nbsp.benchmark.rendering import STEPS, UNKNOWN, Table
 from sb3_nbsp.benchmark.statistics import RESAMPLES, summarize
-from sb3_nbsp.tasks.registration import ATARI_CYCLES, PAPER_CYCLES, is_sequence
+from sb3_nbsp.tasks.registration import ATARI_CYCLES, PAPER_CYCLES, is_sequence, sequences
 from sb3_nbsp.tasks.sequence import TaskSequence
 
 _WIDTH = 3  # diagnostics beside each other on a terminal
@@ -91,15 +91,16 @@ def build_tables(results_list: Sequence[Results], with_paper: bool = False) -> l
     if len({results.folder.resolve() for results in results_list}) < len(results_list):
         raise ValueError(f"A folder is given twice: {', '.join(str(results.folder) for results in results_list)}")
     parts = [(results.of(env_id), env_id) for results in results_list for env_id in results.comparison.env_ids.values()]
-    names = [f"{short_name(env_id)} ({of.comparison.preset})" if is_sequence(env_id) else env_id for of, env_id in parts]
+    sizes = [f" ({results.comparison.preset})" if env_id in sequences() else "" for results, env_id in parts]
+    names = [short_name(env_id) + size for (_, env_id), size in zip(parts, sizes, strict=True)]
     labels = [
         f"{name}, {results.folder}" if names.count(name) > 1 else name for name, (results, _) in zip(names, parts, strict=True)
     ]
     tables = [_table_of(*part, label, with_paper) for part, label in zip(parts, labels, strict=True)]
-    sequences = {label: results for label, (results, env_id) in zip(labels, parts, strict=True) if is_sequence(env_id)}
-    if len(sequences) < 2:
+    by_label = {label: results for label, (results, env_id) in zip(labels, parts, strict=True) if is_sequence(env_id)}
+    if len(by_label) < 2:
         return tables
-    return [*tables, _overall_table(sequences, with_paper, results_list[0].folder / "table_all")]
+    return [*tables, _overall_table(by_label, with_paper, results_list[0].folder / "table_all")]
 
 
 def _table_of(results: Results, env_id: str, label: str, with_paper: bool) -> Table:
@@ -113,6 +114,10 @@ def _table_of(results: Results, env_id: str, label: str, with_paper: bool) -> Ta
         if len(first):
             rows += _summaries(f"{title}, at the start", [first], measures, "start")
     notes = [f"Setting: {_setting(results, env_id)}.", _statistics_note(rows)]
+    if results.measure == "score":
+        notes.append(
+            "The tasks do not report success: ASR, FM and FWT are of their scores or, where they have none, of returns."
+        )
     if with_paper and is_sequence(env_id):
         rows, paper_notes = _with_paper(rows, short_name(env_id))
         notes += paper_notes

@@ -1,6 +1,7 @@
 """The figures of a comparison show the numbers of its runs."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.frames import CONTINUAL, episodes_frame, load_results
 from sb3_nbsp.benchmark.neuron_figures import histograms_figure, overlap_figure, overlaps, skill_neurons_figure
 from sb3_nbsp.benchmark.style import NoDataError
+from sb3_nbsp.benchmark.table import build_tables
 from sb3_nbsp.figure_style import COLORS, STYLE, save
 from sb3_nbsp.tasks import SuccessMatrix
 
@@ -116,6 +118,41 @@ def test_forgetting_has_one_legend_outside_of_the_panels(folder):
     figure = forgetting_figure(load_results(folder))
     assert all(panel.get_legend() is None for panel in figure.axes)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == TITLES
+
+
+@pytest.fixture
+def games(tmp_path: Path) -> Path:
+    """Tasks that report no success: the matrix holds returns of up to 30."""
+    write_comparison(tmp_path, Comparison(["MinAtar-Breakout-SpaceInvaders-v0"], ["nbsp_discrete_sac"], [1, 2]), ["a", "b"])
+    for run in (tmp_path / "nbsp_discrete_sac").iterdir():
+        log = (run / "training.csv").read_text()
+        (run / "training.csv").write_text(re.sub(",(True|False),", ",,", log))
+        matrix = SuccessMatrix.load(run / "success_matrix.csv")
+        rows = [[30 * value for value in row] for row in matrix.rows]
+        SuccessMatrix(matrix.tasks, matrix.phase_tasks, rows).save(run / "success_matrix.csv")
+    return tmp_path
+
+
+def test_what_is_beyond_0_and_1_is_seen(games):
+    results = load_results(games)
+    highest = results.success.success.max()
+    assert highest > 20
+    for panel in forgetting_figure(results).axes:
+        assert panel.get_ylim()[0] < 0 and panel.get_ylim()[1] > highest
+    (panel,) = success_matrix_figure(results).axes
+    assert panel.collections[0].get_clim() == (0, pytest.approx(panel.collections[0].get_array().max()))
+    assert metrics_figure(results).axes[0].get_xlim()[1] > results.runs.ASR.max()
+    assert metrics_figure(results).axes[0].get_xlabel() == "score on the tasks met so far"
+
+
+def test_a_task_that_reports_no_success_has_no_training_success(games):
+    """Rather than one of 0."""
+    drawn, skipped = draw_figures(load_results(games))
+    assert "training" not in [each.name for each in drawn]
+    assert "The figure “Training success over the phases” was not drawn: the tasks do not report success." in skipped
+    table, *_ = build_tables([load_results(games)])
+    assert table.caption == "MinAtar-Breakout-SpaceInvaders"
+    assert any("ASR, FM and FWT are of their scores" in note for note in table.notes)
 
 
 def seeds_of(panel) -> list[np.ndarray]:
