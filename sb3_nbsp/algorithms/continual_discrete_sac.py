@@ -48,7 +48,7 @@ class ContinualDiscreteSAC(SoftActorCritic, _DiscreteActions):
         the logarithm of the number of actions. If the temperature grows without bound, it is too large
     :param loss_reduction: "mean" (CleanRL) or "sum" over the actions, in the losses of the actor and of the temperature. The
         sum is the paper's expectation. The mean is 1 / (number of actions) of it, and penalties on the actor are scaled alike
-    :raises ValueError: if an option is out of its range
+    :raises ValueError: if an option is out of its range, or ``target_entropy`` is an entropy that no policy can have
     :raises TypeError: if there is no option of a name
     """
 
@@ -91,6 +91,7 @@ class ContinualDiscreteSAC(SoftActorCritic, _DiscreteActions):
             assert isinstance(self.action_space, spaces.Discrete)
             self._auto_target_entropy = self.target_entropy_scale * math.log(self.action_space.n)
             self.target_entropy = self._auto_target_entropy
+        self._check_target_entropy()
         super()._setup_model()
         if self.ent_coef_optimizer is not None and "eps" in self.policy.optimizer_kwargs:
             for group in self.ent_coef_optimizer.param_groups:
@@ -105,6 +106,16 @@ class ContinualDiscreteSAC(SoftActorCritic, _DiscreteActions):
             )
         if self.use_sde or self.use_sde_at_warmup or self.action_noise is not None:
             raise ValueError("use_sde, use_sde_at_warmup, action_noise: these are for continuous actions, leave them out")
+
+    def _check_target_entropy(self) -> None:
+        """The temperature would fall to 0 or grow without bound, as with what SAC has for continuous actions."""
+        assert isinstance(self.action_space, spaces.Discrete)
+        highest = math.log(self.action_space.n)
+        if not 0 <= float(self.target_entropy) <= highest:
+            raise ValueError(
+                f"target_entropy must be between 0 and log({self.action_space.n}) = {highest:.3f}, the largest entropy of "
+                f"{self.action_space.n} actions, not {self.target_entropy}"
+            )
 
     @property
     def actor_loss_scale(self) -> float:

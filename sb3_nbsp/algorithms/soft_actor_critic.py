@@ -112,6 +112,7 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
         super()._option_was_set(name)
 
     def _setup_model(self) -> None:
+        whole("target_update_interval", self.target_update_interval, 1)
         super()._setup_model()
         self._initial_log_ent_coef = None if self.log_ent_coef is None else self.log_ent_coef.item()
 

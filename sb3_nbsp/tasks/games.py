@@ -41,7 +41,7 @@ def check_games(games: Sequence[str], known: Sequence[str], collection: str) -> 
     for game in games:
         if game not in known:
             raise ValueError(
-                f"tasks: {collection} has no game {game!r}{did_you_mean(str(game), known)} Games: {', '.join(known)}"
+                f"tasks: {collection} has no game {game!r}{did_you_mean(str(game), known) or '.'} Games: {', '.join(known)}"
             )
     return list(games)
 

@@ -129,6 +129,7 @@ def test_action_spaces_of_a_sequence() -> None:
     "options, message",
     [
         ({"tasks": ["Pong", "Bowlin"]}, "no game 'Bowlin'; did you mean Bowling"),
+        ({"tasks": ["Xyzzy"]}, r"no game 'Xyzzy'\. Games: "),
         ({"tasks": "Pong"}, "tasks must be a list"),
         ({"sticky_actions": 2}, r"sticky_actions must be a number in \[0, 1\], not 2"),
         ({"frame_skip": 0}, "frame_skip must be a whole number of at least 1, not 0"),
