@@ -3,21 +3,27 @@ Measure the constants of MinAtar's normalized scores (sb3_nbsp/tasks/minatar.py)
 
 ``python -m tools.minatar_scores random`` plays 1000 games of random actions of each game. ``python -m tools.minatar_scores
 trained --steps 5000000 --seeds 1 2 3`` trains SB3's DQN alone on each game and plays 100 games with it; ``--games Breakout``
-chooses games. The last line of each is the dictionary to write into that file.
+chooses games. With ``--folder runs/minatar``, training continues from its last checkpoint when the command is run again.
+The last line of each is the dictionary to write into that file.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_nbsp.benchmark.baselines import RandomAgent
+from sb3_nbsp.tasks import SequenceCheckpoint, latest_checkpoint, load_checkpoint
+from sb3_nbsp.tasks.checkpoint import save_checkpoint
 from sb3_nbsp.tasks.minatar import GAMES, make_minatar_task
 from sb3_nbsp.tasks.policy_evaluation import SEED, evaluate_task
+
+SAVE_FREQ = 250_000
 
 
 def play(agent, game: str, n_games: int, seed: int) -> list[float]:
@@ -37,11 +43,14 @@ def random_play(game: str, n_games: int) -> list[float]:
     return play(RandomAgent(env.action_space), game, n_games, SEED)
 
 
-def trained_play(game: str, n_games: int, steps: int, seeds: list[int]) -> list[float]:
-    """Of one DQN for each seed, with the settings of the MinAtar paper's, but for its network."""
-    returns = []
-    for seed in seeds:
-        env = make_vec_env(lambda: make_minatar_task(game), seed=seed)
+def train(game: str, steps: int, seed: int, folder: Path | None) -> DQN:
+    """A DQN with the settings of the MinAtar paper's, but for its network."""
+    env = make_vec_env(lambda: make_minatar_task(game), seed=seed)
+    place = None if folder is None else folder / f"{game}_{seed}_{steps}"
+    checkpoint = None if place is None else latest_checkpoint(place)
+    if checkpoint is not None:
+        model = load_checkpoint(DQN, checkpoint, env)
+    else:
         model = DQN(
             "MlpPolicy",
             env,
@@ -56,7 +65,19 @@ def trained_play(game: str, n_games: int, steps: int, seeds: list[int]) -> list[
             policy_kwargs={"net_arch": [256, 256]},
             seed=seed,
         )
-        model.learn(steps)
+    if model.num_timesteps < steps:
+        callback = None if place is None else SequenceCheckpoint(SAVE_FREQ, place)
+        model.learn(steps - model.num_timesteps, callback=callback, reset_num_timesteps=False)
+        if place is not None:
+            save_checkpoint(model, place)
+    return model
+
+
+def trained_play(game: str, n_games: int, steps: int, seeds: list[int], folder: Path | None) -> list[float]:
+    """Of one DQN for each seed."""
+    returns = []
+    for seed in seeds:
+        model = train(game, steps, seed, folder)
         model.exploration_rate = 0.0
         returns += play(model, game, n_games, SEED)
         print(f"{game}, seed {seed}: {np.mean(returns[-n_games:]):.2f} over {n_games} games after {steps} steps", flush=True)
@@ -70,12 +91,13 @@ def main() -> None:
     parser.add_argument("--n-games", type=int, help="games to play (default: 1000 with random actions, 100 for each seed)")
     parser.add_argument("--steps", type=int, default=5_000_000, help="of training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of training")
+    parser.add_argument("--folder", type=Path, help="where training keeps its checkpoints (default: none are kept)")
     args = parser.parse_args()
     measure: Callable[[str], list[float]]
     if args.agent == "random":
         measure = lambda game: random_play(game, args.n_games or 1_000)  # noqa: E731
     else:
-        measure = lambda game: trained_play(game, args.n_games or 100, args.steps, args.seeds)  # noqa: E731
+        measure = lambda game: trained_play(game, args.n_games or 100, args.steps, args.seeds, args.folder)  # noqa: E731
     means = {}
     for game in args.games:
         returns = measure(game)
