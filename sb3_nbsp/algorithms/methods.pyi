@@ -27,6 +27,8 @@ class NBSPSAC(Method, ContinualSAC):
     :param replay: use experience replay
     :param memory_size: capacity of the memory in transitions, shared equally between the tasks seen
     :param replay_interval: k; 1 draws every batch from the memory once there is one
+    :param newest_share: share of the phase's transitions in D, the newest, that the memory takes its random subset from, in
+        (0, 1]; the paper has all
     :param replay_ent_coef: SAC's entropy coefficient for these batches. "current": the one that the current phase learns,
         also from these batches. "own": for each transition, the one with which its task was learned, taken as the smallest
         one with which a phase of the task ended, because a short phase that resets the coefficient ends with one that is
@@ -72,6 +74,7 @@ class NBSPSAC(Method, ContinualSAC):
     memory_size: int
     replay_interval: int
     replay_ent_coef: Literal['auto', 'own', 'current']
+    newest_share: float
     def __init__(
         self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
         masking: bool = True,
@@ -91,6 +94,7 @@ class NBSPSAC(Method, ContinualSAC):
         memory_size: int = 100000,
         replay_interval: int = 10,
         replay_ent_coef: Literal['auto', 'own', 'current'] = 'auto',
+        newest_share: float = 1.0,
         **kwargs: Any
     ) -> None: ...
 
@@ -103,6 +107,8 @@ class NBSPDiscreteSAC(Method, ContinualDiscreteSAC):
     :param replay: use experience replay
     :param memory_size: capacity of the memory in transitions, shared equally between the tasks seen
     :param replay_interval: k; 1 draws every batch from the memory once there is one
+    :param newest_share: share of the phase's transitions in D, the newest, that the memory takes its random subset from, in
+        (0, 1]; the paper has all
     :param replay_ent_coef: SAC's entropy coefficient for these batches. "current": the one that the current phase learns,
         also from these batches. "own": for each transition, the one with which its task was learned, taken as the smallest
         one with which a phase of the task ended, because a short phase that resets the coefficient ends with one that is
@@ -148,6 +154,7 @@ class NBSPDiscreteSAC(Method, ContinualDiscreteSAC):
     memory_size: int
     replay_interval: int
     replay_ent_coef: Literal['auto', 'own', 'current']
+    newest_share: float
     def __init__(
         self, policy: str | type[BasePolicy], env: GymEnv | str, *args: Any,
         masking: bool = True,
@@ -167,6 +174,7 @@ class NBSPDiscreteSAC(Method, ContinualDiscreteSAC):
         memory_size: int = 100000,
         replay_interval: int = 10,
         replay_ent_coef: Literal['auto', 'own', 'current'] = 'auto',
+        newest_share: float = 1.0,
         **kwargs: Any
     ) -> None: ...
 

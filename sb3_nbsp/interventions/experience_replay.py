@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal, get_args
 
 from stable_baselines3 import SAC
@@ -10,7 +11,7 @@ from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from typing_extensions import override
 
-from sb3_nbsp.checks import check_option, whole
+from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import OffPolicyIntervention, Phase, own_seed
 from sb3_nbsp.interventions.task_memory import StoredTransitions, TaskMemory
 from sb3_nbsp.messages import warn
@@ -29,6 +30,8 @@ class ExperienceReplay(OffPolicyIntervention):
 
     :param memory_size: capacity of the memory in transitions, shared equally between the tasks seen
     :param replay_interval: k; 1 draws every batch from the memory once there is one
+    :param newest_share: share of the phase's transitions in D, the newest, that the memory takes its random subset from, in
+        (0, 1]; the paper has all
     :param replay_ent_coef: SAC's entropy coefficient for these batches. "current": the one that the current phase learns, also
         from these batches. "own": for each transition, the one with which its task was learned, taken as the smallest one
         with which a phase of the task ended, because a short phase that resets the coefficient ends with one that is too
@@ -39,10 +42,18 @@ class ExperienceReplay(OffPolicyIntervention):
     capturable: ClassVar[bool] = True
     waits_for_phase_end: ClassVar[bool] = True
 
-    def __init__(self, memory_size: int = 100_000, replay_interval: int = 10, replay_ent_coef: ReplayEntCoef = "auto") -> None:
+    def __init__(
+        self,
+        memory_size: int = 100_000,
+        replay_interval: int = 10,
+        replay_ent_coef: ReplayEntCoef = "auto",
+        newest_share: float = 1.0,
+    ) -> None:
         memory_size = whole("memory_size", memory_size, 1)
         replay_interval = whole("replay_interval", replay_interval, 1)
         check_option("replay_ent_coef", replay_ent_coef, get_args(ReplayEntCoef))
+        check_range("newest_share", newest_share, 0, 1, low_open=True)
+        self.newest_share = newest_share
         self.memory_size = memory_size
         self.replay_interval = replay_interval
         self.replay_ent_coef = replay_ent_coef
@@ -72,7 +83,9 @@ class ExperienceReplay(OffPolicyIntervention):
             self._memory = TaskMemory(self.memory_size, buffer, own_seed(self.agent, phase, purpose=100))
         # With clear_replay_buffer=False, D still holds transitions of earlier phases
         of_this_phase = getattr(self.agent, "phase_steps", None) if phase.index > 0 else None
-        self._memory.store(phase.task, StoredTransitions(buffer, of_this_phase), self._ent_coef())
+        n_rows = len(StoredTransitions(buffer, of_this_phase)) // buffer.n_envs
+        newest = math.ceil(self.newest_share * n_rows) * buffer.n_envs
+        self._memory.store(phase.task, StoredTransitions(buffer, newest), self._ent_coef())
         self.agent.logger.record("nbsp/memory_size", self._memory.size())
 
     def _gives_own(self) -> bool:

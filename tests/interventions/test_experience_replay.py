@@ -147,6 +147,18 @@ def test_kept_is_a_uniform_subset_of_whole_transitions() -> None:
     assert 199 - 4 * 20 < chi_square < 199 + 4 * 20
 
 
+@pytest.mark.parametrize(("share", "kept"), [(0.5, 20), (0.01, 1), (1.0, 40)])
+def test_only_the_newest_share_is_kept(share: float, kept: int) -> None:
+    def serials(share: float) -> list[float]:
+        replay = ExperienceReplay(newest_share=share)
+        tiny(ContinualSAC, tagged_sequence(steps_per_task=40), interventions=[replay]).learn(50)
+        assert replay.memory is not None
+        return sorted(replay.memory.observations[:, 1])
+
+    everything = serials(1.0)
+    assert len(everything) == 40 and serials(share) == everything[-kept:]
+
+
 def test_a_later_task_takes_its_share_from_a_uniform_subset_again() -> None:
     counts = np.zeros(40)
     for seed in range(200):
