@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.env_util import make_vec_env
 
+from sb3_nbsp.batches import ArrayObs, n_rows
 from sb3_nbsp.benchmark.comparison import Comparison, Run
 from sb3_nbsp.files import atomic_write, read_json_object
 from sb3_nbsp.tasks.policy_evaluation import SEED, evaluate_task, evaluation_seed
@@ -28,9 +29,9 @@ class RandomAgent:
         self._space = action_space
         self._space.seed(SEED)
 
-    def predict(self, observations: np.ndarray, *_: Any, **__: Any) -> tuple[np.ndarray, None]:
+    def predict(self, observations: ArrayObs, *_: Any, **__: Any) -> tuple[np.ndarray, None]:
         """An action for each observation, as SB3's agents do it."""
-        return np.stack([self._space.sample() for _ in observations]), None
+        return np.stack([self._space.sample() for _ in range(n_rows(observations))]), None
 
     def get_vec_normalize_env(self) -> None:
         """Nothing is normalized."""

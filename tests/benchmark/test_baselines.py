@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 from handmade import TASKS, kept, write_comparison, write_run
 from small_comparison import SMALL
 
@@ -52,6 +53,11 @@ def success_of(act, task: str) -> float:
             succeeded, over = succeeded or info["success"] > 0, terminated or truncated
         successes.append(succeeded)
     return float(np.mean(successes))
+
+
+def test_a_random_agent_acts_on_dictionaries_of_observations() -> None:
+    agent = RandomAgent(spaces.Box(-1, 1, (3,)))
+    assert agent.predict({name: np.zeros((2, 4)) for name in "abc"})[0].shape == (2, 3)
 
 
 def test_they_are_measured_once(tmp_path: Path) -> None:

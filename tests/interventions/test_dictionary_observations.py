@@ -36,7 +36,7 @@ from sb3_nbsp import (
     PerfectMemorySAC,
     ReDoPPO,
 )
-from sb3_nbsp.diagnostics import diagnostics
+from sb3_nbsp.diagnostics import PlasticityCallback, diagnostics
 from sb3_nbsp.interventions import ExperienceReplay
 from sb3_nbsp.tasks import SequenceEvaluation, TaskSequence
 
@@ -181,8 +181,10 @@ def test_hindsight_needs_an_empty_buffer(cls: Any) -> None:
     assert agent.num_timesteps == 0
 
 
-def test_fresh_steps_and_evaluation(tmp_path: Path) -> None:
+def test_fresh_steps_evaluation_and_diagnostics(tmp_path: Path) -> None:
     evaluation = SequenceEvaluation(tmp_path, n_eval_episodes=1)
     agent = tiny(NBSPSAC, flips(), policy="MultiInputPolicy", identification_data="fresh", identification_steps=100)
-    agent.learn(1000, callback=evaluation)
-    assert agent.n_finished_phases == 2 and list(tmp_path.iterdir())
+    plasticity = PlasticityCallback(record_freq=40, folder=tmp_path / "plasticity", n_states=20, plot=False)
+    agent.learn(1000, callback=[evaluation, plasticity])
+    assert agent.n_finished_phases == 2 and np.isfinite(evaluation.matrix.as_arrays()[0]).all()
+    assert len((tmp_path / "plasticity" / "plasticity.csv").read_text().splitlines()) > 2
