@@ -109,15 +109,15 @@ class WatchedPass(DefinedOrder):
 
     def places(self, parts: Sequence[int], after: int) -> list[tuple[int, int]] | None:
         """
-        Where a module reads the outputs of parallel parts, which it is given side by side.
+        Where a module reads the outputs of parallel parts, which it is given side by side: a linear layer, on vectors.
 
         :param parts: indices of the calls that return them
         :param after: index of the call that reads them
         :return: for each part, how many inputs come before it and how many there are beside it; None if the module reads
             anything else of the network
         """
-        undisturbed, found = self.calls[after].inputs, []
-        if undisturbed is None:
+        undisturbed, reader, found = self.calls[after].inputs, self.calls[after].module, []
+        if undisturbed is None or not isinstance(reader, nn.Linear) or undisturbed[:1].numel() != reader.in_features:
             return None
         rest = th.ones(undisturbed[:1].numel(), dtype=th.bool)
         for part in parts:

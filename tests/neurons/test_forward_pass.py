@@ -355,6 +355,17 @@ class Mixed(SideBySide):
         return self.head(sum(part(inputs) for part in self.parts))
 
 
+def test_channels_side_by_side_have_no_known_reader() -> None:
+    """Columns of a convolution's weight are channels, of several inputs each."""
+    parts = [nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 2, 3), nn.ReLU()) for _ in range(2)]
+    network, inputs = SideBySide(*parts), th.randn(8, 4)
+    network.head = nn.Sequential(nn.Conv1d(4, 3, 2), nn.ReLU())
+    layers = find_neuron_layers([("net", network)], run=lambda: network(inputs))
+    for layer in layers[:2]:
+        with pytest.raises(ValueError, match="residual or parallel connection"):
+            list(layer.outgoing())
+
+
 def test_parts_that_are_mixed_have_no_known_reader() -> None:
     network, inputs = Mixed(*(nn.Sequential(nn.Linear(4, 5), nn.Tanh()) for _ in range(2))), th.randn(8, 4)
     network(inputs)
