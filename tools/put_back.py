@@ -137,14 +137,15 @@ def skill_neurons(folder: RunFolder) -> th.Tensor | None:
     return th.cat(layers)
 
 
-def look_at(folder: Path, method: str, seed: int, n_episodes: int) -> dict[str, Any]:
-    """The row of one run."""
+def look_at(folder: Path, method: str, seed: int, n_episodes: int) -> dict[str, Any] | None:
+    """The row of one run; None if nobody has found skill neurons in its first phase."""
     run = RunFolder(folder / method / f"seed_{seed}")
     (first,) = (folder / "first_phase").glob(f"seed_{seed}_*")
     skills = skill_neurons(run)
     if skills is None:
         skills = skill_neurons(RunFolder(folder / "nbsp_sac" / f"seed_{seed}"))
-    assert skills is not None
+    if skills is None:
+        return None
     old = FirstTask(RunFolder(first), skills, n_episodes)
     new = algorithm(settings_of(run).algo).load(run.model, device="cpu")
     return {
@@ -175,7 +176,11 @@ def main() -> None:
     runs = sorted((found.parent.parent.name, int(found.parent.name[5:])) for found in args.folder.glob("*/seed_*/model.zip"))
     for method, seed in runs:
         if not any((row["method"], row["seed"]) == (method, seed) for row in rows):
-            rows.append(look_at(args.folder, method, seed, args.n_eval_episodes))
+            row = look_at(args.folder, method, seed, args.n_eval_episodes)
+            if row is None:
+                print(f"{method}, seed {seed}: left out, as no finished NBSP run has its skill neurons")
+                continue
+            rows.append(row)
             pd.DataFrame(rows).to_csv(path, index=False)
             print(pd.DataFrame(rows[-1:]).T.to_string(header=False))
 
