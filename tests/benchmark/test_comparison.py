@@ -213,6 +213,13 @@ def test_the_command_makes_the_same_comparison(changes, tmp_path):
     assert Comparison.from_arguments(parser.parse_args(other_name)) == comparison
 
 
+def test_a_setting_that_an_earlier_version_did_not_have_was_the_default():
+    settings = Settings("sac", "Pendulum-v1", 1, {}, {})
+    earlier = {name: value for name, value in asdict(settings).items() if name != "eval_policy"}
+    assert settings.differences(earlier) == []
+    assert settings.differences({**earlier, "seed": 2}) == ["seed"]
+
+
 def test_the_command_says_what_differs_from_the_defaults():
     comparison = Comparison(["Hopper-v5"], ["p3o", "ppo"], [1, 2], n_timesteps=300, hyperparams={"reset_rate": 0.05})
     assert comparison.command("out") == (

@@ -190,6 +190,16 @@ def test_what_a_graph_holds_on_to_is_watched(name: str, pretended: Pretended) ->
     assert pretended.captured == 2
 
 
+def test_the_masks_of_an_ended_phase_are_captured_anew(pretended: Pretended) -> None:
+    """Where the next task is known, nothing else is reset at its start."""
+    agent = tiny(NBSPSAC, tagged_sequence(), cuda_graph=True)
+    agent.learn(40)
+    assert pretended.captured == 1
+    agent._end_phase()
+    agent.train(WARM_UP + 1, 16)
+    assert pretended.captured == 2
+
+
 def test_new_parameters_are_captured_anew(pretended: Pretended, tmp_path: Any) -> None:
     agent = tiny(ContinualSAC, tagged_sequence(), cuda_graph=True)
     agent.learn(40)

@@ -77,6 +77,18 @@ def test_codes_equal_a_slow_version() -> None:
     assert lasso(atoms, target, 100.0).tolist() == [0.0] * 16
 
 
+def test_codes_of_atoms_that_are_nearly_parallel() -> None:
+    """Momentum that never starts again, or starts again in the wrong place, is not there after as many iterations."""
+    generator = th.Generator().manual_seed(0)
+    atoms = (th.randn(1, 16, generator=generator) + 0.3 * th.randn(20, 16, generator=generator)).double()
+    atoms /= atoms.norm(dim=1, keepdim=True)
+    target = embed_text("door-open", 16).double()
+    code = lasso(atoms, target, 1e-3)
+    slope = atoms @ (target - code @ atoms)
+    th.testing.assert_close(slope[code != 0], 1e-3 * code[code != 0].sign(), rtol=0, atol=1e-8)
+    assert slope.abs().max() < 1e-3 + 1e-8
+
+
 def test_a_dictionary_learns() -> None:
     """By hand: d_0 is (0.986393, -0.164399) after its projection, and d_1 is computed with it."""
     dictionary = TaskDictionary(2, 2, th.Generator())

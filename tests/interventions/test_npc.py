@@ -91,6 +91,21 @@ def test_importances_are_those_of_the_losses_own_pass(penalty: bool) -> None:
         assert same is not penalty, "gradients of weights are those of the penalty, too"
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_several_passes_the_first_counts(order: tuple[int, int]) -> None:
+    """The loss's own, whether its gradient comes before or after that of a penalty's pass."""
+    npc = npc_of(tiny(NPCSAC, tagged_sequence()))
+    npc.on_batch(None)
+    _, layer = npc._layers[0]
+    outputs = [th.rand(4, layer.n_neurons, requires_grad=True) for _ in order]
+    gradients = [th.rand(4, layer.n_neurons) for _ in order]
+    for output in outputs:
+        npc.watch(0, output)
+    for n in order:
+        outputs[n].backward(gradients[n])
+    th.testing.assert_close(npc._found[layer.name][1], taylor_importance(layer, outputs[0].detach(), gradients[0]))
+
+
 def test_the_running_average() -> None:
     agents = [tiny(NPCSAC, tagged_sequence(), npc_delta=delta).learn(21) for delta in (0.0, 0.9)]
     assert agents[0]._n_updates == 1

@@ -7,10 +7,12 @@ import math
 import pytest
 import torch as th
 from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.envs import FakeImageEnv
 from tagged_tasks import TaggedTask, differing, parameters, tiny
 
 from sb3_nbsp import WeightClippingPPO, WeightClippingSAC
 from sb3_nbsp.interventions import WeightClipping
+from sb3_nbsp.interventions.base import NETWORKS
 
 
 def test_by_hand() -> None:
@@ -24,6 +26,17 @@ def test_by_hand() -> None:
     assert agent.critic.qf0[2].weight.max() == 1
     agent.all_interventions.find(WeightClipping).after_step("critic")
     assert agent.critic.qf0[2].weight.max() == 0.1875 and agent.critic_target.qf0[2].weight.max() == 1
+
+
+def test_a_convolution_has_the_inputs_of_its_kernel() -> None:
+    """32 channels of 4×4."""
+    env = FakeImageEnv(screen_height=36, screen_width=36, n_channels=1)
+    agent = WeightClippingPPO("CnnPolicy", env, n_steps=8, batch_size=8, device="cpu")
+    convolution = agent.policy.features_extractor.cnn[2]
+    convolution.weight.data.fill_(1.0)
+    for network in NETWORKS:
+        agent.all_interventions.find(WeightClipping).after_step(network)
+    assert convolution.weight.max().item() == pytest.approx(3 / math.sqrt(32 * 4 * 4))
 
 
 @pytest.mark.parametrize(("cls", "plain"), [(WeightClippingSAC, SAC), (WeightClippingPPO, PPO)])

@@ -70,6 +70,17 @@ def test_only_the_incoming_parameters_of_the_chosen_neurons_change(name: str, in
         assert network[1].bias.tolist() == [0.5, 0, 0.5, 0, 0.5, 0.5]
 
 
+def test_the_statistics_of_a_batch_norm_begin_anew() -> None:
+    norm = nn.BatchNorm1d(6)
+    layer = first_layer(nn.Sequential(nn.Linear(5, 6), norm, nn.ReLU(), nn.Linear(6, 3)))
+    for buffer, value in ((norm.running_mean, 3.0), (norm.running_var, 5.0)):
+        assert buffer is not None
+        buffer.fill_(value)
+    renew_incoming(layer, CHOSEN, UNIFORM, generator())
+    assert norm.running_mean is not None and norm.running_mean.tolist() == [3, 0, 3, 0, 3, 3]
+    assert norm.running_var is not None and norm.running_var.tolist() == [5, 1, 5, 1, 5, 5]
+
+
 def test_orthogonal_rows() -> None:
     layer = first_layer(nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 1)))
     renew_incoming(layer, th.arange(6), ORTHOGONAL, generator())

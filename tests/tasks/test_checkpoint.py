@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_nbsp import P3O, ContinualSAC
 from sb3_nbsp.tasks import SequenceCheckpoint, TaskSequence, gymnasium_cycle, latest_checkpoint, load_checkpoint
-from sb3_nbsp.tasks.checkpoint import save_checkpoint
+from sb3_nbsp.tasks.checkpoint import get_position, restore_position, save_checkpoint
 
 
 def agent(env: Any = "Pendulum-v1") -> SAC:
@@ -178,6 +178,14 @@ def test_a_sequence_that_is_over_stays_over(tmp_path: Path) -> None:
 def test_a_checkpoint_does_not_fit_every_environment(tmp_path: Path, other: Any) -> None:
     with pytest.raises(ValueError, match=r"^env"):
         load_checkpoint(SAC, save_checkpoint(agent(cycle()), tmp_path), other())
+
+
+def test_each_of_several_environments_is_where_it_was() -> None:
+    env = DummyVecEnv([cycle, cycle])
+    first, second = get_position(env)["sequence"]
+    position = {"sequence": [first, {**second, "phase": 1, "phase_steps": 3}]}
+    restore_position(env, position)
+    assert get_position(env) == position
 
 
 def test_an_environment_that_changes_with_its_steps_is_as_old_as_it_was(tmp_path: Path) -> None:

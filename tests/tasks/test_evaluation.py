@@ -173,6 +173,9 @@ def test_seeds_of_the_evaluation_are_none_of_training() -> None:
     assert seed == evaluation_seed(1000, 3, training_seed=5) < 2**31
     other = evaluation_seed(1000, 3, training_seed=seed - 7)
     assert other not in range(seed - 7, seed + 9_000)
+    # Training has its own seed and the 9999 that follow
+    is_taken = [evaluation_seed(1000, 3, seed - before) != seed for before in (-1, 0, 9_999, 10_000)]
+    assert is_taken == [False, True, True, False]
     assert len({evaluation_seed(1000, index) for index in range(50)}) == 50
     with pytest.raises(ValueError, match="seed must be a whole number of at least 0, not -1"):
         SequenceEvaluation(seed=-1)

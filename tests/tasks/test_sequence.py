@@ -68,6 +68,11 @@ def test_moves_on_by_mastery(make_sequence: MakeSequence, hard: Options) -> None
     assert play(env, 13) == [("a", 0, False)] * 11 + [("a", 0, True), ("b", 1, False)]
 
 
+def test_a_last_phase_with_steps_of_its_own_is_not_ended_by_mastery(make_sequence: MakeSequence, easy: Options) -> None:
+    env = make_sequence({"a": easy, "b": easy}, cycles=1, mastery_window=1, last_phase_steps=5)
+    assert play(env, 4) == [("a", 0, True), ("b", 1, False), ("b", 1, False), ("b", 1, True)]
+
+
 def test_no_mastery_before_the_window_is_full(make_sequence: MakeSequence, easy: Options) -> None:
     env = make_sequence({"a": easy, "b": easy}, mastery_window=4)
     assert play(env, 5) == [("a", 0, False)] * 3 + [("a", 0, True), ("b", 1, False)]

@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
@@ -18,9 +19,10 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_nbsp.tasks import TaskSequence
+from sb3_nbsp.tasks import TaskSequence, gymnasium_cycle
+from sb3_nbsp.tasks.checkpoint import get_position
 from sb3_nbsp.zoo import cli
-from sb3_nbsp.zoo.checkpoints import statistics_of
+from sb3_nbsp.zoo.checkpoints import can_continue, statistics_of
 
 SHORT = ["env_ids:['Pendulum-v1']", "env_kwargs:{'max_episode_steps': 20}"]
 SEQUENCE = ["--env", "GymCycle-v0", "--env-kwargs", *SHORT, "cycles:3", "steps_per_task:40"]
@@ -73,6 +75,14 @@ def test_the_end_of_a_run_has_its_place_too(command, resets):
         resets.clear()
         command("train", *arguments, "-i", str(run("sac", 1) / "GymCycle-v0.zip"))
     assert resets[0] == (1, 20)
+
+
+def test_a_sequence_that_is_over_is_not_continued():
+    env, other = (DummyVecEnv([partial(gymnasium_cycle, [name], cycles=2)]) for name in ("CartPole-v1", "MountainCar-v0"))
+    position = get_position(env)
+    assert can_continue(position, env) and not can_continue(position, other) and not can_continue({}, env)
+    position["sequence"][0]["sequence_over"] = True
+    assert not can_continue(position, env)
 
 
 def test_the_random_numbers_of_a_run_go_on_whatever_the_seed_of_the_next(command, monkeypatch):
