@@ -9,6 +9,6 @@ from sb3_nbsp.diagnostics import PlasticityCallback as PlasticityCallback
 from sb3_nbsp.diagnostics import diagnostics as diagnostics
 from sb3_nbsp.tasks.registration import register_environments as _register_environments
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 _register_environments()
