@@ -313,6 +313,12 @@ def test_all_steps_of_a_phase_are_learned_from_before_it_ends(
     assert agent._n_updates == at_ends[-1]
 
 
+def test_a_phase_that_ends_in_the_warm_up_is_not_learned_from() -> None:
+    spy = Spy()
+    tiny(ContinualSAC, tagged_sequence(), interventions=[spy], learning_starts=100).learn(10_000)
+    assert [end["n_updates"] for end in spy.ends] == [0, 0, 0, 0]
+
+
 # Updates: of 60 steps of the phase, 20 are warm-up, and so are those of rollouts that end in it
 @pytest.mark.parametrize(("train_freq", "steps", "updates"), [(1, 60, 40), (7, 63, 46), ((2, "episode"), 60, 40)])
 @pytest.mark.parametrize("loaded", [False, True])

@@ -81,6 +81,14 @@ def test_memory_is_a_small_part_and_each_image_is_stored_once() -> None:
     assert all(data is None for each in (compressed.observations, compressed.next_observations) for data in each.packed.flat)
 
 
+def test_an_image_that_was_changed_in_place_is_another() -> None:
+    stored, images = CompressedImages(2, 1, (4,)), np.zeros((1, 4), np.uint8)
+    for row in range(2):
+        stored[row] = images
+        images += 1
+    assert [stored[row].max() for row in range(2)] == [0, 1]
+
+
 def test_memory_is_really_free() -> None:
     """A library may hand out a small object in a large block."""
     images = np.zeros((200, 4, 84, 84), np.uint8)
