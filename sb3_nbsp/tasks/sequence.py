@@ -225,10 +225,7 @@ class TaskSequence(gym.Env):
         ends = (mastered and fixed is None) or self.phase_steps >= (fixed or self.steps_per_task) or asked
         if not ends or self.sequence_over:
             return False
-        if is_last:
-            self.sequence_over = True
-        else:
-            self._move_on = True
+        self.sequence_over, self._move_on = is_last, not is_last
         return True
 
     def _next_phase(self) -> None:
