@@ -253,16 +253,16 @@ def test_at_least_one_neuron() -> None:
     assert [len(neurons) for neurons in agent.all_interventions.find(ReDo).choose()] == [1, 1]
 
 
-class Concatenated(nn.Module):
-    """Another input beside the layer: its columns cannot be told apart."""
+class Residual(nn.Module):
+    """What reads the layer reads its sum with something else."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.hidden = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
-        self.out = nn.Sequential(nn.Linear(10, 6), nn.ReLU())
+        self.hidden = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self.out = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
 
     def forward(self, x: th.Tensor) -> th.Tensor:
-        return self.out(th.cat([self.hidden(x), x], 1))
+        return self.out(self.hidden(x) + x)
 
 
 def test_outgoing_weights_that_cannot_be_told_are_refused_at_once() -> None:
@@ -270,7 +270,7 @@ def test_outgoing_weights_that_cannot_be_told_are_refused_at_once() -> None:
         def _setup_model(self) -> None:
             self.interventions, kept = [], self.interventions
             super()._setup_model()
-            self.policy.mlp_extractor.policy_net = Concatenated()
+            self.policy.mlp_extractor.policy_net = Residual()
             vars(self)["interventions"] = kept  # once there are hooks, it can no longer be set
             for each in kept:
                 each.attach(self)
