@@ -39,11 +39,10 @@ DIFFERENCES: dict[tuple[str, str], dict[str, str]] = {
     ("NBSPSAC", "P3O"): {
         r"You are trying to run P3O on the GPU": "SB3's message has the name of the class",
         r"no hidden layer": "masks and resets need a hidden layer of the actor's own",
-        r"on one observation \(MlpPolicy, CnnPolicy\)": "dictionaries of observations are refused",
         r"n_steps=\d needs transitions that follow each other": "n-step returns are refused with a memory",
         r"its running statistics belong to no neuron": "batch norms that belong to no neuron are refused with masks",
         r"test_vec_monitor_ppo.*renews no neuron": "the test wants no warning, and this budget is below reset_frequency",
-        r"test_warn_buffer.*1 = len\(": "the test wants no warning, and NBSPSAC's masks do not act where there are no phases",
+        r"test_(warn|save_load_replay)_buffer.*1 = len\(": "the test wants no warning; without phases NBSPSAC does not act",
     },
 }
 
