@@ -40,6 +40,16 @@ def _problem(make_env: MakeEnv) -> str:
     return ""
 
 
+def make_registered(env_id: str, arguments: Mapping[str, Any], render_mode: str | None = None) -> gym.Env:
+    """
+    :param env_id: id of a registered environment
+    :param arguments: of the environment
+    :param render_mode: as in Gymnasium; with None the environment need not have such an argument
+    :return: the environment
+    """
+    return gym.make(env_id, **{**arguments, **({} if render_mode is None else {"render_mode": render_mode})})
+
+
 def make_task(task_makers: Mapping[str, MakeEnv], task: str, render_mode: str | None) -> gym.Env:
     """
     :param task_makers: of the sequence

@@ -13,7 +13,7 @@ import numpy as np
 
 from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.tasks.games import ends_game
-from sb3_nbsp.tasks.makers import MakeEnv, check_makers, make_task
+from sb3_nbsp.tasks.makers import MakeEnv, check_makers, make_registered, make_task
 from sb3_nbsp.tasks.names import check_task_names
 from sb3_nbsp.tasks.reports import as_number, step_success
 
@@ -335,7 +335,7 @@ def gymnasium_cycle(
         env_id, own = _id_and_arguments(entry)
         given = ", ".join(f"{name}={value!r}" for name, value in own.items())
         names.append(f"{env_id} ({given})" if own else env_id)
-        makers[names[-1]] = partial(gym.make, env_id, **{**(env_kwargs or {}), **own})
+        makers[names[-1]] = partial(make_registered, env_id, {**(env_kwargs or {}), **own})
     return TaskSequence(makers, names, **kwargs)
 
 

@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from scripted_tasks import ScriptedTask
+from stable_baselines3.common.envs import SimpleMultiObsEnv
 
 import sb3_nbsp  # noqa: F401  registers the sequences
 from sb3_nbsp.tasks import TaskSequence
@@ -122,3 +123,20 @@ def test_gymnasium_cycle_by_id() -> None:
         *_, info = env.step(env.action_space.sample())
     assert info["boundary"]
     assert env.reset()[1]["phase"] == 1
+
+
+def test_gymnasium_cycle_of_an_environment_that_knows_nothing_of_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As registered environments of users often are; observations are a dictionary."""
+    monkeypatch.setitem(gym.registry, "Grid-v0", gym.envs.registration.EnvSpec("Grid-v0", SimpleMultiObsEnv))
+    env_ids = [("Grid-v0", {"random_start": False}), ("Grid-v0", {"random_start": True})]
+    env = gym.make("GymCycle-v0", env_ids=env_ids, cycles=1, steps_per_task=10)
+    env.action_space.seed(0)
+    tasks = set()
+    while not env.get_wrapper_attr("sequence_over"):
+        observation, info = env.reset()
+        assert observation in env.observation_space
+        tasks.add(info["task"])
+        while not (info.get("boundary") or info.get("done")):
+            _, _, terminated, truncated, info = env.step(env.action_space.sample())
+            info["done"] = terminated or truncated
+    assert tasks == {"Grid-v0 (random_start=False)", "Grid-v0 (random_start=True)"}
