@@ -85,10 +85,7 @@ def score_neurons(
         with onednn_in(actions.device):
             activations = record_activations(network.forward, (observations, actions), network.layers)  # (T, neurons)
     eligible = _eligible(options, network, activations)
-    if options.identification == "causal":
-        scores = _to_unit(causal_score(network, observations, actions))
-    else:
-        scores = _score(options, network, activations, goal_metric, eligible, seed)
+    scores = _score(options, network, steps, activations, eligible, seed)
     selected = select_top(scores, options.skill_proportion, eligible)
     n_dead = None if activations is None else int(dead_neurons(activations).sum())
     return ScoredNeurons(scores, selected, eligible, n_dead, _best_histograms(scores, selected, activations, goal_metric))
@@ -136,12 +133,15 @@ def _eligible(options: GradientMasking, network: AgentNetwork, activations: th.T
 def _score(
     options: GradientMasking,
     network: AgentNetwork,
+    steps: tuple[PyTorchObs, th.Tensor, np.ndarray],
     activations: th.Tensor | None,
-    goal_metric: np.ndarray,
     eligible: th.Tensor,
     seed: int,
 ) -> th.Tensor:
     """Scores of all neurons of a network. Where they compare with the goal, ineligible neurons have the lowest."""
+    observations, actions, goal_metric = steps
+    if options.identification == "causal":
+        return _to_unit(causal_score(network, observations, actions))
     if options.identification == "weight":
         return _to_unit(weight_score(network.layers))
     if options.identification == "random":

@@ -24,7 +24,7 @@ def linear(weight: list[list[float]], bias: list[float]) -> nn.Linear:
     return layer
 
 
-def close(found: list[th.Tensor], *expected: Any) -> None:
+def assert_close(found: list[th.Tensor], *expected: Any) -> None:
     for each, wanted in zip(found, expected, strict=True):
         np.testing.assert_allclose(each.numpy(), wanted, rtol=2e-5)
 
@@ -40,7 +40,7 @@ def test_a_linear_gaussian_policy_by_hand() -> None:
     def outputs(x: th.Tensor) -> Any:
         return policy_outputs([Normal(net["mu"](x), net["log_std"](x).exp())])
 
-    close(diagonal_fisher(net, list(net.parameters()), outputs, th.tensor([[1.0], [2.0]])), [[10]], [4], [[5]], [2])
+    assert_close(diagonal_fisher(net, list(net.parameters()), outputs, th.tensor([[1.0], [2.0]])), [[10]], [4], [[5]], [2])
 
 
 @pytest.mark.parametrize(
@@ -51,19 +51,19 @@ def test_a_categorical_policy_by_hand(probabilities: list[float], expected: list
     (weight, bias) = diagonal_fisher(
         net, list(net.parameters()), lambda x: policy_outputs([Categorical(logits=net(x))]), th.tensor([[2.0]])
     )
-    close([weight[:, 0], bias], 4 * np.array(expected), expected)
+    assert_close([weight[:, 0], bias], 4 * np.array(expected), expected)
 
 
 def test_a_linear_critic_by_hand() -> None:
     net = linear([[0.3, -0.2]], [0.1])
     found = diagonal_fisher(net, list(net.parameters()), lambda x: plain(net(x)), th.tensor([[1.0, 2.0], [3.0, 0.0]]))
-    close(found, [[5, 2]], [1])
+    assert_close(found, [[5, 2]], [1])
 
 
 def test_opposite_gradients_do_not_cancel() -> None:
     net = linear([[1.0]], [0.0])
     found = diagonal_fisher(net, [net.weight], lambda x: plain(net(x)), th.tensor([[1.0], [-1.0]]))
-    close(found, [[1]])
+    assert_close(found, [[1]])
 
 
 def policy_in(agent: Any, states: th.Tensor) -> Normal:
