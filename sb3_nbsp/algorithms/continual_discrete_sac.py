@@ -159,6 +159,13 @@ class ContinualDiscreteSAC(SoftActorCritic, _DiscreteActions):
         first, last = (start + (end - start) * step // gradient_steps for step in (gradient_step, gradient_step + 1))
         return last // self.target_update_interval > first // self.target_update_interval
 
+    @staticmethod
+    @override
+    def _entropy(log_prob: th.Tensor) -> th.Tensor:
+        """Exact, from the log-probabilities of all actions, shape (batch, actions)."""
+        log_prob = log_prob.detach()
+        return -(log_prob.exp() * log_prob).sum(dim=1).mean()
+
     @override
     def _initialize(self, networks: Iterable[nn.Module]) -> None:
         for network in networks:

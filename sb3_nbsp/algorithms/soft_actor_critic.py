@@ -253,7 +253,7 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
 
         :param gradients: gradients of the loss
         :param log_prob: log-probabilities of the actor's actions, shape (batch, 1); discrete actions: of all, (batch, actions)
-        :param records: gets the coefficient and its loss
+        :param records: gets the coefficient, its loss and the policy's entropy
         :return: the coefficient before the step, shape () or (1,)
         """
         if self.ent_coef_optimizer is None or self.log_ent_coef is None:
@@ -264,7 +264,18 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
             records["ent_coef_loss"] = gradients.ent_coef_loss(self.log_ent_coef, log_prob, self.target_entropy)
             take_step(self.ent_coef_optimizer)
         records["ent_coef"] = ent_coef
+        records["entropy"] = self._entropy(log_prob)  # to be compared with the target entropy
         return ent_coef
+
+    @staticmethod
+    def _entropy(log_prob: th.Tensor) -> th.Tensor:
+        """
+        The policy's mean entropy in the states of a batch, estimated from one action each.
+
+        :param log_prob: log-probabilities of the actions, shape (batch, 1)
+        :return: in nats, shape ()
+        """
+        return -log_prob.detach().mean()
 
     def _update_targets(self) -> None:
         """Move the target critics towards the critics by the share tau."""

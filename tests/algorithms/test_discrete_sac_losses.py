@@ -21,6 +21,7 @@ from sb3_nbsp.interventions import Intervention
 from tools.speed import discrete_sac as speed
 
 PROBS, Q, ALPHA = (0.75, 0.25), (1.0, 2.0), 0.2
+ENTROPY = 0.562335  # 0.75 log(4/3) + 0.25 log 4
 
 
 def handmade(**kwargs: Any) -> tuple[ContinualDiscreteSAC, Any, ReplayBufferSamples]:
@@ -47,6 +48,7 @@ def test_against_numbers_by_hand(reduction: str, actor: float, temperature: floa
     log_prob = losses.sample_actions(data)
     assert log_prob.exp().tolist() == [pytest.approx(PROBS)]
     assert agent.target_entropy == pytest.approx(0.616901, abs=1e-6), "0.89 log 2, positive"
+    assert agent._entropy(log_prob).item() == pytest.approx(ENTROPY, abs=1e-6)
 
     log_alpha = alpha.log().requires_grad_(True)
     assert losses.ent_coef_loss(log_alpha, log_prob, agent.target_entropy).item() == pytest.approx(temperature, abs=1e-6)

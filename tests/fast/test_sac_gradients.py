@@ -105,6 +105,7 @@ def test_gradients_are_those_of_autograd(
         assert all(th.equal(tensor, of_critic[name]) for name, tensor in grads(agent.critic).items())
         ent_coef_grad = {"log_ent_coef": agent.log_ent_coef.grad.clone()}
         assert ent_coef_loss == pytest.approx((agent.log_ent_coef * ent_coef_grad["log_ent_coef"]).item(), abs=1e-12)
+        assert ent_coef_grad["log_ent_coef"].item() == pytest.approx(agent._entropy(log_prob).item() - -2.5, abs=1e-12)
         results.append((losses, of_critic, grads(agent.actor), ent_coef_grad, th.get_rng_state()))
     for ours, theirs in zip(*(result[:4] for result in results), strict=True):
         assert_close(ours, theirs, 1e-10)
@@ -165,6 +166,7 @@ def assert_same_updates(cls: type, env: Callable[[], Any], tolerance: float, by_
         assert (tensor - actual[name]).abs().max() < tolerance, name
     moved = [(tensor - start[name]).abs().max().item() for name, tensor in expected.items()]
     assert np.median(moved) > 1e3 * tolerance
+    assert len(ours.logger.values("train/entropy")) == 2
     for key in ("ent_coef", "actor_loss", "critic_loss", "ent_coef_loss"):
         values = theirs.logger.values(f"train/{key}")
         assert len(values) == (0 if key == "ent_coef_loss" and "ent_coef" in kwargs else 2)
