@@ -16,9 +16,9 @@ from sb3_nbsp import NBSPSAC, P3O, ContinualPPO, ContinualSAC
 from sb3_nbsp.algorithms.autograd_ppo import AutogradPPOGradients
 from sb3_nbsp.fast import onednn
 from sb3_nbsp.fast.sac_gradients import MlpGradients
-from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, InnerDistillation
+from sb3_nbsp.interventions import ANCL, EWC, ClonEx, ExperienceReplay, GradientMasking, InnerDistillation
 from tools.speed import __main__ as command
-from tools.speed import arithmetic, discrete_sac, imports, nbsp, ppo, sac, tricks
+from tools.speed import arithmetic, discrete_sac, imports, methods, nbsp, ppo, sac, tricks
 from tools.speed.turns import Row, take_turns
 
 
@@ -49,6 +49,26 @@ def test_the_masked_model_has_masks_and_memory(tasks: int, protected: list[float
     assert model._n_updates - updates == 2 * 3 * 4, "with and without them, and a turn to warm up"
     assert stepped == ["critic", "actor"] * 3 * 4, "with them only"
     assert model.all_interventions is hooks
+
+
+@pytest.mark.parametrize("name", [methods.VANILLA, *methods.METHODS])
+def test_methods_are_measured_in_their_second_phase(name: str) -> None:
+    model = methods.in_second_phase(name, [8, 8])
+    assert (model.phase.index, model.phase.task) == (1, "second")
+    updates, before = model._n_updates, [parameter.detach().clone() for parameter in model.critic.parameters()]
+    model.train(gradient_steps=2, batch_size=16)
+    assert model._n_updates == updates + 2, "it is not warming up"
+    assert any((old != new).any() for old, new in zip(before, model.critic.parameters(), strict=True))
+
+
+def test_methods_have_something_to_keep_when_they_are_measured() -> None:
+    clonex, ewc, ancl = (methods.in_second_phase(name, [8, 8]) for name in ("clonex_sac", "ewc_sac", "ancl_sac"))
+    for model in (clonex, ewc, ancl):
+        model.train(gradient_steps=2, batch_size=16)
+    assert clonex.all_interventions.find(ClonEx)._divergence is not None
+    assert ewc.all_interventions.find(EWC)._pulls
+    assert ancl.all_interventions.find(ANCL)._auxiliary is not None
+    assert len(methods.measure([8, 8], rounds=1, steps=1)) == len(methods.METHODS) > 15
 
 
 def test_turns() -> None:

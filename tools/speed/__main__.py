@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from sb3_nbsp.machine import machine, versions
-from tools.speed import discrete_sac, imports, nbsp, ppo, sac, tricks
+from tools.speed import discrete_sac, imports, methods, nbsp, ppo, sac, tricks
 from tools.speed.turns import Row
 
-PARTS = ("sac", "discrete", "nbsp", "ppo", "tricks", "import")
+PARTS = ("sac", "discrete", "methods", "nbsp", "ppo", "tricks", "import")
 # Instructions that decide how fast matrices are multiplied
 EXTENSIONS = ("avx", "amx", "fma", "bf16", "sve")
 
@@ -63,6 +63,8 @@ def measure(args: argparse.Namespace) -> list[Row]:
         rows.append(sac.peak_memory(sizes[-1]))
     if "discrete" in args.parts:
         rows += discrete_sac.measure(args.rounds, args.steps)
+    if "methods" in args.parts:
+        rows += methods.measure(sizes[0], args.rounds, args.steps)
     if "nbsp" in args.parts:
         rows += [nbsp.identification(sizes[-1], args.rounds), nbsp.memory()]
     if "ppo" in args.parts:
