@@ -7,8 +7,8 @@ Draw how agents learned that the zoo trained: returns of their evaluations, entr
     done
     python -m tools.learning_curves logs
 
-writes logs/curves.csv (columns env, run, curve, step and value) and logs/curves.png. Prints, for each run, the step of the first
-evaluation that reached the return with which Gymnasium calls the environment solved, and the mean of the last five.
+writes logs/curves.csv (columns env, run, curve, step and value) and logs/curves.png. Prints, for each run, the step of the
+first evaluation that reached the return with which Gymnasium calls the environment solved, and the mean of the last five.
 """
 
 from __future__ import annotations
