@@ -640,14 +640,14 @@ class EWCSAC(Method, ContinualSAC):
     Papers: Overcoming catastrophic forgetting in neural networks (Kirkpatrick et al., 2017); Continual World (Wołczyk et al.,
     2021). Until the first phase ends it is plain SAC.
 
-    :param ewc_coef: λ of the actor; 0 leaves it alone
-    :param ewc_critic_coef: λ of the critics, whose F is larger by orders of magnitude; 0 leaves them alone
-    :param accumulate: how several phases act together. "sum": F ← F + F_new with the latest θ*, so that a task that comes
-        back counts twice; "online": F ← γF + F_new; "separate": each task has its F and θ*, and one that comes back
-        replaces its own
+    :param ewc_coef: λ of the actor; 0 for no pull
+    :param ewc_critic_coef: λ of the critics, whose F is larger by orders of magnitude; 0 for no pull
+    :param accumulate: how several phases are combined. "sum": F ← F + F_new with the latest θ*, so that a task that comes
+        back counts twice; "online": F ← γF + F_new; "separate": each task has its own F and θ*, and a task that comes back
+        replaces them
     :param ewc_decay: γ of "online", in [0, 1]
     :param fisher_states: number of states to compute F in
-    :param fisher_window: from how many of the last transitions of a phase these states are drawn
+    :param fisher_window: these states are drawn from this many of the last transitions of a phase
     :param kwargs: see :class:`ContinualSAC`
     """
     ewc_coef: float
@@ -672,14 +672,14 @@ class EWCDiscreteSAC(Method, ContinualDiscreteSAC):
     """
     The method of :class:`EWCSAC` on SAC for discrete actions.
 
-    :param ewc_coef: λ of the actor; 0 leaves it alone
-    :param ewc_critic_coef: λ of the critics, whose F is larger by orders of magnitude; 0 leaves them alone
-    :param accumulate: how several phases act together. "sum": F ← F + F_new with the latest θ*, so that a task that comes
-        back counts twice; "online": F ← γF + F_new; "separate": each task has its F and θ*, and one that comes back
-        replaces its own
+    :param ewc_coef: λ of the actor; 0 for no pull
+    :param ewc_critic_coef: λ of the critics, whose F is larger by orders of magnitude; 0 for no pull
+    :param accumulate: how several phases are combined. "sum": F ← F + F_new with the latest θ*, so that a task that comes
+        back counts twice; "online": F ← γF + F_new; "separate": each task has its own F and θ*, and a task that comes back
+        replaces them
     :param ewc_decay: γ of "online", in [0, 1]
     :param fisher_states: number of states to compute F in
-    :param fisher_window: from how many of the last transitions of a phase these states are drawn
+    :param fisher_window: these states are drawn from this many of the last transitions of a phase
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     ewc_coef: float
@@ -709,10 +709,10 @@ class PackNetSAC(Method, ContinualSAC):
     Papers: PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning (Mallya & Lazebnik, 2018); Continual World:
     A Robotic Benchmark For Continual Reinforcement Learning (Wołczyk et al., 2021).
 
-    :param n_tasks: how many tasks there will be, at most 255; None: as many as the task sequence has
+    :param n_tasks: number of tasks there will be, at most 255; None: as many as the task sequence has
     :param retrain_steps: gradient steps on D with the weights that a task keeps
     :param revisit: "reuse": a task that comes back has its weights again; "new": every phase has weights of its own, and a
-        task is played with its latest
+        task is played with its latest ones
     :param kwargs: see :class:`ContinualSAC`
     """
     n_tasks: int | None
@@ -731,10 +731,10 @@ class PackNetDiscreteSAC(Method, ContinualDiscreteSAC):
     """
     The method of :class:`PackNetSAC` on SAC for discrete actions.
 
-    :param n_tasks: how many tasks there will be, at most 255; None: as many as the task sequence has
+    :param n_tasks: number of tasks there will be, at most 255; None: as many as the task sequence has
     :param retrain_steps: gradient steps on D with the weights that a task keeps
     :param revisit: "reuse": a task that comes back has its weights again; "new": every phase has weights of its own, and a
-        task is played with its latest
+        task is played with its latest ones
     :param kwargs: see :class:`ContinualDiscreteSAC`
     """
     n_tasks: int | None

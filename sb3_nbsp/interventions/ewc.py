@@ -26,25 +26,25 @@ ACTOR_FLOOR = 1e-5
 
 class EWC(OffPolicyIntervention):
     r"""
-    At the end of a phase, the diagonal Fisher information F of each network in states of that phase says how much the
-    policy, or the Q-values, depend on each parameter. From then on it is pulled back to the value θ* that it had then:
+    At the end of a phase, compute the diagonal Fisher information F of each network in states of that phase: how much the
+    policy, or the Q-values, depend on each parameter. From then on, pull each parameter back to its value θ* at that time:
 
     .. math:: L = L_{SAC} + \lambda \sum_i F_i (\theta_i - \theta^*_i)^2
 
-    The gradient of this, :math:`2 \lambda F (\theta - \theta^*)`, is added to the gradient at hand, which keeps gradients by
-    hand. Targets and the entropy coefficient are left alone.
+    The gradient of this term, :math:`2 \lambda F (\theta - \theta^*)`, is added to that of the losses, so that these can
+    still be computed by hand. Target critics and the entropy coefficient are not regularized.
 
-    Papers: Overcoming catastrophic forgetting in neural networks (Kirkpatrick et al., 2017, equation 3, with λ/2 in the place
+    Papers: Overcoming catastrophic forgetting in neural networks (Kirkpatrick et al., 2017, equation 3, with λ/2 instead
     of λ); Continual World (Wołczyk et al., 2021), whose form and defaults these are: actor only, sums of F.
 
-    :param ewc_coef: λ of the actor; 0 leaves it alone
-    :param ewc_critic_coef: λ of the critics, whose F is larger by orders of magnitude; 0 leaves them alone
-    :param accumulate: how several phases act together. "sum": F ← F + F_new with the latest θ*, so that a task that comes
-        back counts twice; "online": F ← γF + F_new; "separate": each task has its F and θ*, and one that comes back replaces
-        its own
+    :param ewc_coef: λ of the actor; 0 for no pull
+    :param ewc_critic_coef: λ of the critics, whose F is larger by orders of magnitude; 0 for no pull
+    :param accumulate: how several phases are combined. "sum": F ← F + F_new with the latest θ*, so that a task that comes
+        back counts twice; "online": F ← γF + F_new; "separate": each task has its own F and θ*, and a task that comes back
+        replaces them
     :param ewc_decay: γ of "online", in [0, 1]
     :param fisher_states: number of states to compute F in
-    :param fisher_window: from how many of the last transitions of a phase these states are drawn
+    :param fisher_window: these states are drawn from this many of the last transitions of a phase
     :raises ValueError: if an option is out of its range
     """
 
@@ -164,27 +164,10 @@ class EWC(OffPolicyIntervention):
 
 
 def learning_parameters(agent: BaseAlgorithm, network: Network) -> dict[str, nn.Parameter]:
-    r"""
-    At the end of a phase, compute the diagonal Fisher information F of each network in states of that phase: how much the
-    policy, or the Q-values, depend on each parameter. From then on, pull each parameter back to its value θ* at that time:
-
-    .. math:: L = L_{SAC} + \lambda \sum_i F_i (\theta_i - \theta^*_i)^2
-
-    The gradient of this term, :math:`2 \lambda F (\theta - \theta^*)`, is added to that of the losses, so that these can
-    still be computed by hand. Target critics and the entropy coefficient are not regularized.
-
-    Papers: Overcoming catastrophic forgetting in neural networks (Kirkpatrick et al., 2017, equation 3, with λ/2 instead
-    of λ); Continual World (Wołczyk et al., 2021), whose form and defaults these are: actor only, sums of F.
-
-    :param ewc_coef: λ of the actor; 0 for no pull
-    :param ewc_critic_coef: λ of the critics, whose F is larger by orders of magnitude; 0 for no pull
-    :param accumulate: how several phases are combined. "sum": F ← F + F_new with the latest θ*, so that a task that comes
-        back counts twice; "online": F ← γF + F_new; "separate": each task has its own F and θ*, and a task that comes back
-        replaces them
-    :param ewc_decay: γ of "online", in [0, 1]
-    :param fisher_states: number of states to compute F in
-    :param fisher_window: these states are drawn from this many of the last transitions of a phase
-    :raises ValueError: if an option is out of its range
+    """
+    :param agent: an agent with an actor and a critic as SAC's
+    :param network: "actor" or "critic"
+    :return: what the network's optimizer moves and is not frozen, by name
     """
     names = {parameter: name for name, parameter in plain_policy(agent).named_parameters()}
     return {names[each]: each for each in optimized_parameters(agent, network) if each.requires_grad}

@@ -44,6 +44,17 @@ def refuse_holders(intervention: Intervention, agent: Any) -> None:
         )
 
 
+def refuse_reset_critics(agent: Any, what: str, remedy: str) -> None:
+    """
+    :param agent: an agent whose ``learn()`` begins
+    :param what: what an intervention does with the critics
+    :param remedy: what else can be done
+    :raises ValueError: if the agent draws its critics anew for each task
+    """
+    if getattr(agent, "reset_critics", False):
+        raise ValueError(f"reset_critics=True draws the critics anew, but {what}: use reset_critics=False, or {remedy}")
+
+
 class PhaseStartChange(Intervention):
     """
     Changes networks at the start of a phase; on PPO after the update on the rollout in which it starts, as an update needs the

@@ -30,8 +30,6 @@ class FullReset(PhaseStartChange):
         refuse_holders(self, agent)
         if getattr(agent, "known_task_threshold", None) is not None:
             raise ValueError("known_task_threshold: after a full reset, no task is known; leave it None")
-        log_ent_coef = getattr(agent, "log_ent_coef", None)
-        self._log_ent_coef = None if log_ent_coef is None else log_ent_coef.item()  # the initial one
 
     @override
     def change(self, phase: int) -> None:
@@ -40,6 +38,9 @@ class FullReset(PhaseStartChange):
         agent.policy.load_state_dict(fresh.state_dict())
         for optimizer in agent._optimizers():
             optimizer.state.clear()
-        if self._log_ent_coef is not None:
+        initial = getattr(
+            agent, "_initial_log_ent_coef", None
+        )  # the agent knows it; attach() also sees copies that have learned
+        if initial is not None:
             with th.no_grad():
-                agent.log_ent_coef.fill_(self._log_ent_coef)
+                agent.log_ent_coef.fill_(initial)

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase, own_seed
+from sb3_nbsp.interventions.fresh_networks import refuse_reset_critics
 from sb3_nbsp.interventions.goal_window import GOAL_METRICS, GoalMetric
 from sb3_nbsp.interventions.identification_steps import IdentificationSteps
 from sb3_nbsp.interventions.masked_statistics import MaskedStatistics, check_maskable
@@ -181,6 +182,9 @@ class GradientMasking(OffPolicyIntervention):
 
     @override
     def on_learn_start(self, reset: bool) -> None:
+        if self.mask_networks != "actor":
+            what = "GradientMasking holds neurons of the critics as they were on earlier tasks"
+            refuse_reset_critics(self.agent, what, "mask_networks='actor'")
         # Layers may have been exchanged since
         self._look_again()
         self._steps_to_look_at.on_learn_start(reset)

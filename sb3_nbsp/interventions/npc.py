@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, check_range
 from sb3_nbsp.interventions.base import NETWORKS, Network, OffPolicyIntervention, Phase
+from sb3_nbsp.interventions.fresh_networks import refuse_reset_critics
 from sb3_nbsp.interventions.masked_statistics import check_maskable
 from sb3_nbsp.interventions.networks import AgentNetwork, networks_of, optimized_parameters, plain_policy
 from sb3_nbsp.interventions.watches import watch_modules
@@ -108,6 +109,9 @@ class NPC(OffPolicyIntervention):
 
     @override
     def on_learn_start(self, reset: bool) -> None:
+        if self.needs_autograd():
+            what = "NPC holds back neurons of the critics by what they have learned"
+            refuse_reset_critics(self.agent, what, "another method")
         self._find_layers()  # networks may have been exchanged since
 
     @override

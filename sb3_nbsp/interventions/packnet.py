@@ -21,20 +21,22 @@ _MOST_TASKS = 255  # an owner is a byte
 
 class PackNet(TaskAware):
     """
-    Every weight of the actor has an owner, the number of a task. While task t is learned, its weights alone move. At the end
-    of a task's first phase, the smallest of its weights are set to zero and become those of task t + 1; with the others the
-    task is learned again on D. To play task t, the weights of tasks after t are zero. Biases, and the gains and biases of norm
-    layers, stay as they are after the first task. The critics learn as ever.
+    Every weight of the actor has an owner, the number of a task. While task t is learned, only its weights move. At the end
+    of a task's first phase, the smallest of its weights are set to zero and passed on to task t + 1, and the task is trained
+    again on D with the remaining ones. To play task t, the weights of later tasks are set to zero. Biases, and the gains and
+    biases of norm layers, stay fixed after the first phase. The critics learn as usual.
 
-    A task that comes back learns no more if another has been learned after it, as that one builds on its weights.
+    If another task has been learned after a task, a return to that task does not change the actor any more, because the
+    later task builds on its weights.
 
     Papers: PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning (Mallya & Lazebnik, 2018); on SAC:
-    Continual World: A Robotic Benchmark For Continual Reinforcement Learning (Wołczyk et al., 2021). It is told the task.
+    Continual World: A Robotic Benchmark For Continual Reinforcement Learning (Wołczyk et al., 2021). The agent is told the
+    task.
 
-    :param n_tasks: how many tasks there will be, at most 255; None: as many as the task sequence has
+    :param n_tasks: number of tasks there will be, at most 255; None: as many as the task sequence has
     :param retrain_steps: gradient steps on D with the weights that a task keeps
     :param revisit: "reuse": a task that comes back has its weights again; "new": every phase has weights of its own, and a
-        task is played with its latest
+        task is played with its latest ones
     :raises ValueError: if an option is out of its range
     """
 
@@ -207,24 +209,17 @@ _UNKNOWN_NUMBER = (
 
 @th.no_grad()
 def prune(weight: th.Tensor, owners: th.Tensor, task: int, n_left: int) -> None:
-    """
-    Every weight of the actor has an owner, the number of a task. While task t is learned, only its weights move. At the end
-    of a task's first phase, the smallest of its weights are set to zero and passed on to task t + 1, and the task is trained
-    again on D with the remaining ones. To play task t, the weights of later tasks are set to zero. Biases, and the gains and
-    biases of norm layers, stay fixed after the first phase. The critics learn as usual.
+    r"""
+    Hand weights of a task on to the next one, so that the tasks still to come get an equal share: the smallest
 
-    If another task has been learned after a task, a return to that task does not change the actor any more, because the
-    later task builds on its weights.
+    .. math:: \left\lfloor n \, \frac{n_\mathrm{left}}{n_\mathrm{left} + 1} \right\rfloor
 
-    Papers: PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning (Mallya & Lazebnik, 2018); on SAC:
-    Continual World: A Robotic Benchmark For Continual Reinforcement Learning (Wołczyk et al., 2021). The agent is told the
-    task.
+    of its n weights by magnitude, which are set to zero (Wołczyk et al., 2021). Of equal ones, the first go.
 
-    :param n_tasks: number of tasks there will be, at most 255; None: as many as the task sequence has
-    :param retrain_steps: gradient steps on D with the weights that a task keeps
-    :param revisit: "reuse": a task that comes back has its weights again; "new": every phase has weights of its own, and a
-        task is played with its latest ones
-    :raises ValueError: if an option is out of its range
+    :param weight: weights of a layer
+    :param owners: numbers of the tasks that own them, of the same shape
+    :param task: number of the task
+    :param n_left: tasks still to come
     """
     own = th.nonzero(owners.flatten() == task).flatten()
     magnitudes = weight.flatten()[own].abs()

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, whole
 from sb3_nbsp.interventions.base import own_seed
-from sb3_nbsp.interventions.fresh_networks import PhaseStartChange, refuse_holders
+from sb3_nbsp.interventions.fresh_networks import PhaseStartChange, refuse_holders, refuse_reset_critics
 from sb3_nbsp.interventions.networks import plain_policy
 from sb3_nbsp.neurons.injection import InjectableHead
 
@@ -79,6 +79,12 @@ class PlasticityInjection(PhaseStartChange):
                 f"interventions: PlasticityInjection needs the networks of SAC, not those of {type(agent).__name__}"
             )
         refuse_holders(self, agent)
+        for other in agent.all_interventions:  # type: ignore[attr-defined]
+            if isinstance(other, PhaseStartChange) and other is not self:
+                raise ValueError(
+                    f"interventions: PlasticityInjection gives networks further heads, of which {type(other).__name__} knows "
+                    "nothing: do without one of them"
+                )
         if getattr(agent, "use_sde", False):
             raise ValueError("use_sde: its noise reads the hidden layers of one head; PlasticityInjection makes several")
         self._check_depth()
@@ -86,6 +92,11 @@ class PlasticityInjection(PhaseStartChange):
         if self.n_injections > 0:
             for number in range(self._heads()[0][0].n_injections, self.n_injections):
                 self._inject(number)
+
+    @override
+    def on_learn_start(self, reset: bool) -> None:
+        if self.injection_networks != "actor":
+            refuse_reset_critics(self.agent, "PlasticityInjection adds heads to the critics", "injection_networks='actor'")
 
     @override
     def change(self, phase: int) -> None:

@@ -46,13 +46,18 @@ class WeightClipping(Intervention):
     def after_step(self, network: Network) -> None:
         if math.isinf(self.clip_factor):
             return
-        clipped = [each for each in optimized_parameters(self.agent, network) if each in self._bounds and each.requires_grad]
+        moved = optimized_parameters(self.agent, network)
+        if not self._seen.issuperset(moved):
+            self._find_bounds()  # layers have been added, as plasticity injection does
+        clipped = [each for each in moved if each in self._bounds and each.requires_grad]
         values, bounds = [each.detach() for each in clipped], [self._bounds[each] for each in clipped]
         th._foreach_clamp_max_(values, bounds)
         th._foreach_clamp_min_(values, [-bound for bound in bounds])
 
     def _find_bounds(self) -> None:
-        layers = [each for each in plain_policy(self.agent).modules() if isinstance(each, (nn.Linear, nn.Conv2d))]
+        policy = plain_policy(self.agent)
+        self._seen = set(policy.parameters())
+        layers = [each for each in policy.modules() if isinstance(each, (nn.Linear, nn.Conv2d))]
         self._bounds: dict[nn.Parameter, float] = {
             parameter: self.clip_factor / math.sqrt(layer.weight[0].numel())
             for layer in layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,14 @@ def test_ppo_first_learns_from_the_rollout_with_the_old_policy() -> None:
     expected = dict(fresh_policy(agent, 1, 310).state_dict())
     assert len(differing(watch._seen[before][1], expected)) > 3
     assert differing(watch._seen[before + 1][1], expected) == []
+
+
+def test_a_copy_goes_back_to_the_initial_coefficient_too() -> None:
+    agent = tiny(FullResetSAC, tagged_sequence(), ent_coef="auto_0.5").learn(50)
+    copied = copy.deepcopy(agent)
+    copied.all_interventions.find(FullReset).change(1)
+    assert agent.log_ent_coef.item() != pytest.approx(np.log(0.5))
+    assert copied.log_ent_coef.item() == pytest.approx(np.log(0.5))
 
 
 def test_what_cannot_go_with_it_is_refused() -> None:

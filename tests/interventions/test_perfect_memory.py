@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 from stable_baselines3 import SAC
+from stable_baselines3.common.vec_env import DummyVecEnv
 from tagged_tasks import TaggedTask, differing, parameters, tagged_sequence, tiny
 
 from sb3_nbsp import PerfectMemorySAC
+from sb3_nbsp.interventions.task_memory import StoredTransitions
 
 
 def test_all_transitions_of_all_tasks_stay() -> None:
@@ -22,8 +24,24 @@ def test_all_transitions_of_all_tasks_stay() -> None:
 def test_a_memory_that_would_forget_is_refused() -> None:
     agent = tiny(PerfectMemorySAC, tagged_sequence())
     agent.learn(50)
-    with pytest.raises(ValueError, match="buffer_size=1000 forgets: this call of learn\\(\\) ends at step 1051"):
-        agent.learn(1001, reset_num_timesteps=False)
+    for reset in (False, True):  # with True, the steps are counted anew, but D holds those of before
+        with pytest.raises(
+            ValueError, match=r"buffer_size=1000 forgets: D holds 50 transitions, .* adds 951; begin with .*=1001"
+        ):
+            agent.learn(951, reset_num_timesteps=reset)
+
+
+def test_training_ends_with_a_whole_rollout() -> None:
+    agent = tiny(PerfectMemorySAC, DummyVecEnv([tagged_sequence] * 3), buffer_size=50, train_freq=4)
+    agent.learn(100)
+    assert agent.num_timesteps == 108 and len(StoredTransitions(agent.replay_buffer)) == 108
+    assert agent.replay_buffer.pos == 0  # nothing has been overwritten
+
+
+def test_episodes_that_go_on_are_told() -> None:
+    agent = tiny(PerfectMemorySAC, tagged_sequence(), buffer_size=50, train_freq=(1, "episode"))
+    with pytest.warns(UserWarning, match="PerfectMemory forgets: an episode goes on beyond the steps of learn"):
+        agent.learn(105)
 
 
 def test_without_phases_it_is_sb3() -> None:

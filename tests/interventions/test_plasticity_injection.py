@@ -15,7 +15,7 @@ from tagged_tasks import TaggedTask, differing, parameters, tagged_sequence, tin
 from torch import nn
 
 from sb3_nbsp import PISAC, ContinualSAC, PIDiscreteSAC
-from sb3_nbsp.interventions import CycleReset, Phase, PlasticityInjection
+from sb3_nbsp.interventions import CycleReset, FullReset, Phase, PlasticityInjection, ShrinkPerturb
 from sb3_nbsp.neurons.injection import InjectedBody, InjectedOutput
 
 
@@ -156,6 +156,9 @@ def test_images() -> None:
 def test_what_cannot_go_with_it_is_refused() -> None:
     with pytest.raises(ValueError, match="PlasticityInjection replaces networks, of which CycleReset keeps account"):
         tiny(ContinualSAC, TaggedTask(1.0), interventions=[PlasticityInjection(), CycleReset()])
+    for other in (ShrinkPerturb(), FullReset()):
+        with pytest.raises(ValueError, match=f"further heads, of which {type(other).__name__} knows nothing"):
+            tiny(ContinualSAC, tagged_sequence(), interventions=[other, PlasticityInjection()])
     with pytest.raises(ValueError, match="head_layers must be at most 3"):
         make("sac", head_layers=4)
     with pytest.raises(ValueError, match="use_sde"):

@@ -8,10 +8,10 @@ import pytest
 import torch as th
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.envs import FakeImageEnv
-from tagged_tasks import TaggedTask, differing, parameters, tiny
+from tagged_tasks import TaggedTask, differing, parameters, tagged_sequence, tiny
 
-from sb3_nbsp import WeightClippingPPO, WeightClippingSAC
-from sb3_nbsp.interventions import WeightClipping
+from sb3_nbsp import ContinualSAC, WeightClippingPPO, WeightClippingSAC
+from sb3_nbsp.interventions import PlasticityInjection, WeightClipping
 from sb3_nbsp.interventions.base import NETWORKS
 
 
@@ -48,6 +48,12 @@ def test_learning_keeps_to_the_bounds_and_without_them_it_is_sb3(cls: type, plai
     assert all(parameter.abs().max() <= bound * (1 + 1e-6) for bound, each in bounds for parameter in each.parameters())
     free = tiny(cls, TaggedTask(1.0), clip_factor=math.inf, fused=False).learn(100)
     assert differing(parameters(free), parameters(tiny(plain, TaggedTask(1.0)).learn(100))) == []
+
+
+def test_layers_that_are_injected_keep_to_them() -> None:
+    agent = tiny(ContinualSAC, tagged_sequence(), interventions=[PlasticityInjection(), WeightClipping(0.01)]).learn(100)
+    learning = [each for each in agent.actor.parameters() if each.requires_grad]
+    assert len(learning) == 8 and max(each.abs().max().item() for each in learning) <= 0.01 / math.sqrt(4)
 
 
 def test_a_wrong_factor_is_named() -> None:
