@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy

@@ -125,6 +125,7 @@ class Retention(BaseCallback):
         steps = position["phase_steps"] if self._is_last(position["phase"]) else 0
         # Without what a killed run has played after its last checkpoint
         self._rows = [row for row in self.folder.retention() if row["step"] <= steps]
+        self._reporting = self.evaluation.reporting
 
     def _is_last(self, phase: int) -> bool:
         return bool(phase == self.training_env.get_attr("n_phases", indices=0)[0] - 1)
@@ -132,8 +133,15 @@ class Retention(BaseCallback):
     def _on_step(self) -> bool:
         info = self.locals["infos"][0]
         steps = self.training_env.get_attr("phase_steps", indices=0)[0]
-        if self._is_last(info["phase"]) and not info["boundary"] and steps % self.every == 0:
+        earlier, is_due = [*self._rows], self._is_last(info["phase"]) and not info["boundary"] and steps % self.every == 0
+        if is_due:
             self._rows.append({"step": steps, **self.evaluation.success_now()})
+        if new := self.evaluation.reporting - self._reporting:
+            # Returns stand for their success so far, as in the matrix
+            self._reporting |= new
+            for row in earlier:
+                row.update(dict.fromkeys(new, 0.0))
+        if is_due or (new and earlier):
             self.folder.write_retention(self._rows)
         return True
 

@@ -274,9 +274,15 @@ class SequenceEvaluation(BaseCallback):
         :return: its success on each distinct task; not entered into the matrix
         """
         assert self.matrix is not None, "training has not started"
-        return {task: self._evaluate_task(task, len(self.matrix.rows), lambda: None).value for task in self.matrix.tasks}
+        return {task: self._evaluate_task(task).value for task in self.matrix.tasks}
 
-    def _evaluate_task(self, task: str, phase: int, on_episode: Callable[[], Any]) -> TaskResult:
+    @property
+    def reporting(self) -> set[str]:
+        """Tasks that have reported success so far: where they had not, it was no success."""
+        return set(self._history.report_success)
+
+    def _evaluate_task(self, task: str, phase: int | None = None, on_episode: Callable[[], Any] = lambda: None) -> TaskResult:
+        """For the row of a phase in the matrix, or None for none."""
         env, reports = self._env(task), task in self._history.report_success
         assert self.matrix is not None
         seed = evaluation_seed(self.seed, self.matrix.tasks.index(task), self.model.seed)
@@ -285,7 +291,7 @@ class SequenceEvaluation(BaseCallback):
         )
         if result.kind == "success" and not reports:
             self._expect_success(task)
-        if result.kind != "success":
+        if result.kind != "success" and phase is not None:
             self._returns.add((phase, task))
         if result.kind == "return" and not self._warned:
             self._warned = True

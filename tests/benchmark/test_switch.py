@@ -6,16 +6,18 @@ import numpy as np
 import points
 import pytest
 from small_comparison import SMALL
+from stable_baselines3 import PPO
 from test_train import run_until
 
 from sb3_nbsp.benchmark.__main__ import make_parser
+from sb3_nbsp.benchmark.callbacks import Retention
 from sb3_nbsp.benchmark.comparison import Comparison
 from sb3_nbsp.benchmark.figures import draw_figures, retention_figure
 from sb3_nbsp.benchmark.first_phase import share_first_phases
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.frames import load_results
 from sb3_nbsp.benchmark.train import train
-from sb3_nbsp.tasks import TaskSequence
+from sb3_nbsp.tasks import SequenceEvaluation, TaskSequence
 
 METHODS = ["continual_sac", "nbsp_replay_only"]
 
@@ -99,6 +101,32 @@ def test_the_last_phase_is_neither_mastered_nor_cut_short():
         if truncated:
             env.reset()
     assert ends == [25, 150]
+
+
+class Late(points.Point):
+    """Says nothing of success until one happens, at the end of its 31st episode."""
+
+    n_episodes = 0
+
+    def step(self, action):
+        observation, reward, terminated, truncated, _ = super().step(action)
+        self.n_episodes += truncated
+        return observation, reward, terminated, truncated, {"success": 1.0} if truncated and self.n_episodes == 31 else {}
+
+
+def test_a_task_whose_first_success_comes_between_two_evaluations(tmp_path):
+    """Until then its returns are written down; they were no successes, as in the matrix."""
+    env = TaskSequence(
+        {name: lambda render_mode=None: Late(-1.0) for name in ("a", "b")}, cycles=1, steps_per_task=25, last_phase_steps=1000
+    )
+    evaluation = SequenceEvaluation(tmp_path, n_eval_episodes=1, progress_bar=False)
+    callbacks = [evaluation, Retention(RunFolder(tmp_path), evaluation, 300)]
+    with pytest.warns(UserWarning, match="do not report success"):
+        PPO("MlpPolicy", env, n_steps=32, batch_size=32, n_epochs=1).learn(2000, callback=callbacks)
+    rows = RunFolder(tmp_path).retention()
+    assert [row["step"] for row in rows] == [300, 600, 900]
+    assert [row["b"] for row in rows] == [0, 0, 0] and all(row["a"] < 0 for row in rows)
+    assert [row[1] for row in evaluation.matrix.rows] == [0, 0]
 
 
 @pytest.mark.parametrize(
