@@ -81,7 +81,8 @@ class Intervention:
     waits_for_renewals: ClassVar[bool] = False
     # Until a phase has ended, the agent learns as it does without it, to the last bit
     waits_for_phase_end: ClassVar[bool] = False
-    # It keeps account of neurons or parameters of the networks as they are: nothing may replace these
+    # It keeps account of neurons or parameters of the networks as they are: nothing may replace these, and it is told of all
+    # neurons that are renewed
     holds_networks: ClassVar[bool] = False
 
     def attach(self, agent: BaseAlgorithm) -> None:
@@ -227,11 +228,11 @@ class Intervention:
         return 0
 
     def before_renewal(self) -> None:
-        """Another intervention is about to renew neurons of the actor."""
+        """Another intervention is about to renew neurons of the actor; with ``holds_networks``, of a critic as well."""
 
     def after_renewal(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
         """
-        Another intervention has renewed neurons of the actor.
+        Another intervention has renewed neurons of the actor; with ``holds_networks``, of a critic as well.
 
         :param renewed: pairs of a layer and the indices of its renewed neurons
         """

@@ -53,6 +53,16 @@ class Identified:
         self.scores.pop(network, None)
         return self.skill_neurons.pop(network, None) is not None
 
+    def forget(self, network: str, neurons: th.Tensor) -> None:
+        """
+        Neurons of a network have been renewed, and know nothing of the task any more.
+
+        :param network: its name
+        :param neurons: boolean, shape (neurons,)
+        """
+        if network in self.skill_neurons:
+            self.skill_neurons[network] = self.skill_neurons[network] & ~neurons.to(self.skill_neurons[network].device)
+
 
 class GradientMasking(OffPolicyIntervention):
     """
@@ -235,6 +245,15 @@ class GradientMasking(OffPolicyIntervention):
     @override
     def after_renewal(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
         self._statistics.keep()
+        by_layer = {layer.linear: neurons for layer, neurons in renewed}
+        for network in self._networks if self._identified else ():
+            found = [by_layer.get(layer.linear) for layer in network.layers]
+            parts = [th.zeros(layer.n_neurons, dtype=th.bool) for layer in network.layers]
+            for part, neurons in zip(parts, found, strict=True):
+                part[[] if neurons is None else neurons.cpu()] = True
+            for identified in self._identified.values():
+                identified.forget(network.name, th.cat(parts))
+        self._prepare_masks()
 
     @override
     def state_dict(self) -> dict[str, Any]:

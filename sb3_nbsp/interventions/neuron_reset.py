@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import Intervention, own_seed
+from sb3_nbsp.interventions.container import Interventions
 from sb3_nbsp.interventions.networks import ActorNetwork, AgentNetwork, actor_of, plain_policy
 from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons
 from sb3_nbsp.neurons.new_state import check_renewable
@@ -129,7 +130,8 @@ class NeuronReset(Intervention):
         network: AgentNetwork | None = None,
     ) -> None:
         """
-        Renew neurons of a network. The other interventions are told of those of the actor.
+        Renew neurons of a network. The other interventions are told of those of the actor; of those of a critic only the ones
+        that keep account of neurons (``holds_networks``).
 
         :param chosen: for each layer the indices of the neurons to renew, shape (k,)
         :param mean_features: for each layer what a neuron whose outgoing weights are cut leaves in the next layer's bias:
@@ -143,11 +145,13 @@ class NeuronReset(Intervention):
         ]
         if not any(len(neurons) for _, neurons in renewed):
             return
-        everyone: Any = getattr(self.agent, "all_interventions", None)  # agents of SB3 itself have none
-        told = self if everyone is None or network is not self._network else everyone
+        everyone = getattr(self.agent, "all_interventions", Interventions([self]))  # agents of SB3 itself have none
+        told = everyone
+        if network is not self._network:  # of critics, those hear that keep account of neurons
+            told = Interventions([each for each in everyone if each.holds_networks])
         told.before_renewal()
         # Each reset of an agent draws from a stream of its own
-        seed = own_seed(self.agent, self._n_renewals, purpose=1000 + list(everyone or [self]).index(self))
+        seed = own_seed(self.agent, self._n_renewals, purpose=1000 + list(everyone).index(self))
         generator = th.Generator().manual_seed(seed)
         for index, (layer, neurons) in enumerate(renewed):
             renew_incoming(layer, neurons, network.initializer, generator)

@@ -153,6 +153,16 @@ class NPC(OffPolicyIntervention):
     def masked_step(self, network: Network) -> MaskedStep | None:
         return self._steps.get(network) if self.needs_autograd() else None
 
+    @override
+    def after_renewal(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
+        names = {layer.linear: layer.name for _, layer in self._layers}
+        for layer, neurons in renewed:  # they have not mattered yet
+            for importances in (self._averages, self._largest):
+                if names.get(layer.linear) in importances:
+                    importances[names[layer.linear]][neurons] = 0
+        if self.npc_clock == "phases":
+            self._set_masks_of_phases()
+
     def on_phase_end(self, phase: Phase) -> None:
         """Count the phase, and keep the largest importances of each neuron."""
         if not self.needs_autograd() or self._t["critic"] == 0:

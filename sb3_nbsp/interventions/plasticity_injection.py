@@ -170,5 +170,7 @@ def _replace(optimizer: th.optim.Optimizer, new: dict[nn.Parameter, nn.Parameter
     """Put parameters in the places of others, in the same group: learning rates and fused steps go on."""
     for group in optimizer.param_groups:
         group["params"][:] = [new.get(each, each) for each in group["params"]]
-    for each in new:
-        optimizer.state.pop(each, None)
+    for each, added in new.items():
+        state = optimizer.state.pop(each, {})
+        if state.get("momentum_buffer") is not None:  # SGD's fused kernel wants one of every parameter
+            optimizer.state[added] = {"momentum_buffer": th.zeros_like(added)}

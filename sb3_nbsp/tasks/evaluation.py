@@ -19,7 +19,7 @@ from sb3_nbsp.tasks.agent_history import AgentHistory, keep_aside
 from sb3_nbsp.tasks.boundaries import ended_phases, is_over
 from sb3_nbsp.tasks.callback_tree import announce_end, check_sees_every_step
 from sb3_nbsp.tasks.episode_log import EpisodeLog, read_rows
-from sb3_nbsp.tasks.evaluation_files import add_evaluation, save_if_best
+from sb3_nbsp.tasks.evaluation_files import add_evaluation, enter_failures, save_if_best
 from sb3_nbsp.tasks.games import GAME, ends_game
 from sb3_nbsp.tasks.metrics import SuccessMatrix
 from sb3_nbsp.tasks.policy_evaluation import SEED, TaskResult, evaluate_task, evaluation_seed
@@ -207,6 +207,8 @@ class SequenceEvaluation(BaseCallback):
         self._returns -= wrong
         if wrong:
             self._save_matrix()
+        if wrong and self.log_path is not None:
+            enter_failures(self.log_path, wrong)
 
     def _on_step(self) -> bool:
         if self._sequence_over and hasattr(self.model, "n_finished_phases"):

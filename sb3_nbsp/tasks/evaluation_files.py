@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,24 @@ def add_evaluation(folder: Path, num_timesteps: int, phase: int, values: Mapping
     with atomic_path(path) as temporary:
         timesteps, phases, results = map(np.array, columns.values())
         np.savez(temporary, timesteps=timesteps, phases=phases, results=results, tasks=np.array(list(values)))
+
+
+def enter_failures(folder: Path, entries: Iterable[tuple[int, str]]) -> None:
+    """
+    Correct ``evaluations.npz``: what stood in for a success rate was none.
+
+    :param folder: the file's folder; there may be no file yet
+    :param entries: pairs of a phase and a task
+    """
+    path = folder / "evaluations.npz"
+    if not path.exists():
+        return
+    with np.load(path) as file:
+        columns = {name: file[name] for name in file.files}
+    for phase, task in entries:
+        columns["results"][np.ix_(columns["phases"] == phase, columns["tasks"] == task)] = 0.0
+    with atomic_path(path) as temporary:
+        np.savez(temporary, **columns)
 
 
 def save_if_best(folder: Path, model: BaseAlgorithm, matrix: SuccessMatrix) -> None:

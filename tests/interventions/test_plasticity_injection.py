@@ -153,6 +153,19 @@ def test_images() -> None:
     assert [len(each.bodies) for each in agent.critic.modules() if isinstance(each, InjectedBody)] == [3, 3]
 
 
+def test_gradient_descent_with_momentum() -> None:
+    """Its fused kernel wants a buffer of every parameter or of none, and without it a new head begins with none."""
+    kwargs = {"net_arch": [8, 8], "optimizer_class": th.optim.SGD, "optimizer_kwargs": {"momentum": 0.9}}
+    found = []
+    for fused in (True, False):
+        agent = tiny(PISAC, tagged_sequence(), policy_kwargs=kwargs, fused=fused).learn(25)
+        inject(agent)
+        train(agent, 2)
+        found.append(parameters(agent))
+    for first, second in zip(*(each.values() for each in found), strict=True):
+        th.testing.assert_close(first, second)
+
+
 def test_what_cannot_go_with_it_is_refused() -> None:
     with pytest.raises(ValueError, match="PlasticityInjection replaces networks, of which CycleReset keeps account"):
         tiny(ContinualSAC, TaggedTask(1.0), interventions=[PlasticityInjection(), CycleReset()])

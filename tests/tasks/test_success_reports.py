@@ -146,7 +146,7 @@ def learn(folder: Path | None, n_steps: int, callback: BaseCallback | None = Non
     # b succeeds in its 16th, 26th, ... episode; an evaluation of four episodes does not get there
     makers = {"a": make(reports="successes", first=0), "b": make(reports="successes", first=15)}
     env = DummyVecEnv([lambda: TaskSequence(makers, cycles=1, steps_per_task=40)] * n_envs)
-    evaluation = SequenceEvaluation(folder, n_eval_episodes=4, progress_bar=False)
+    evaluation = SequenceEvaluation(folder, n_eval_episodes=4, progress_bar=False, log_path=folder)
     model = PPO("MlpPolicy", env, n_steps=8, batch_size=8, n_epochs=1, policy_kwargs={"net_arch": [4]}, device="cpu")
     model.learn(n_steps, [evaluation] if callback is None else [evaluation, callback])
     return evaluation
@@ -169,6 +169,7 @@ def test_what_had_no_report_was_no_success(tmp_path: Path) -> None:
     assert evaluation.matrix is not None
     assert evaluation.matrix == SuccessMatrix.load(tmp_path / "success_matrix.csv")
     assert evaluation.matrix.rows == [[0.25, 0.0], [0.0, 0.0]]
+    assert np.load(tmp_path / "evaluations.npz")["results"].tolist() == evaluation.matrix.rows
     assert [row[3] for row in read_rows(tmp_path / "training.csv")][20:] == ["False"] * 15 + ["True"] + ["False"] * 4
 
 
