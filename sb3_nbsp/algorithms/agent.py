@@ -63,6 +63,8 @@ class ContinualAgent(PhasedAlgorithm):
         self.matmul_precision = matmul_precision
         self._check_options()
         self._init_phases()
+        if kwargs.get("policy_kwargs") is not None:
+            kwargs["policy_kwargs"] = {**kwargs["policy_kwargs"]}  # SB3 writes into it, and others may use it, too
         super().__init__(policy, env, *args, **kwargs)
 
     @abstractmethod

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -63,6 +64,8 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         if self.phase_steps == 0 and self.phase.index == 0:
             self.phase = Phase(0, task)
             return
+        if not hasattr(self, "_logger"):  # it was loaded: learn() will make one, but interventions record here
+            self._logger = Logger(None, [])
         if not self._phase_over:
             self._end_phase()
         self._start_phase(Phase(self.phase.index + 1, task))
