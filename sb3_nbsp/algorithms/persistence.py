@@ -210,7 +210,9 @@ class PersistentAlgorithm(BaseAlgorithm):
                 f"{path}: {unreadable} needs what cannot be imported here: {error}. Give another with "
                 f"custom_objects={{{unreadable!r}: ...}}{' ([] to act without)' if unreadable == 'interventions' else ''}"
             ) from error
-        except (AttributeError, KeyError, TypeError, AssertionError, EOFError, pickle.UnpicklingError) as error:
+        except (AttributeError, KeyError, TypeError, AssertionError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            if isinstance(error, RuntimeError) and "state_dict" not in str(error):  # of PyTorch, but not of other networks
+                raise
             # SB3 answers a ValueError of set_parameters() with a KeyError of its own
             reason = error.__context__ if isinstance(error, KeyError) and error.__context__ else error
             raise ValueError(f"{path} does not hold a model that {cls.__name__} can load: {reason}") from error

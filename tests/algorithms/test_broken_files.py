@@ -16,7 +16,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tagged_tasks import TaggedTask, differing, tagged_sequence, tiny
 
-from sb3_nbsp import NBSPSAC, ContinualSAC
+from sb3_nbsp import NBSPSAC, ContinualSAC, CReLUSAC
 from sb3_nbsp.interventions.task_memory import FIELDS
 
 
@@ -134,3 +134,9 @@ def test_broken_and_foreign_replay_buffers(tmp_path: Path, name: str, reason: st
     agent.learn(1, reset_num_timesteps=False)
     agent.load_replay_buffer(tmp_path / "good")
     assert agent.replay_buffer.size() == 15 and agent.all_interventions._all[1].memory.size() == 50
+
+
+def test_networks_of_another_shape_are_named(tmp_path: Path) -> None:
+    tiny(ContinualSAC, TaggedTask(1.0)).save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"does not hold a model that CReLUSAC can load: (.|\n)*size mismatch"):
+        CReLUSAC.load(tmp_path / "model")
