@@ -8,7 +8,7 @@ Draw how agents learned that the zoo trained: returns of their evaluations, entr
     python -m tools.learning_curves logs
 
 writes logs/curves.csv (columns env, run, curve, step and value) and logs/curves.png. Prints, for each run, the step of the
-first evaluation that reached the return with which Gymnasium calls the environment solved, and the mean of the last five.
+evaluation from which on all reached the return with which Gymnasium calls the environment solved; the mean of the last five.
 """
 
 from __future__ import annotations
@@ -56,6 +56,16 @@ def threshold(env_id: str) -> float | None:
     return gym.spec(env_id).reward_threshold
 
 
+def solved(env_id: str, returns: pd.DataFrame) -> str:
+    """When a run has solved an environment for good. A fresh policy can do so once, by accident."""
+    goal = threshold(env_id)
+    if goal is None:
+        return "no threshold"
+    failures = np.flatnonzero(returns["value"] < goal)
+    first = 0 if len(failures) == 0 else failures[-1] + 1
+    return "not solved" if first == len(returns) else f"{goal:g} reached from step {returns['step'].iloc[first]} on"
+
+
 def draw(curves: pd.DataFrame, path: Path) -> Path:
     """A row of panels for each environment, a line for each run."""
     names = [name for name in (RETURN, *RECORDS.values()) if name in set(curves["curve"])]
@@ -69,9 +79,9 @@ def draw(curves: pd.DataFrame, path: Path) -> Path:
             ax.set(title=env_id, xlabel="environment steps", ylabel=name)
             ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
             ax.grid(True)
-            solved = threshold(env_id) if name == RETURN else None
-            if solved is not None:
-                ax.axhline(solved, color="0.4", linestyle="--", linewidth=1)
+            goal = threshold(env_id) if name == RETURN else None
+            if goal is not None:
+                ax.axhline(goal, color="0.4", linestyle="--", linewidth=1)
         return save(figure, path)
 
 
@@ -85,10 +95,8 @@ def main(arguments: list[str] | None = None) -> None:
     curves = pd.concat(frames, ignore_index=True)
     curves.to_csv(folder / "curves.csv", index=False)
     for (env_id, run), returns in curves[curves["curve"] == RETURN].groupby(["env", "run"]):
-        solved = threshold(str(env_id))
-        reached = returns.loc[returns["value"] >= (np.inf if solved is None else solved), "step"]
-        first = f"{solved:g} first reached at step {reached.iloc[0]}" if len(reached) else "not solved"
-        print(f"{env_id}, {run}: {first}; mean of the last {LAST} evaluations {returns['value'].tail(LAST).mean():.1f}")
+        last = returns["value"].tail(LAST).mean()
+        print(f"{env_id}, {run}: {solved(str(env_id), returns)}; mean of the last {LAST} {last:.1f}")
     print(draw(curves, folder / "curves.png"))
 
 

@@ -48,9 +48,20 @@ def test_curves_of_a_run_of_the_zoo(
     assert len(entropy) > 2 and entropy.between(0, np.log(2) + 1e-6).all()
     assert (curves.loc[curves["curve"] == "entropy coefficient", "value"] > 0).all()
     assert (tmp_path / "curves.png").stat().st_size > 10_000
-    assert (
-        f"CartPole-v1, 1: not solved; mean of the last 5 evaluations {returns['value'].mean():.1f}" in capsys.readouterr().out
-    )
+    assert f"CartPole-v1, 1: not solved; mean of the last 5 {returns['value'].mean():.1f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([500, 200, 480, 475], "475 reached from step 3 on"),
+        ([500, 500, 500, 500], "475 reached from step 1 on"),
+        ([500, 500, 500, 474], "not solved"),
+    ],
+)
+def test_solved_is_solved_for_good(values: list[float], text: str) -> None:
+    assert learning_curves.solved("CartPole-v1", pd.DataFrame({"step": [1, 2, 3, 4], "value": values})) == text
+    assert learning_curves.solved("HalfCheetah-Directions-v0", pd.DataFrame({"step": [1], "value": [1.0]})) == "no threshold"
 
 
 def test_nothing_to_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
