@@ -37,6 +37,17 @@ def atomic_write(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = 2) -> None:
+    """
+    Write a JSON file.
+
+    :param path: the file to write
+    :param content: what it is to hold
+    :param indent: spaces per level; None for one line
+    """
+    atomic_write(path, json.dumps(content, indent=indent) + "\n")
+
+
 def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     Read a JSON file that holds an object.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sb3_nbsp import NBSPSAC, P3O, PlasticityCallback
-from sb3_nbsp.checks import whole
+from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions import CycleReset, GradientMasking
 from sb3_nbsp.tasks import SequenceCheckpoint
 
@@ -22,6 +22,28 @@ def test_what_is_not_whole_is_an_error(value: Any) -> None:
         whole("x", value, 1)
     with pytest.raises(ValueError, match=r"^x must be a whole number from 1 to 9, not "):
         whole("x", value, 1, 9)
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.5), np.int64(1)])
+def test_check_range_accepts(value: Any) -> None:
+    check_range("x", value, 0, 1)
+
+
+@pytest.mark.parametrize("value", [-1e-9, 1.1, float("nan"), float("inf"), "0.5", None, True, [0.5], 1j])
+def test_check_range_refuses(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^x must be a number in \[0, 1\], not "):
+        check_range("x", value, 0, 1)
+
+
+def test_check_range_of_an_open_interval() -> None:
+    with pytest.raises(ValueError, match=r"^x must be a number in \(0, 1\], not 0$"):
+        check_range("x", 0, 0, 1, low_open=True)
+
+
+def test_check_option() -> None:
+    check_option("x", "a", ("a", "b"))
+    with pytest.raises(ValueError, match=r"^x must be one of 'a', 'b', not 'c'$"):
+        check_option("x", "c", ("a", "b"))
 
 
 def test_options_that_count_take_whole_floats() -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -19,7 +17,8 @@ FORMATS = {"markdown": "md", "latex": "tex", "csv": "csv"}
 _FOLDER = "the folder of a comparison (that of `run --out`)"
 
 
-def _run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Train all runs of a comparison, or resume them."""
     from sb3_nbsp.benchmark.launchers import LocalLauncher, RayLauncher
     from sb3_nbsp.benchmark.run import run_comparison
 
@@ -35,7 +34,8 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _table(args: argparse.Namespace) -> None:
+def table(args: argparse.Namespace) -> None:
+    """Print every measure of every method, with intervals."""
     from sb3_nbsp.benchmark.frames import load_results
     from sb3_nbsp.benchmark.rendering import render
     from sb3_nbsp.benchmark.table import build_tables
@@ -45,50 +45,45 @@ def _table(args: argparse.Namespace) -> None:
         sys.stdout.write(render(tables, args.format))
         return
     console = Console()
-    for table in tables:
-        table.print(console)
-    for name in dict.fromkeys(table.file for table in tables):
-        own = [table for table in tables if table.file == name]
+    for each in tables:
+        each.print(console)
+    for name in dict.fromkeys(each.file for each in tables):
         for form, suffix in FORMATS.items():
-            atomic_write(f"{name}.{suffix}", render(own, form))
+            atomic_write(f"{name}.{suffix}", render([each for each in tables if each.file == name], form))
         console.print(f"Written: {name}.md, .tex, .csv", markup=False, highlight=False, soft_wrap=True)
 
 
-def _plot(args: argparse.Namespace) -> None:
+def plot(args: argparse.Namespace) -> None:
+    """Draw the figures, as PNG and SVG."""
     from sb3_nbsp.benchmark.figures import write_figures
     from sb3_nbsp.benchmark.frames import load_results
 
     results = load_results(args.folder)
-    for sentence in (*(f"{run.name}: {reason}" for run, reason in results.left_out), *results.damaged):
+    for sentence in (*results.left_out_sentences(), *results.damaged):
         print(f"Left out: {sentence}")
     for path in write_figures(results, args.out):
         print(path)
 
 
-def _report(args: argparse.Namespace) -> None:
+def report(args: argparse.Namespace) -> None:
+    """Write tables, figures and configuration as one HTML page."""
     from sb3_nbsp.benchmark.frames import load_results
     from sb3_nbsp.benchmark.report import write_report
 
     print(write_report(load_results(args.folder), args.out))
 
 
-def _zero(args: argparse.Namespace) -> None:
-    from sb3_nbsp.benchmark.zero import zero
+def zero(args: argparse.Namespace) -> None:
+    """Set the skill neurons of a trained model to zero and evaluate it."""
+    from sb3_nbsp.benchmark.zero import zero as zero_and_evaluate
 
     env_kwargs = None if args.env_kwargs is None else dict(args.env_kwargs)
     options = {name: getattr(args, name) for name in ("n_eval_episodes", "networks", "seed")}
-    path = zero(args.model, args.env, env_kwargs, **options)
+    path = zero_and_evaluate(args.model, args.env, env_kwargs, **options)
     Console().print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-# What each command does
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int | None], str]] = {
-    "run": (_run, "train all runs of a comparison, or resume them"),
-    "table": (_table, "print every measure of every method, with intervals"),
-    "plot": (_plot, "draw the figures, as PNG and SVG"),
-    "report": (_report, "write tables, figures and configuration as one HTML page"),
-    "zero": (_zero, "set the skill neurons of a trained model to zero and evaluate it"),
-}
+COMMANDS = {command.__name__: command for command in (run, table, plot, report, zero)}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -97,13 +92,20 @@ def make_parser() -> argparse.ArgumentParser:
     prog = own if sys.argv[0] == own else "python -m sb3_nbsp.benchmark"
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    texts: dict[str, dict[str, Any]] = {
-        name: {"help": what, "description": f"{what[0].upper()}{what[1:]}."} for name, (_, what) in COMMANDS.items()
-    }
-    commands = {name: subparsers.add_parser(name, formatter_class=_Formatter, **text) for name, text in texts.items()}
+    commands = {}
+    for name, command in COMMANDS.items():
+        text = command.__doc__ or ""
+        what = f"{text[:1].lower()}{text[1:-1]}"
+        commands[name] = subparsers.add_parser(name, formatter_class=_Formatter, help=what, description=text)
     add = commands["run"].add_argument
     Comparison.add_arguments(commands["run"])
-    commands["run"].epilog = _names()
+    lists = {
+        "methods": {method.name: f"{method.title}: {method.description}" for method in METHODS.values()},
+        "groups of methods": {name: ", ".join(names) for name, names in ABLATIONS.items()},
+        "sequences by preset": {preset: ", ".join(sequence_names(preset)) for preset in PRESETS},
+    }
+    parts = [f"{title}:\n" + "\n".join(f"  {name:<24} {text}" for name, text in of.items()) for title, of in lists.items()]
+    commands["run"].epilog = "\n\n".join(parts)
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the comparison")
     own = "train each run's first phase separately, not once for all methods that are the same agent until it ends"
     add("--own-first-phases", action="store_true", help=own)
@@ -134,19 +136,12 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _names() -> str:
-    methods = "\n".join(f"  {method.name:<24} {method.title}: {method.description}" for method in METHODS.values())
-    groups = "\n".join(f"  {name:<24} {', '.join(names)}" for name, names in ABLATIONS.items())
-    sequences = "\n".join(f"  {preset:<24} {', '.join(sequence_names(preset))}" for preset in PRESETS)
-    return f"methods:\n{methods}\n\ngroups of methods:\n{groups}\n\nsequences by preset:\n{sequences}"
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run one of the commands, with the arguments of the command line or others; the exit status."""
     parser = make_parser()
     args = parser.parse_args(arguments)
     try:
-        return COMMANDS[args.command][0](args) or 0
+        return COMMANDS[args.command](args) or 0
     except (ValueError, ImportError) as error:
         print(f"{parser.prog} {args.command}: {error}", file=sys.stderr)
         return 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_nbsp.batches import ArrayObs, n_rows
 from sb3_nbsp.benchmark.comparison import Comparison, Run
-from sb3_nbsp.files import atomic_write, read_json_object
-from sb3_nbsp.tasks.policy_evaluation import SEED, evaluate_task, evaluation_seed
+from sb3_nbsp.files import read_json_object, write_json
+from sb3_nbsp.tasks.policy_evaluation import SEED, comparable_values, evaluate_task, evaluation_seed
 from sb3_nbsp.tasks.task_envs import task_makers
 
 FILE = "baselines.json"
@@ -46,31 +45,28 @@ def measure_baselines(comparison: Comparison, folder: Path, done: Sequence[Run])
     known = _read(folder)
     for env_id in dict.fromkeys(run.env_id for run in done):
         settings: dict[str, Any] = {"env_id": env_id, "env_kwargs": comparison.env_kwargs}
-        settings["n_eval_episodes"] = comparison.n_eval_episodes
-        settings["evaluation_seed"] = evaluation_seed(SEED, 0)
+        settings |= {"n_eval_episodes": comparison.n_eval_episodes, "evaluation_seed": evaluation_seed(SEED, 0)}
         if (comparison.n_eval_steps, comparison.eval_policy) != (None, "deterministic"):
             settings |= {"n_eval_steps": comparison.n_eval_steps, "eval_policy": comparison.eval_policy}
         if known.get(env_id, {}).get("settings") != settings:
             runs = {run.seed: run for run in reversed(done) if run.env_id == env_id}
             success = _measure(comparison, env_id, list(runs.values())[:MOST_NETWORKS])
             known[env_id] = {"settings": settings, "success": success}
-            atomic_write(folder / FILE, json.dumps(known, indent=2) + "\n")
+            write_json(folder / FILE, known)
 
 
 def _measure(comparison: Comparison, env_id: str, runs: Sequence[Run]) -> dict[str, dict[str, float]]:
     env = make_vec_env(env_id, env_kwargs=comparison.env_kwargs)
-    agents = [comparison.settings(run).make_agent(env, buffer_size=1) for run in runs]
+    untrained = [comparison.settings(run).make_agent(env, buffer_size=1) for run in runs]
+    how: Any = {"n_steps": comparison.n_eval_steps, "deterministic": comparison.eval_policy == "deterministic"}
     success: dict[str, dict[str, float]] = {RANDOM: {}, UNTRAINED: {}}
     for index, (task, make_env) in enumerate(task_makers(env).items()):
         task_env = make_vec_env(make_env)
-        everyone: list[Any] = [RandomAgent(env.action_space), *agents]
         seed = evaluation_seed(SEED, index)  # the episodes of SequenceEvaluation
-        how: Any = {"n_steps": comparison.n_eval_steps, "deterministic": comparison.eval_policy == "deterministic"}
-        found = [evaluate_task(each, task_env, comparison.n_eval_episodes, seed, task=task, **how) for each in everyone]
-        # Where one has reported success, those that have not had none
-        reported = any(result.kind == "success" for result in found)
-        rates = [0.0 if reported and result.kind != "success" else result.value for result in found]
-        success[RANDOM][task], success[UNTRAINED][task] = rates[0], float(np.mean(rates[1:]))
+        agents: list[Any] = [RandomAgent(env.action_space), *untrained]
+        found = [evaluate_task(each, task_env, comparison.n_eval_episodes, seed, task=task, **how) for each in agents]
+        success[RANDOM][task], *rates = comparable_values(found)
+        success[UNTRAINED][task] = float(np.mean(rates))
         task_env.close()
     env.close()
     return success

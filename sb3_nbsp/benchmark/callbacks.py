@@ -9,36 +9,35 @@ import numpy as np
 import torch as th
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_nbsp.algorithms.soft_actor_critic import SoftActorCritic
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.interventions import GradientMasking
+from sb3_nbsp.interventions.networks import AgentNetwork
 from sb3_nbsp.neurons.layers import split_by_layer
-from sb3_nbsp.tasks import SequenceCheckpoint, SequenceEvaluation
+from sb3_nbsp.tasks import SequenceCheckpoint, SequenceEvaluation, latest_checkpoint
+from sb3_nbsp.tasks.checkpoint import restore_statistics
 from sb3_nbsp.tasks.games import ends_game
+
+PERIOD = 1.0  # seconds between two reports of progress
 
 
 class Progress(BaseCallback):
     """
-    Writes how far a run is, for those who watch it from outside: ``completed`` of ``total`` (phases, or the steps of a run on
-    no task sequence), a ``state`` that changes all the time and a ``milestone`` that seldom changes.
+    Writes how far a run is: ``completed`` of ``total`` phases, or steps if the environment is no task sequence, a ``state``
+    that changes all the time and a ``milestone`` that seldom changes.
     """
 
-    def __init__(self, folder: RunFolder, n_timesteps: int | None = None, every: float = 1.0) -> None:
+    def __init__(self, folder: RunFolder, n_timesteps: int | None = None) -> None:
         super().__init__()
-        self.folder, self.n_timesteps, self.every = folder, n_timesteps, every
+        self.folder, self.n_timesteps = folder, n_timesteps
         self._written = 0.0
 
     def _on_step(self) -> bool:
-        if time.monotonic() - self._written > self.every:
-            self._write()
+        if time.monotonic() - self._written > PERIOD:
+            self._on_training_end()
         return True
 
     def _on_training_end(self) -> None:
-        self._write()
-
-    def _write(self) -> None:
         self._written = time.monotonic()
         told = self._steps(self.n_timesteps) if self.n_timesteps else self._phases()
         self.folder.write_progress({**told, "step": self.num_timesteps})
@@ -65,48 +64,43 @@ class Progress(BaseCallback):
 class SkillNeurons(BaseCallback):
     """At the end of every phase, writes into the folder of the run which neurons are the skill neurons of masking."""
 
-    model: SoftActorCritic
-
     def __init__(self, folder: RunFolder, masking: GradientMasking) -> None:
         super().__init__()
         self.folder, self.masking = folder, masking
-        self._written = -1
 
     def _init_callback(self) -> None:
-        # Before learn() acts on a boundary that an earlier call has paused at
-        self._written = self.model.phase.index - 1
+        self._written = max(self.masking.identified_in.values(), default=-1)
 
     def _on_rollout_start(self) -> None:
-        if self.model.phase.index - 1 > self._written:
-            self._write(self.model.phase.index - 1)
+        self._write()
 
     def _on_step(self) -> bool:
         return True
 
     def _on_training_end(self) -> None:
-        if self.training_env.get_attr("sequence_over")[0]:
-            self._write(self.model.phase.index)
+        self._write()
 
-    def _write(self, phase: int) -> None:
-        self._written = phase
-        found = [task for task, identified in self.masking.identified_in.items() if identified == phase]
-        entries = [{"phase": phase, "task": task, "networks": _skill_neurons(self.masking, task)} for task in found]
+    def _write(self) -> None:
+        new = {task: phase for task, phase in self.masking.identified_in.items() if phase > self._written}
+        if not new:
+            return
+        self._written = max(new.values())
+        entries = [
+            {"phase": phase, "task": task, "networks": {each.name: self._of(task, each) for each in self.masking.networks}}
+            for task, phase in new.items()
+        ]
         sizes = {each.name: [(layer.name, layer.n_neurons) for layer in each.layers] for each in self.masking.networks}
-        self.folder.write_neurons(sizes, phase, entries)
+        self.folder.write_neurons(sizes, min(new.values()), entries)
 
-
-def _skill_neurons(masking: GradientMasking, task: str) -> dict[str, dict[str, Any]]:
-    """By network: its skill neurons by layer, how many neurons are held back by now, and the best ones' histograms."""
-    networks = {}
-    for network in masking.networks:
-        parts = split_by_layer(masking.skill_neurons[task][network.name], network.layers)
+    def _of(self, task: str, network: AgentNetwork) -> dict[str, Any]:
+        """By layer, the skill neurons and how many neurons are held back by now; histograms of the best ones."""
+        parts = split_by_layer(self.masking.skill_neurons[task][network.name], network.layers)
         places = [{"layer": layer.name, "neuron": neuron} for layer in network.layers for neuron in range(layer.n_neurons)]
-        networks[network.name] = {
+        return {
             "skill_neurons": {name: th.nonzero(part).flatten().tolist() for name, part in parts.items()},
-            "masked": {layer.name: int((masking.masks[layer.name] < 1).sum()) for layer in network.layers},
-            "histograms": [{**each, **places[each["neuron"]]} for each in masking.histograms[task][network.name]],
+            "masked": {layer.name: int((self.masking.masks[layer.name] < 1).sum()) for layer in network.layers},
+            "histograms": [{**each, **places[each["neuron"]]} for each in self.masking.histograms[task][network.name]],
         }
-    return networks
 
 
 class Retention(BaseCallback):
@@ -122,18 +116,16 @@ class Retention(BaseCallback):
 
     def _on_training_start(self) -> None:
         position = self.training_env.env_method("get_progress", indices=0)[0]
-        steps = position["phase_steps"] if self._is_last(position["phase"]) else 0
+        self._last = self.training_env.get_attr("n_phases", indices=0)[0] - 1
+        steps = position["phase_steps"] if position["phase"] == self._last else 0
         # Without what a killed run has played after its last checkpoint
         self._rows = [row for row in self.folder.retention() if row["step"] <= steps]
         self._reporting = self.evaluation.reporting
 
-    def _is_last(self, phase: int) -> bool:
-        return bool(phase == self.training_env.get_attr("n_phases", indices=0)[0] - 1)
-
     def _on_step(self) -> bool:
         info = self.locals["infos"][0]
         steps = self.training_env.get_attr("phase_steps", indices=0)[0]
-        earlier, is_due = [*self._rows], self._is_last(info["phase"]) and not info["boundary"] and steps % self.every == 0
+        earlier, is_due = [*self._rows], info["phase"] == self._last and not info["boundary"] and steps % self.every == 0
         if is_due:
             self._rows.append({"step": steps, **self.evaluation.success_now()})
         if new := self.evaluation.reporting - self._reporting:
@@ -155,7 +147,6 @@ class Resumable(SequenceCheckpoint):
 
     def __init__(self, seed: int, save_freq: int, folder: RunFolder, waits: bool = True) -> None:
         super().__init__(save_freq, folder.path)
-        self.run_folder = folder
         self.seed, self.waits = seed, waits
         self._episode_over = False
 
@@ -178,20 +169,13 @@ class Resumable(SequenceCheckpoint):
 
     def _start_afresh(self) -> None:
         assert self.model.env is not None
-        if self._is_resumed:
-            self._restore_statistics()
+        normalizer, checkpoint = self.model.get_vec_normalize_env(), latest_checkpoint(self.folder)
+        if self._is_resumed and normalizer is not None and checkpoint is not None:
+            restore_statistics(normalizer, checkpoint)  # SB3 has reset the environment once more since then
         self.model.set_random_seed(int(np.random.SeedSequence([self.seed, self.num_timesteps]).generate_state(1)[0]))
         self.model._last_obs = self.model.env.reset()  # type: ignore[assignment]
-        normalizer = self.model.get_vec_normalize_env()
         if normalizer is not None:  # replay buffers store what is not normalized
             self.model._last_original_obs = normalizer.get_original_obs()
         self.model._last_episode_starts = np.ones(self.model.n_envs, dtype=bool)
         if isinstance(self.model, SAC) and self.model.use_sde:
             self.model.actor.reset_noise()
-
-    def _restore_statistics(self) -> None:
-        """Those of the checkpoint: since then, SB3 has reset the environment once more."""
-        normalizer, checkpoint = self.model.get_vec_normalize_env(), self.run_folder.checkpoint
-        if normalizer is not None and checkpoint is not None:
-            saved = VecNormalize.load(str(checkpoint / self.run_folder.statistics.name), normalizer.venv)
-            normalizer.obs_rms, normalizer.ret_rms = saved.obs_rms, saved.ret_rms

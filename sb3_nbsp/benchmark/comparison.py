@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 import os
 import re
 import shlex
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.methods import METHODS, find_methods
 from sb3_nbsp.benchmark.settings import Settings, plain, run_options
 from sb3_nbsp.checks import check_option
-from sb3_nbsp.files import atomic_write, read_json_object
+from sb3_nbsp.files import read_json_object, write_json
 from sb3_nbsp.messages import did_you_mean
 from sb3_nbsp.tasks.registration import game_sequences, is_sequence, sequences
 from sb3_nbsp.zoo.algos import algorithm
@@ -80,7 +80,7 @@ class Run:
     One run of one method with one seed on one environment.
 
     :param path: the run's own folder
-    :param name: what people read
+    :param title: what people read, without the seed
     :param first_phase: the folder of the first phase that it has in common with other methods; None if it has none
     """
 
@@ -88,8 +88,13 @@ class Run:
     method: str
     seed: int
     path: Path
-    name: str
+    title: str
     first_phase: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What people read."""
+        return f"{self.title}, seed {self.seed}"
 
     @property
     def folder(self) -> RunFolder:
@@ -176,28 +181,25 @@ class Comparison:
         ``<method>/seed_<n>``; with several environments, inside a folder for each of them.
         """
         found = []
-        for seed in self.seeds:
-            for env_id in self.env_ids.values():
-                inside = Path(folder) / env_id.replace("/", "-")
-                # Version 0.1 had some folders of a single environment, too
-                inside = inside if len(self.envs) > 1 or inside.is_dir() else Path(folder)
-                for method in self.methods:
-                    name = f"{METHODS[method].title}, seed {seed}"
-                    name = f"{short_name(env_id)}, {name}" if len(self.envs) > 1 else name
-                    found.append(Run(env_id, method, seed, inside / method / f"seed_{seed}", name))
+        is_one = len(self.envs) == 1
+        for seed, env_id, method in product(self.seeds, self.env_ids.values(), self.methods):
+            inside = Path(folder) / env_id.replace("/", "-")
+            # Version 0.1 had some folders of a single environment, too
+            inside = Path(folder) if is_one and not inside.is_dir() else inside
+            title = METHODS[method].title if is_one else f"{short_name(env_id)}, {METHODS[method].title}"
+            found.append(Run(env_id, method, seed, inside / method / f"seed_{seed}", title))
         return found
 
     def settings(self, run: Run) -> Settings:
-        """Settings of a run, with the hyper-parameters of the YAML file; a method's own options go before those of all."""
+        """Settings of a run: the YAML file's hyper-parameters, replaced by those of all methods, then by the method's own."""
         method = METHODS[run.method]
         known = run_options(method.algo, run.env_id)
         own = {name: value for name, value in self.hyperparams.items() if name in known}
         if self.n_timesteps is not None and not is_sequence(run.env_id):
             own["n_timesteps"] = self.n_timesteps
         save_freq = self.save_freq or (5_000 if is_sequence(run.env_id) else 50_000)
-        others: dict[str, Any] = {"n_eval_episodes": self.n_eval_episodes, "save_freq": save_freq}
-        others |= {"n_eval_steps": self.n_eval_steps, "eval_policy": self.eval_policy}
-        others |= {} if self.switch_steps is None else {"eval_freq": self.eval_freq}
+        others: dict[str, Any] = {name: getattr(self, name) for name in ("n_eval_episodes", "n_eval_steps", "eval_policy")}
+        others |= {"save_freq": save_freq, "eval_freq": None if self.switch_steps is None else self.eval_freq}
         return Settings.resolve(method.algo, run.env_id, run.seed, self._all_env_kwargs(), {**own, **method.options}, **others)
 
     def _all_env_kwargs(self) -> dict[str, Any]:
@@ -215,10 +217,7 @@ class Comparison:
         return len(arguments["tasks"]) * int(arguments["cycles"])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """
-        Write the comparison into its folder. Methods and seeds that an earlier one has there stay in it; ValueError if that
-        has other settings.
-        """
+        """Write the comparison, beside methods and seeds of an earlier one there; ValueError if that has other settings."""
         path = Path(folder) / FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.parent / ".lock"):
@@ -231,7 +230,7 @@ class Comparison:
                 if changed:
                     was, now = ({name: each[name] for name in changed} for each in (earlier, written))
                     raise ValueError(f"{path} is of a comparison with other settings: {was}, not {now}. Choose another folder")
-            atomic_write(path, json.dumps(written, indent=2) + "\n")
+            write_json(path, written)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Comparison:

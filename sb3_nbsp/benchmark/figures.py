@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import pandas as pd
@@ -199,14 +198,13 @@ def overview_figure(results: Results, title: str = "") -> Figure:
     tasks, phases = tasks_and_phases(results)
     groups = _training_by_method(results)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 2.3 * len(groups) + 0.8))
-        axes = figure.subplots(len(groups), 2, width_ratios=[3, 1], squeeze=False)
-        for (method, frame), (course, heat) in zip(groups.items(), axes, strict=True):
+        figure, axes = panels(2 * len(groups), 2, (5.5, 2.3), 0.8, width_ratios=[3, 1])
+        for (method, frame), course, heat in zip(groups.items(), axes[::2], axes[1::2], strict=True):
             _draw_training(course, frame, phases, task_colors(tasks))
             draw_heatmap(heat, results.success[results.success.method == method], tasks, phases, high=_highest(results))
             course.set(title=method, ylabel="training success")
-        axes[-1, 0].set_xlabel(_EQUALLY_WIDE)
-        axes[0, 1].set_title("success after each phase")
+        axes[-2].set_xlabel(_EQUALLY_WIDE)
+        axes[1].set_title("success after each phase")
         figure.suptitle(title, x=0.01, ha="left")
         draw_legend(figure, task_colors(tasks))
     return figure
@@ -225,8 +223,8 @@ def plasticity_figure(results: Results) -> Figure:
         if part.empty:
             axis.remove()
             continue
-        for method, color in colors(results).items():
-            draw_course(axis, part[part.method == method], method, color, name)
+        for method, of in part.groupby("method", observed=True):
+            draw_course(axis, of, method, colors(results)[method], name)
         axis.set(xlabel="", ylabel=env_id if name == shown[0] else "", xlim=(0, part.step.max()))
         format_panel(axis, name)
         axis.ticklabel_format(axis="y", useOffset=False)
@@ -237,8 +235,6 @@ def plasticity_figure(results: Results) -> Figure:
 
 def draw_course(axis: Axes, frame: pd.DataFrame, method: str, color: str, name: str) -> None:
     """Draw a measure of the seeds of a method, and its mean, over the steps."""
-    if frame.empty:
-        return
     # Runs that were interrupted may have been measured at other steps: between two of them the course is a line
     course = frame.pivot(index="step", columns="seed", values="value").interpolate("index", limit_area="inside")
     long = course.melt(ignore_index=False, value_name="value").dropna().reset_index()
@@ -264,8 +260,7 @@ OF_SEQUENCES: list[tuple[str, str, Callable[[Results], Figure]]] = [
 AFTER_SWITCH = ("retention", "Retention of the first task", retention_figure)
 
 
-@dataclass(frozen=True)
-class Drawing:
+class Drawing(NamedTuple):
     """A figure that was drawn: the name of its files, its heading, what it shows and how it is read."""
 
     name: str
@@ -275,10 +270,7 @@ class Drawing:
 
 
 def draw_figures(results: Results) -> tuple[list[Drawing], list[str]]:
-    """
-    :param results: a comparison
-    :return: its figures, and for each that there is nothing for a sentence that says why
-    """
+    """Draw the figures of a comparison; they, and for each that there is no data for a sentence that says why."""
     env_ids = results.comparison.env_ids.values()
     sequences = [env_id for env_id in env_ids if is_sequence(env_id)]
     kinds = OF_SEQUENCES if results.comparison.switch_steps is None else [AFTER_SWITCH, *OF_SEQUENCES]
@@ -298,13 +290,7 @@ def draw_figures(results: Results) -> tuple[list[Drawing], list[str]]:
 
 
 def write_figures(results: Results, folder: str | os.PathLike[str] | None = None) -> list[Path]:
-    """
-    Write each figure as PNG and SVG. Those without data are skipped; a printed sentence says so.
-
-    :param results: a comparison
-    :param folder: where to write; None for ``plots`` in the folder of the comparison
-    :return: the files
-    """
+    """Write each figure as PNG and SVG, in ``plots`` in the comparison's folder or elsewhere; print why others are skipped."""
     folder = results.folder / "plots" if folder is None else Path(folder)
     drawn, skipped = draw_figures(results)
     for sentence in skipped:

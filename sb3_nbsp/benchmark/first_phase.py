@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_nbsp.algorithms import ContinualDiscreteSAC, ContinualSAC
 from sb3_nbsp.algorithms.options import constructor_parameters
-from sb3_nbsp.algorithms.replay_phases import PhasedReplay
 from sb3_nbsp.benchmark.comparison import Run
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.methods import METHODS
@@ -29,27 +29,14 @@ FOLDER = "first_phase"
 PLAIN_AGENTS = {ContinualSAC: "continual_sac", ContinualDiscreteSAC: "continual_discrete_sac"}
 
 
-def common_settings(settings: Settings) -> Settings:
-    """
-    Settings of the plain agent that a run's own is until the first boundary: without what cannot act before it; ValueError
-    says why the run's agent is another one.
-    """
-    cls = algorithm(settings.algo)
-    plain_agent = next((name for plain, name in PLAIN_AGENTS.items() if issubclass(cls, plain)), None)
-    if plain_agent is None:
-        raise ValueError(f"{cls.__name__} does not know phases")
-    early = [part.__name__ for part in getattr(cls, "parts", ()) if not vars(part).get("waits_for_phase_end", False)]
+def _acts_early(cls: type[BaseAlgorithm]) -> str | None:
+    """Why an agent is not the plain one until the first boundary; None if it is."""
+    if not issubclass(cls, tuple(PLAIN_AGENTS)):
+        return f"{cls.__name__} does not know phases"
     if getattr(cls, "own_policy_kwargs", {}):
-        raise ValueError(f"{cls.__name__} has other networks from the beginning")
-    if early:
-        raise ValueError(f"{', '.join(early)} acts from the beginning")
-    later = {*later_options(settings), "n_timesteps"}  # which a sequence has no use for
-    # A file may say what another leaves to the default
-    defaults = {"normalize": False, **{name: each.default for name, each in constructor_parameters(cls).items()}}
-    hyperparams = {
-        name: value for name, value in settings.hyperparams.items() if name not in later and value != defaults.get(name, ...)
-    }
-    return dataclasses.replace(settings, algo=plain_agent, hyperparams=hyperparams)
+        return f"{cls.__name__} has other networks from the beginning"
+    early = [part.__name__ for part in getattr(cls, "parts", ()) if not vars(part).get("waits_for_phase_end", False)]
+    return f"{', '.join(early)} acts from the beginning" if early else None
 
 
 def later_options(settings: Settings) -> dict[str, Any]:
@@ -58,14 +45,29 @@ def later_options(settings: Settings) -> dict[str, Any]:
     plain one until then.
     """
     cls = algorithm(settings.algo)
-    is_plain = not getattr(cls, "own_policy_kwargs", {}) and all(
-        part.waits_for_phase_end for part in getattr(cls, "parts", ())
-    )
-    if not issubclass(cls, PhasedReplay) or not is_plain:
+    if _acts_early(cls):
         return {}
     parameters, given = constructor_parameters(cls), settings.arguments()
-    names = {*getattr(cls, "options", {}), *cls.phase_options, "probe_episodes"}
+    names = {*getattr(cls, "options", {}), *getattr(cls, "phase_options", ()), "probe_episodes"}
     return {name: given.get(name, parameters[name].default) for name in sorted(names)}
+
+
+def common_settings(settings: Settings) -> Settings:
+    """
+    Settings of the plain agent that a run's own is until the first boundary: without what cannot act before it; ValueError
+    says why the run's agent is another one.
+    """
+    cls = algorithm(settings.algo)
+    if reason := _acts_early(cls):
+        raise ValueError(reason)
+    later = {*later_options(settings), "n_timesteps"}  # which a sequence has no use for
+    # A file may say what another leaves to the default
+    defaults = {"normalize": False, **{name: each.default for name, each in constructor_parameters(cls).items()}}
+    hyperparams = {
+        name: value for name, value in settings.hyperparams.items() if name not in later and value != defaults.get(name, ...)
+    }
+    plain_agent = next(name for plain, name in PLAIN_AGENTS.items() if issubclass(cls, plain))
+    return dataclasses.replace(settings, algo=plain_agent, hyperparams=hyperparams)
 
 
 def share_first_phases(settings: Mapping[Run, Settings], folder: Path) -> tuple[dict[Run, Settings], list[str]]:
@@ -86,18 +88,19 @@ def share_first_phases(settings: Mapping[Run, Settings], folder: Path) -> tuple[
         except ValueError as error:
             reasons.setdefault(run.method, str(error))
     places = {run: _place(each) for run, each in common.items()}
+    counts = Counter(places.values())
     shared: dict[Run, Settings] = {}
     for run, each in settings.items():
-        is_shared = run in places and list(places.values()).count(places[run]) > 1
+        is_shared = counts[places.get(run, "")] > 1
         shared[dataclasses.replace(run, first_phase=folder / FOLDER / places[run]) if is_shared else run] = each
         others = [other for other in common if (other.env_id, other.seed) == (run.env_id, run.seed) and other != run]
         if run in places and not is_shared and others:
             own, theirs = common[run].hyperparams, [common[other].hyperparams for other in others]
             names = {name for each in theirs for name in {**own, **each} if own.get(name) != each.get(name)}
             reasons.setdefault(run.method, f"no other method has the same {', '.join(sorted(names))}")
-    titles = {METHODS[name].title: reason for name, reason in reasons.items()}
     is_alone = len({run.method for run in settings}) == 1
-    return shared, [] if is_alone else [f"{title} computes a first phase of its own: {why}" for title, why in titles.items()]
+    sentences = [f"{METHODS[name].title} computes a first phase of its own: {why}" for name, why in reasons.items()]
+    return shared, [] if is_alone else sentences
 
 
 def _place(common: Settings) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from sb3_nbsp.files import atomic_write, read_json_object
+from sb3_nbsp.files import atomic_write, read_json_object, write_json
 from sb3_nbsp.machine import machine, versions
 from sb3_nbsp.tasks import SuccessMatrix, latest_checkpoint
 from sb3_nbsp.tasks.episode_log import read_rows
@@ -67,11 +66,10 @@ class RunFolder:
 
     def begin(self, settings: Settings) -> None:
         """
-        Prepare the folder for a start of the run: remove what an earlier start has left unfinished, check that a run which
-        continues has the settings of its first start, and write them with the versions and the machine.
+        Prepare the folder for a start of the run: remove what an earlier start has left unfinished, and write the settings
+        with the versions and the machine.
 
-        :param settings: of the run
-        :raises ValueError: if the run was started with other settings, or has lost them
+        :raises ValueError: if the run continues, but was started with other settings, or has lost them
         """
         # What was logged before the first checkpoint is played again
         for path in [self._error, *self.path.glob(".[0-9]*-*"), *(self.history if self.checkpoint is None else ())]:
@@ -80,7 +78,7 @@ class RunFolder:
             if not self._config.exists():
                 raise ValueError(f"{self.path} has lost its {self._config.name}: delete the folder to begin anew")
             self.check(settings)
-        self._write_json(self._config, {**asdict(settings), "versions": versions(), "machine": machine()}, indent=2)
+        write_json(self._config, {**asdict(settings), "versions": versions(), "machine": machine()})
 
     def check(self, settings: Settings) -> None:
         """ValueError if the run in this folder was started with other settings."""
@@ -101,7 +99,7 @@ class RunFolder:
 
     def write_result(self, result: dict[str, float]) -> None:
         """The run is done, with these numbers by name."""
-        self._write_json(self._result, result, indent=2)
+        write_json(self._result, result)
 
     def result(self) -> dict[str, Any]:
         """What :meth:`write_result` has written."""
@@ -115,10 +113,6 @@ class RunFolder:
         """Why the run has failed; None if it has not, or has ended without a word."""
         return self._error.read_text(encoding="utf-8") if self._error.exists() else None
 
-    def end_of_log(self, n_lines: int = 20) -> str:
-        """The last lines that the run has printed."""
-        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-n_lines:])
-
     def why_unfinished(self) -> str | None:
         """Why the run has no result; None if it has one."""
         if not self.path.exists():
@@ -129,7 +123,7 @@ class RunFolder:
 
     def write_progress(self, progress: dict[str, Any]) -> None:
         """How far the run is, for those who watch it from outside."""
-        self._write_json(self._progress, progress)
+        write_json(self._progress, progress, indent=None)
 
     def progress(self, since: float) -> dict[str, Any] | None:
         """What :meth:`write_progress` has written since a time in seconds since 1970; None if nothing."""
@@ -172,7 +166,7 @@ class RunFolder:
         """
         earlier = read_json_object(self._neurons)["phases"] if self._neurons.exists() else []
         phases = [entry for entry in earlier if entry["phase"] < phase] + entries
-        self._write_json(self._neurons, {"networks": sizes, "phases": phases})
+        write_json(self._neurons, {"networks": sizes, "phases": phases}, indent=None)
 
     def neurons(self) -> dict[str, Any] | None:
         """
@@ -192,10 +186,6 @@ class RunFolder:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{self._neurons} is damaged: {reason}") from error
         return content
-
-    @staticmethod
-    def _write_json(path: Path, content: dict[str, Any], indent: int | None = None) -> None:
-        atomic_write(path, json.dumps(content, indent=indent) + "\n")
 
 
 def _check_network(network: dict[str, Any], widths: dict[str, int]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ class Results:
 
     :param comparison: what it is a comparison of
     :param folder: where it is
-    :param runs: a row for each run that is done: ``name``, and what its ``result.json`` says; ASR, FM and FWT follow from the
-        success matrix
+    :param runs: a row for each run that is done: ``name``, ``config`` (a dictionary, empty if it cannot be read) and what its
+        ``result.json`` says; ASR, FM and FWT follow from the success matrix
     :param success: success on ``task`` after ``phase`` (from 1), which has ``trained`` another task or this one
     :param training: running mean of the training success at :data:`SHARES` of each phase: ``phase``, ``task``, ``share``,
         ``success``, and the environment ``steps`` of the phase
@@ -75,6 +75,10 @@ class Results:
         is_score = len(self.training) > 0 and self.training.success.isna().all()
         return "score" if is_score else "success"
 
+    def left_out_sentences(self) -> list[str]:
+        """What is left out, see :func:`by_method`."""
+        return by_method((run.title, run.seed, reason) for run, reason in self.left_out)
+
     def baseline_metrics(self) -> dict[str, dict[str, float]]:
         """ASR, FM and FWT on the only sequence of each agent that has learned nothing: its success is always the same."""
         phases = list(self.success.drop_duplicates("phase").sort_values("phase").trained)
@@ -86,6 +90,17 @@ class Results:
         return found
 
 
+def by_method(left_out: Iterable[tuple[str, int, str]]) -> list[str]:
+    """
+    :param left_out: runs, by the title of the method and the seed, and why each is left out
+    :return: a line for each method and reason: "NBSP, seeds 1, 2: not started"
+    """
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for title, seed, reason in left_out:
+        seeds.setdefault((title, reason), []).append(str(seed))
+    return [f"{title}, seed{'s' * (len(of) > 1)} {', '.join(of)}: {reason}" for (title, reason), of in seeds.items()]
+
+
 def load_results(folder: str | os.PathLike[str]) -> Results:
     """
     Read the folder of a comparison. A run that is missing, unfinished or damaged is left out, never counted as zero.
@@ -95,12 +110,10 @@ def load_results(folder: str | os.PathLike[str]) -> Results:
     :raises ValueError: if the folder holds no comparison, or runs on one environment are of different sequences
     """
     folder, comparison = Path(folder), Comparison.load(folder)
-    kinds = ("runs", "success", "training", "retention", "plasticity", "neurons", "histograms")
-    rows: dict[str, list[pd.DataFrame]] = {name: [] for name in kinds}
+    rows: dict[str, list[pd.DataFrame]] = {name: [] for name in _FRAMES}
     left_out: list[tuple[Run, str]] = []
     damaged: list[str] = []
-    runs = sorted(comparison.runs(folder), key=lambda run: comparison.methods.index(run.method))
-    for run in runs:
+    for run in sorted(comparison.runs(folder), key=lambda run: comparison.methods.index(run.method)):
         try:
             found = _required(comparison, run)
         except (ValueError, OSError) as error:
@@ -113,16 +126,16 @@ def load_results(folder: str | os.PathLike[str]) -> Results:
                 damaged.append(f"{run.name}: {error}")
         for name, frame in found.items():
             rows[name].append(frame.assign(env=run.env_id, method=METHODS[run.method].title, seed=run.seed))
-    frames = {name: _joined(parts, comparison) for name, parts in rows.items()}
+    titles = [METHODS[method].title for method in comparison.methods]
+    frames = {name: _joined(parts, titles) for name, parts in rows.items()}
     _check_phases(frames["success"])
     baselines = pd.DataFrame(read_baselines(folder), columns=["env", "agent", "task", "success"])
     return Results(comparison, folder, **frames, baselines=baselines, left_out=left_out, damaged=damaged)
 
 
-def _joined(parts: list[pd.DataFrame], comparison: Comparison) -> pd.DataFrame:
+def _joined(parts: list[pd.DataFrame], titles: list[str]) -> pd.DataFrame:
     records = [record for part in parts for record in part.to_dict("records")]
     frame = pd.DataFrame(records, columns=None if records else ["env", "method", "seed", *_COLUMNS])
-    titles = [METHODS[method].title for method in comparison.methods]
     return frame.assign(method=pd.Categorical(frame.method, titles, ordered=True))
 
 
@@ -130,7 +143,7 @@ def _required(comparison: Comparison, run: Run) -> Frames:
     """What a run must have to count."""
     if reason := run.folder.why_unfinished():
         raise ValueError(reason)
-    result: dict[str, Any] = {"name": run.name, "steps": np.nan, **run.folder.result()}
+    result: dict[str, Any] = {"name": run.name, "config": {}, "steps": np.nan, **run.folder.result()}
     if not is_sequence(run.env_id):
         history = pd.DataFrame(read_history(run.path)).melt("step", var_name="measure").dropna()
         last = history.groupby("measure").value.last()
@@ -138,17 +151,12 @@ def _required(comparison: Comparison, run: Run) -> Frames:
     matrix, n_phases = run.folder.matrix(), comparison.n_phases(run.env_id)
     if len(matrix.rows) != n_phases:
         raise ValueError(f"{run.path / 'success_matrix.csv'} has {len(matrix.rows)} phases instead of {n_phases}")
-    success = success_frame(matrix)
-    if success.empty or success.success.isna().any():
-        raise ValueError(f"{run.path / 'success_matrix.csv'} has phases whose success is not known")
-    return {"runs": pd.DataFrame([{**result, **matrix.metrics()}]), "success": success}
-
-
-def success_frame(matrix: SuccessMatrix) -> pd.DataFrame:
-    """A row for each phase (from 1) and task of a matrix: ``phase``, ``trained``, ``task``, ``success``."""
     frame = pd.DataFrame(matrix.rows, columns=matrix.tasks, dtype=float)
-    frame = frame.assign(phase=range(1, len(frame) + 1), trained=matrix.phase_tasks)
-    return frame.melt(["phase", "trained"], var_name="task", value_name="success")
+    if frame.empty or frame.isna().any(axis=None):
+        raise ValueError(f"{run.path / 'success_matrix.csv'} has phases whose success is not known")
+    frame = frame.assign(phase=range(1, n_phases + 1), trained=matrix.phase_tasks)
+    success = frame.melt(["phase", "trained"], var_name="task", value_name="success")
+    return {"runs": pd.DataFrame([{**result, **matrix.metrics()}]), "success": success}
 
 
 def _check_phases(success: pd.DataFrame) -> None:
@@ -213,34 +221,28 @@ def _retention(run: Run, found: Frames) -> Frames:
 
 
 def _neurons(run: Run, _found: Frames) -> Frames:
-    content = run.folder.neurons()
-    if content is None:
-        return {}
+    content = run.folder.neurons() or {"phases": []}
     rows, histograms = [], []
     for entry in content["phases"]:
-        place = {"phase": entry["phase"] + 1, "task": entry["task"]}
-        for network, identified in entry["networks"].items():
-            layers = {name: number for number, (name, _) in enumerate(content["networks"][network], 1)}
-            for layer, width in content["networks"][network]:
+        for name, identified in entry["networks"].items():
+            critic = name.removeprefix("qf")
+            network = f"critic {int(critic) + 1}" if critic.isdecimal() else name  # what people read
+            place = {"phase": entry["phase"] + 1, "task": entry["task"], "network": network}
+            layers = content["networks"][name]
+            for number, (layer, width) in enumerate(layers, 1):
                 neurons = frozenset(identified["skill_neurons"].get(layer, ()))
                 masked = identified.get("masked", {}).get(layer, np.nan)
-                row = {"network": network_title(network), "layer": layers[layer], "width": width}
-                rows.append({**place, **row, "neurons": neurons, "masked": masked})
-            for each in identified.get("histograms", []):
-                histograms.append({**place, **each, "network": network_title(network), "layer": layers[each["layer"]]})
+                rows.append({**place, "layer": number, "width": width, "neurons": neurons, "masked": masked})
+            numbers = {layer: number for number, (layer, _) in enumerate(layers, 1)}
+            histograms += [{**place, **each, "layer": numbers[each["layer"]]} for each in identified.get("histograms", [])]
     return {"neurons": pd.DataFrame(rows), "histograms": pd.DataFrame(histograms)} if rows else {}
 
 
-def _config(run: Run, _found: Frames) -> Frames:
-    run.folder.config()  # which the report reads
-    return {}
-
-
-def network_title(name: str) -> str:
-    """What people read: "actor" for the actor, "critic 1" for qf0."""
-    return f"critic {int(name.removeprefix('qf')) + 1}" if name.removeprefix("qf").isdecimal() else name
+def _config(run: Run, found: Frames) -> Frames:
+    return {"runs": found["runs"].assign(config=[run.folder.config()])}
 
 
 # What is shown if it can be read; a damaged file is named
 _OPTIONAL: list[Callable[[Run, Frames], Frames]] = [_config, _training, _retention, _neurons]
-_COLUMNS = "name steps phase trained task success share step measure value network layer width".split()
+_FRAMES = ("runs", "success", "training", "retention", "plasticity", "neurons", "histograms")
+_COLUMNS = "name config steps phase trained task success share step measure value network layer width".split()

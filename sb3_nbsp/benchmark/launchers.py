@@ -13,13 +13,17 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any, Literal, NamedTuple
 
+import torch as th
 from filelock import Timeout
 from typing_extensions import override
 
 from sb3_nbsp.benchmark.comparison import Run
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.settings import Settings
-from sb3_nbsp.benchmark.train import BUSY
+from sb3_nbsp.benchmark.train import BUSY, train
+
+N_LINES = 20  # of the log of a run whose process has ended without a word
+MAX_RETRIES = 5  # of a run whose Ray node or process died
 
 
 class Outcome(NamedTuple):
@@ -31,25 +35,20 @@ class Outcome(NamedTuple):
 
 
 class Launcher(AbstractContextManager["Launcher"]):
-    """Computes runs, as many at a time as there is room for."""
+    """Computes runs. At its exit it ends those that are still being computed; their checkpoints stay."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another run can be submitted now."""
+        return True
 
     @abstractmethod
     def submit(self, run: Run, settings: Settings) -> None:
         """Compute a run; there is room."""
 
-    @property
-    @abstractmethod
-    def has_room(self) -> bool:
-        """Whether another run can be submitted now."""
-
     @abstractmethod
     def poll(self) -> list[Outcome]:
         """Those runs that have ended since the last call; to be called every now and then."""
-
-    @abstractmethod
-    @override
-    def __exit__(self, *error: object) -> None:
-        """End the runs that are still being computed; their checkpoints stay."""
 
 
 class LocalLauncher(Launcher):
@@ -66,6 +65,11 @@ class LocalLauncher(Launcher):
         self.jobs = jobs
         self._running: dict[Run, subprocess.Popen[bytes]] = {}
 
+    @property
+    @override
+    def has_room(self) -> bool:
+        return len(self._running) < self.jobs
+
     @override
     def submit(self, run: Run, settings: Settings) -> None:
         run.path.mkdir(parents=True, exist_ok=True)
@@ -77,24 +81,10 @@ class LocalLauncher(Launcher):
         with run.folder.log.open("ab") as log:
             self._running[run] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
 
-    @property
-    @override
-    def has_room(self) -> bool:
-        return len(self._running) < self.jobs
-
     @override
     def poll(self) -> list[Outcome]:
         ended = [run for run, process in self._running.items() if process.poll() is not None]
-        return [self._outcome(run, self._running.pop(run).returncode) for run in ended]
-
-    @staticmethod
-    def _outcome(run: Run, returncode: int) -> Outcome:
-        if returncode in (0, BUSY):
-            return Outcome(run, "busy" if returncode else "done")
-        if error := run.folder.error():
-            return Outcome(run, "failed", error)
-        how = f"ended by signal {-returncode}" if returncode < 0 else f"ended with status {returncode}"
-        return Outcome(run, "failed", f"{run.folder.end_of_log()}\nThe process {how}")
+        return [_outcome(run, self._running.pop(run).returncode) for run in ended]
 
     @override
     def __exit__(self, *error: object) -> None:
@@ -105,6 +95,16 @@ class LocalLauncher(Launcher):
         self._running.clear()
 
 
+def _outcome(run: Run, returncode: int) -> Outcome:
+    if returncode in (0, BUSY):
+        return Outcome(run, "busy" if returncode else "done")
+    if error := run.folder.error():
+        return Outcome(run, "failed", error)
+    how = f"ended by signal {-returncode}" if returncode < 0 else f"ended with status {returncode}"
+    end = run.folder.log.read_text(encoding="utf-8", errors="replace").splitlines()[-N_LINES:]
+    return Outcome(run, "failed", "\n".join([*end, f"The process {how}"]))
+
+
 class RayLauncher(Launcher):
     """
     One Ray task per run. All nodes must see the comparison's folder under the same path and have this package
@@ -113,12 +113,11 @@ class RayLauncher(Launcher):
     :param address: the address of a running cluster ("auto", "ray://..."); None starts Ray on this machine
     :param cpus: cores, and threads of PyTorch, of a run
     :param gpus: share of a GPU that a run takes
-    :param max_retries: how often a run is computed again after its node or process died
     :raises ImportError: if Ray is not installed
     :raises ValueError: if the resources are no positive numbers
     """
 
-    def __init__(self, address: str | None = None, cpus: int = 1, gpus: float = 0.0, max_retries: int = 5) -> None:
+    def __init__(self, address: str | None = None, cpus: int = 1, gpus: float = 0.0) -> None:
         if cpus < 1 or gpus < 0:
             raise ValueError(f"A run needs at least one core and no negative share of a GPU, not cpus={cpus}, gpus={gpus}")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -133,7 +132,7 @@ class RayLauncher(Launcher):
         if self._is_own:
             ray.init(address=address or "local", log_to_driver=False, include_dashboard=False if address is None else None)
         # A process of its own for every run: nothing of an earlier one can be left in it
-        options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": max_retries, "max_calls": 1}
+        options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": MAX_RETRIES, "max_calls": 1}
         self._task = self._ray.remote(**options, runtime_env={"env_vars": {"OMP_NUM_THREADS": str(cpus)}})(_run)
         self._cpus = cpus
         self._running: dict[Any, Run] = {}
@@ -143,11 +142,6 @@ class RayLauncher(Launcher):
         first_phase = None if run.first_phase is None else str(run.first_phase.resolve())
         arguments = asdict(settings), str(run.path.resolve()), self._cpus, first_phase
         self._running[self._task.options(name=run.name).remote(*arguments)] = run
-
-    @property
-    @override
-    def has_room(self) -> bool:
-        return True  # Ray has a queue of its own
 
     @override
     def poll(self) -> list[Outcome]:
@@ -173,10 +167,6 @@ class RayLauncher(Launcher):
 
 def _run(settings: dict[str, Any], path: str, threads: int, first_phase: str | None) -> tuple[str, str]:
     """Compute a run inside a Ray task: its status and, if it failed, the traceback."""
-    import torch as th
-
-    from sb3_nbsp.benchmark.train import train
-
     th.set_num_threads(threads)
     folder = RunFolder(path)
     folder.path.mkdir(parents=True, exist_ok=True)

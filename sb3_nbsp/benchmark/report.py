@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from sb3_nbsp.benchmark.comparison import Run, short_name
+from sb3_nbsp.benchmark.comparison import short_name
 from sb3_nbsp.benchmark.figures import draw_figures
 from sb3_nbsp.benchmark.frames import Results
 from sb3_nbsp.benchmark.methods import METHODS
@@ -26,11 +27,7 @@ from sb3_nbsp.tasks.registration import sequences
 
 
 def write_report(results: Results, path: str | os.PathLike[str] | None = None) -> Path:
-    """
-    :param results: a comparison
-    :param path: the HTML file; None for ``report.html`` in the folder of the comparison
-    :return: the HTML file
-    """
+    """Write the page of a comparison, as ``report.html`` in its folder or elsewhere; its path."""
     path = results.folder / "report.html" if path is None else Path(path)
     atomic_write(path, report_html(results))
     return path
@@ -43,7 +40,7 @@ def report_html(results: Results) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"text": _text, "data_uri": _data_uri}
     template = environment.from_string(files("sb3_nbsp.benchmark").joinpath("report.html").read_text(encoding="utf-8"))
-    configs = _configs(results)
+    told = results.runs[results.runs.config.astype(bool)]
     return template.render(
         zip=zip,
         results=results,
@@ -54,47 +51,34 @@ def report_html(results: Results) -> str:
         skipped=skipped,
         comparison={**asdict(comparison), "folder": str(results.folder)},
         methods=[METHODS[name] for name in comparison.methods],
-        hyperparams={env_id: _hyperparams(configs, env_id) for env_id in dict.fromkeys(run.env_id for run in configs)},
-        machines=_machines(configs),
+        hyperparams={env_id: _hyperparams(runs) for env_id, runs in told.groupby("env", sort=False)},
+        machines=_machines(told),
         command=comparison.command(),
     )
 
 
-def _configs(results: Results) -> dict[Run, dict[str, Any]]:
-    """What ``config.json`` says of each run that is done; damaged ones are named elsewhere."""
-    configs, left_out = {}, {run for run, _ in results.left_out}
-    for run in results.comparison.runs(results.folder):
-        try:
-            configs[run] = {} if run in left_out else run.folder.config()
-        except (ValueError, OSError):
-            continue
-    return {run: config for run, config in configs.items() if config}
-
-
-def _hyperparams(configs: dict[Run, dict[str, Any]], env_id: str) -> dict[str, Any]:
+def _hyperparams(runs: pd.DataFrame) -> dict[str, Any]:
     """A column for each method, as its first run on an environment has them, and the runs that have others."""
-    first: dict[str, tuple[Run, dict[str, Any]]] = {}
+    first: dict[str, Any] = {}
     notes = []
-    for run, config in configs.items():
-        if run.env_id == env_id:
-            told, usual = first.setdefault(METHODS[run.method].title, (run, config["hyperparams"]))
-            if other := _differences(usual, config["hyperparams"]):
-                notes.append(f"{run.name} ran with other hyper-parameters than {told.name}: {other}")
-    options = dict.fromkeys(name for _, each in first.values() for name in each)
-    rows = {name: [_text(each[name]) if name in each else None for _, each in first.values()] for name in options}
+    for run in runs.itertuples():
+        usual = first.setdefault(run.method, run)
+        told, own = usual.config["hyperparams"], run.config["hyperparams"]
+        names = [name for name in {**told, **own} if told.get(name, ...) != own.get(name, ...)]
+        if names:
+            other = ", ".join(f"{name} {_text(own[name])}" if name in own else f"no {name}" for name in names)
+            notes.append(f"{run.name} ran with other hyper-parameters than {usual.name}: {other}")
+    columns = [run.config["hyperparams"] for run in first.values()]
+    options = dict.fromkeys(name for each in columns for name in each)
+    rows = {name: [_text(each[name]) if name in each else None for each in columns] for name in options}
     return {"columns": list(first), "rows": rows, "notes": notes}
 
 
-def _differences(usual: dict[str, Any], other: dict[str, Any]) -> str:
-    names = [name for name in {**usual, **other} if usual.get(name, ...) != other.get(name, ...)]
-    return ", ".join(f"{name} {_text(other[name])}" if name in other else f"no {name}" for name in names)
-
-
-def _machines(configs: dict[Run, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+def _machines(runs: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
     """Versions and machines, each once, with the names of the runs that were made with them."""
     groups: dict[str, tuple[list[str], dict[str, Any]]] = {}
-    for run, config in configs.items():
-        told = {**config["machine"], **config["versions"]}
+    for run in runs.itertuples():
+        told = {**run.config["machine"], **run.config["versions"]}
         groups.setdefault(json.dumps(told, sort_keys=True, default=str), ([], told))[0].append(run.name)
     return [("; ".join(names), told) for names, told in groups.values()]
 

@@ -70,7 +70,7 @@ def run_comparison(
                 unfinished -= 1
                 display.ended(outcome)
                 failed += [outcome] if outcome.status == "failed" else []
-            display.update(todo)
+            display.show(todo)
             time.sleep(POLL)
     measure_baselines(comparison, folder, [run for run in settings if run.folder.is_done and is_sequence(run.env_id)])
     return failed
@@ -86,47 +86,40 @@ def _is_ready(run: Run, active: set[Run], waiting: set[Run]) -> bool:
     return all(each.first_phase != run.first_phase for each in active) and not (run in waiting and first.is_busy())
 
 
-class _Display:
+class _Display(Progress):
     """A bar for the whole comparison and one for each run that is being computed; lines where there is no terminal."""
 
     def __init__(self, console: Console, total: int, done: int) -> None:
         columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn()
-        self._progress = Progress(TextColumn("{task.description}"), *columns, console=console)
-        self._all = self._progress.add_task("all runs", total=total, completed=done, state="")
+        super().__init__(TextColumn("{task.description}"), *columns, console=console)
+        self._all = self.add_task("all runs", total=total, completed=done, state="")
         self._bars: dict[Run, TaskID] = {}
         self._milestones: dict[Run, str] = {}
         self._ended: set[Run] = set()
-        self._start = time.time()
+        self._since = time.time()
 
-    def __enter__(self) -> _Display:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def update(self, runs: list[Run]) -> None:
+    def show(self, runs: list[Run]) -> None:
         """Show how far the runs are; where there is no terminal, a line for every milestone."""
         for run in runs:
-            progress = None if run in self._ended else run.folder.progress(self._start)
+            progress = None if run in self._ended else run.folder.progress(self._since)
             if progress is None:
                 continue
             if run not in self._bars:
-                self._bars[run] = self._progress.add_task(escape(run.name), total=1, state="")
+                self._bars[run] = self.add_task(escape(run.name), state="")
             state = escape(progress["state"])
-            self._progress.update(self._bars[run], completed=progress["completed"], total=progress["total"], state=state)
-            if not self._progress.console.is_terminal and self._milestones.get(run) != progress["milestone"]:
+            self.update(self._bars[run], completed=progress["completed"], total=progress["total"], state=state)
+            if not self.console.is_terminal and self._milestones.get(run) != progress["milestone"]:
                 self.say(run, progress["milestone"])
             self._milestones[run] = progress["milestone"]
 
     def ended(self, outcome: Outcome) -> None:
-        """A run has ended."""
+        """Show the result of a run, or why it has failed."""
         run = outcome.run
         self._ended.add(run)
         if run in self._bars:
-            self._progress.remove_task(self._bars.pop(run))
+            self.remove_task(self._bars.pop(run))
         if outcome.status == "done":
-            self._progress.advance(self._all)
+            self.advance(self._all)
             result = run.folder.result()
             known = {name: value for name, value in result.items() if isinstance(value, float) and "minutes" not in name}
             texts = [f"{name} {value:,.2f}" for name, value in known.items()]
@@ -136,5 +129,5 @@ class _Display:
             self.say(run, f"failed:\n{end}\nMore in {run.folder.log}", "red")
 
     def say(self, run: Run, text: str, style: str = "default") -> None:
-        """A line about a run."""
-        self._progress.console.print(f"[{style}]{escape(run.name)}[/]: {escape(text)}", soft_wrap=True)
+        """Print a line about a run."""
+        self.console.print(f"[{style}]{escape(run.name)}[/]: {escape(text)}", soft_wrap=True)

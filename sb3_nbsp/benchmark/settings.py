@@ -55,8 +55,8 @@ class Settings:
         cls, algo: str, env_id: str, seed: int, env_kwargs: Any = None, hyperparams: Any = None, **others: Any
     ) -> Settings:
         """
-        The settings with the hyper-parameters of the algorithm's YAML file, whose place those that are given take; ValueError
-        if there is no such algorithm, it has no such hyper-parameter, or a value is not plain.
+        Settings with the hyper-parameters of the algorithm's YAML file, replaced by those that are given; ValueError if there
+        is no such algorithm, it has no such hyper-parameter, or a value is not plain.
         """
         given = hyperparams or {}
         if algo in TABLE:  # reading the YAML file names any other
@@ -90,12 +90,10 @@ class Settings:
         found = with_schedules(copy.deepcopy(given))  # SB3 may change it
         if isinstance(found.get("train_freq"), list):  # SB3 wants a tuple, which JSON does not know
             found["train_freq"] = tuple(found["train_freq"])
-        if isinstance(found.get("replay_buffer_class"), str):
-            found["replay_buffer_class"] = locate(found["replay_buffer_class"])
-        kwargs = found.get("policy_kwargs", {})
-        for name, value in kwargs.items():
-            if name.endswith(("_fn", "_class")) and isinstance(value, str):
-                kwargs[name] = locate(value)
+        for options in (found, found.get("policy_kwargs", {})):
+            for name, value in options.items():
+                if name.endswith(("_fn", "_class")) and isinstance(value, str):
+                    options[name] = locate(value)
         return found
 
     def make_env(self) -> VecEnv:
@@ -123,7 +121,7 @@ class Settings:
             env.close()
 
     def differences(self, earlier: dict[str, Any]) -> list[str]:
-        """Names of the settings in which a run differs, of which this is the ``config.json``."""
+        """Names of the settings that are others in an earlier ``config.json``; what it does not name was the default."""
         defaults = {each.name: each.default for each in fields(self)}
         return [name for name, value in asdict(self).items() if earlier.get(name, defaults[name]) != value]
 

@@ -16,7 +16,7 @@ import pandas as pd
 from gymnasium.envs.registration import load_env_creator
 
 from sb3_nbsp.benchmark.comparison import short_name
-from sb3_nbsp.benchmark.frames import CONTINUAL, Results
+from sb3_nbsp.benchmark.frames import CONTINUAL, Results, by_method
 from sb3_nbsp.benchmark.methods import METHODS, PAPER_ROWS
 from sb3_nbsp.benchmark.rendering import STEPS, UNKNOWN, Table
 from sb3_nbsp.benchmark.statistics import RESAMPLES, summarize
@@ -81,7 +81,6 @@ def build_tables(results_list: Sequence[Results], with_paper: bool = False) -> l
     mean with its 95 % interval. The best value is in bold if its interval overlaps with no other's. A run that is left out is
     named in the notes.
 
-    :param results_list: the comparisons
     :param with_paper: add the paper's rows beside those of ours that have a counterpart
     :return: the tables, the one over all last
     :raises ValueError: if there is no comparison, or one is given twice
@@ -91,16 +90,15 @@ def build_tables(results_list: Sequence[Results], with_paper: bool = False) -> l
     if len({results.folder.resolve() for results in results_list}) < len(results_list):
         raise ValueError(f"A folder is given twice: {', '.join(str(results.folder) for results in results_list)}")
     parts = [(results.of(env_id), env_id) for results in results_list for env_id in results.comparison.env_ids.values()]
-    sizes = [f" ({results.comparison.preset})" if env_id in sequences() else "" for results, env_id in parts]
-    names = [short_name(env_id) + size for (_, env_id), size in zip(parts, sizes, strict=True)]
+    names = [short_name(env_id) + f" ({each.comparison.preset})" * (env_id in sequences()) for each, env_id in parts]
     labels = [
         f"{name}, {results.folder}" if names.count(name) > 1 else name for name, (results, _) in zip(names, parts, strict=True)
     ]
     tables = [_table_of(*part, label, with_paper) for part, label in zip(parts, labels, strict=True)]
     by_label = {label: results for label, (results, env_id) in zip(labels, parts, strict=True) if is_sequence(env_id)}
-    if len(by_label) < 2:
-        return tables
-    return [*tables, _overall_table(by_label, with_paper, results_list[0].folder / "table_all")]
+    if len(by_label) > 1:
+        tables.append(_overall_table(by_label, with_paper, results_list[0].folder / "table_all"))
+    return tables
 
 
 def _table_of(results: Results, env_id: str, label: str, with_paper: bool) -> Table:
@@ -128,7 +126,7 @@ def _table_of(results: Results, env_id: str, label: str, with_paper: bool) -> Ta
             for name, value in found.items()
         ]
         notes.append(f"{' and '.join(baselines)}: what there is without learning; never counted as best.")
-    notes += [f"{run.name} is left out: {reason}" for run, reason in results.left_out]
+    notes += [f"Left out: {sentence}" for sentence in results.left_out_sentences()]
     return _fill(label, rows, measures, notes, results.folder / "table")
 
 
@@ -144,7 +142,7 @@ def _summaries(
 def _with_paper(rows: list[dict[str, Any]], sequence: str) -> tuple[list[dict[str, Any]], list[str]]:
     """The paper's row after each of ours that it has, and what has to be said about them."""
     both, without, notes = [], [], []
-    names = {method.title: method.name for method in METHODS.values()}
+    nearest, names = stand_in(sequence), {method.title: method.name for method in METHODS.values()}
     for title in dict.fromkeys(row["method"] for row in rows):
         both += [row for row in rows if row["method"] == title]
         theirs = paper_row(names[title], sequence)
@@ -154,41 +152,38 @@ def _with_paper(rows: list[dict[str, Any]], sequence: str) -> tuple[list[dict[st
         same = {"method": f"paper: {title}", "source": f"paper, table {theirs.table:.0f}: {theirs.name[1]}", "n": PAPER_SEEDS}
         both += [{**same, "measure": each, "mean": theirs[each], "se": theirs[f"{each}_error"]} for each in CONTINUAL]
     if len(both) > len(rows):
-        nearest = stand_in(sequence)
         steps = ATARI_CYCLES.get(nearest.removeprefix("Atari-"), ([], 0))[1]
         size = f"convolutions and 2×768, {steps:.1e} steps a task" if steps else "3×768, 1e6 steps a task at most"
         setting = f"mean ± standard error over {PAPER_SEEDS} seeds, {size}; never counted as best"
         notes.append(f"Rows of the paper: {' → '.join(_TASKS[nearest])}, {setting}.")
-    if stand_in(sequence) != sequence:
-        table = 5 if stand_in(sequence) == NEAREST_GAMES else 2
-        notes.append(
-            f"The paper does not have the sequence {sequence}. Its rows here are of the nearest that it has, "
-            f"{' → '.join(_TASKS[stand_in(sequence)])} (table {table}): other tasks in another setting."
-        )
+    if nearest != sequence:
+        place = f"{' → '.join(_TASKS[nearest])} (table {5 if nearest == NEAREST_GAMES else 2})"
+        missing = f"The paper does not have the sequence {sequence}"
+        notes.append(f"{missing}. Its rows here are of the nearest that it has, {place}: other tasks in another setting.")
     if without:
         notes.append(f"The paper has no numbers here of: {', '.join(without)}.")
     return both, notes
 
 
 def _overall_table(parts: dict[str, Results], with_paper: bool, file: Path) -> Table:
-    rows, notes = [], []
+    rows, left_out = [], []
     titles = dict.fromkeys(METHODS[name].title for results in parts.values() for name in results.comparison.methods)
     for title in titles:
         done = {label: results.runs[results.runs.method == title].set_index("seed") for label, results in parts.items()}
         seeds = dict.fromkeys(seed for runs in done.values() for seed in runs.index)
-        common = [seed for seed in seeds if all(seed in runs.index for runs in done.values())]
-        for seed in (seed for seed in seeds if seed not in common):
-            lacking = [label for label, runs in done.items() if seed not in runs.index]
-            notes.append(f"{title}, seed {seed} is left out: it has no result of {', '.join(lacking)}")
-        if not common:
-            notes.append(f"{title} is left out: it has no seed that is done on all sequences")
-            continue
-        rows += _summaries(title, [runs.loc[common] for runs in done.values()], CONTINUAL)
-    notes += [f"{label}: {run.name} is left out: {why}" for label, results in parts.items() for run, why in results.left_out]
-    head = ["The numbers of a method are means over the sequences.", _statistics_note(rows)]
+        lacking = {seed: [label for label, runs in done.items() if seed not in runs.index] for seed in seeds}
+        left_out += by_method((title, seed, f"no result of {', '.join(of)}") for seed, of in lacking.items() if of)
+        common = [seed for seed, of in lacking.items() if not of]
+        if common:
+            rows += _summaries(title, [runs.loc[common] for runs in done.values()], CONTINUAL)
+        else:
+            left_out.append(f"{title}: no seed is done on all sequences")
+    left_out += [f"{label}: {sentence}" for label, results in parts.items() for sentence in results.left_out_sentences()]
+    notes = ["The numbers of a method are means over the sequences.", _statistics_note(rows)]
     if with_paper:
-        head.append("The paper has no numbers over several sequences; see the tables of the single ones.")
-    return _fill(f"All {len(parts)} sequences: {'; '.join(parts)}", rows, SEQUENCE_MEASURES, [*head, *notes], file)
+        notes.append("The paper has no numbers over several sequences; see the tables of the single ones.")
+    notes += [f"Left out: {sentence}" for sentence in left_out]
+    return _fill(f"All {len(parts)} sequences: {'; '.join(parts)}", rows, SEQUENCE_MEASURES, notes, file)
 
 
 def _setting(results: Results, env_id: str) -> str:
@@ -200,6 +195,8 @@ def _setting(results: Results, env_id: str) -> str:
         defaults = {**inspect.signature(TaskSequence).parameters, **own}
         names = ("cycles", "steps_per_task", "mastery_threshold", "mastery_window", "horizon")
         env = {**{name: defaults[name].default for name in names if name in defaults}, **comparison.sequence(env_id)}
+        if env["mastery_threshold"] is None:
+            del env["mastery_window"]  # of no effect
         parts += [" → ".join(env.pop("tasks")), *(f"{name} {value}" for name, value in env.items())]
         length = f"{comparison.n_eval_episodes} evaluation episodes"
         length = f"whole games for {comparison.n_eval_steps} evaluation steps" if comparison.n_eval_steps else length

@@ -10,7 +10,6 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,6 @@ import torch as th
 from filelock import Timeout
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_nbsp.algorithms.replay_phases import PhasedReplay
 from sb3_nbsp.benchmark.callbacks import Progress, Resumable, Retention, SkillNeurons
@@ -30,6 +27,7 @@ from sb3_nbsp.diagnostics import PlasticityCallback
 from sb3_nbsp.interventions import GradientMasking
 from sb3_nbsp.tasks import SequenceEvaluation, load_checkpoint
 from sb3_nbsp.tasks.checkpoint import save_checkpoint
+from sb3_nbsp.tasks.policy_evaluation import evaluate_task
 from sb3_nbsp.zoo.algos import algorithm
 
 BUSY = 75  # exit status: another process is at this run
@@ -57,12 +55,13 @@ def train(settings: Settings, folder: RunFolder, first_phase: RunFolder | None =
             if first_phase is not None and folder.checkpoint is None:
                 _train_common_first_phase(common_settings(settings), first_phase, folder)
                 start_from(first_phase, folder)
-            model, find_result = (_train_on_sequence if settings.is_sequence else _train_on_one_task)(settings, folder)
+            model = (_train_on_sequence if settings.is_sequence else _train_on_one_task)(settings, folder)
             normalizer = model.get_vec_normalize_env()
             if normalizer is not None:
                 normalizer.save(str(folder.statistics))
             model.save(folder.model)
-            result = {**find_result(), "minutes_since_last_start": (time.monotonic() - start) / 60}
+            found = _metrics(folder) if settings.is_sequence else _returns(model, settings)
+            result = {**found, "minutes_since_last_start": (time.monotonic() - start) / 60}
             folder.write_result(result)
             return result
         except Timeout:  # of the first phase: not an error
@@ -72,16 +71,14 @@ def train(settings: Settings, folder: RunFolder, first_phase: RunFolder | None =
             raise
 
 
-_Trained = tuple[BaseAlgorithm, Callable[[], dict[str, Any]]]
-
-
 def continue_or_start(settings: Settings, folder: RunFolder) -> BaseAlgorithm:
     """The agent of the last checkpoint, in its place of the sequence; a new one if there is none."""
     env = settings.make_env()
     if folder.checkpoint is None:
         return settings.make_agent(env)
     # The checkpoint at the end of the first phase can be that of the plain agent
-    later = {**later_options(settings), "interventions": ()} if settings.is_sequence and later_options(settings) else {}
+    later = later_options(settings) if settings.is_sequence else {}
+    later |= {"interventions": ()} if later else {}
     with warnings.catch_warnings():  # what that one has noted for masking is of no use to methods without
         warnings.filterwarnings("ignore", "The saved model holds state of GradientMasking")
         return load_checkpoint(algorithm(settings.algo), folder.checkpoint, env, **later)
@@ -97,7 +94,7 @@ def _train_common_first_phase(settings: Settings, folder: RunFolder, seen_in: Ru
         folder.write_result({"steps": model.num_timesteps})
 
 
-def _train_on_sequence(settings: Settings, folder: RunFolder) -> _Trained:
+def _train_on_sequence(settings: Settings, folder: RunFolder) -> BaseAlgorithm:
     model = continue_or_start(settings, folder)
     # In any case, so that it makes no difference where the first phase was computed
     if _train_until_boundary(model, settings, folder, folder):
@@ -110,7 +107,11 @@ def _train_on_sequence(settings: Settings, folder: RunFolder) -> _Trained:
     # A run can be killed after its last phase, before its result is written
     if not position["sequence_over"]:
         _learn(model, settings, folder, folder)
-    return model, lambda: {**folder.matrix().metrics(), "steps": int(folder.episodes()[-1][0])}
+    return model
+
+
+def _metrics(folder: RunFolder) -> dict[str, Any]:
+    return {**folder.matrix().metrics(), "steps": int(folder.episodes()[-1][0])}
 
 
 def _train_until_boundary(model: BaseAlgorithm, settings: Settings, folder: RunFolder, seen_in: RunFolder) -> bool:
@@ -156,7 +157,7 @@ def _learn(model: BaseAlgorithm, settings: Settings, folder: RunFolder, seen_in:
     model.learn(most_steps - model.num_timesteps, callback=callbacks, reset_num_timesteps=False)
 
 
-def _train_on_one_task(settings: Settings, folder: RunFolder) -> _Trained:
+def _train_on_one_task(settings: Settings, folder: RunFolder) -> BaseAlgorithm:
     n_timesteps = int(settings.hyperparams["n_timesteps"])
     model = continue_or_start(settings, folder)
     callbacks = [
@@ -166,23 +167,14 @@ def _train_on_one_task(settings: Settings, folder: RunFolder) -> _Trained:
     ]
     if model.num_timesteps < n_timesteps:
         model.learn(n_timesteps - model.num_timesteps, callback=callbacks, reset_num_timesteps=False)
-
-    def result() -> dict[str, Any]:
-        training_return = float(np.mean([episode["r"] for episode in model.ep_info_buffer or []]))
-        return {"return": _evaluate(model, settings), "training_return": training_return, "steps": model.num_timesteps}
-
-    return model, result
+    return model
 
 
-def _evaluate(model: BaseAlgorithm, settings: Settings) -> float:
-    env = make_vec_env(settings.env_id, seed=settings.seed + 1_000_000, env_kwargs=settings.env_kwargs)
-    normalizer = model.get_vec_normalize_env()
-    if normalizer is not None:
-        env = VecNormalize(env, training=False, norm_reward=False)
-        env.obs_rms = normalizer.obs_rms
-    mean, _ = evaluate_policy(model, env, settings.n_eval_episodes)
-    assert isinstance(mean, float)
-    return mean
+def _returns(model: BaseAlgorithm, settings: Settings) -> dict[str, Any]:
+    env = make_vec_env(settings.env_id, env_kwargs=settings.env_kwargs)
+    evaluated = evaluate_task(model, env, settings.n_eval_episodes, settings.seed + 1_000_000).mean_return
+    training_return = float(np.mean([episode["r"] for episode in model.ep_info_buffer or []]))
+    return {"return": evaluated, "training_return": training_return, "steps": model.num_timesteps}
 
 
 def _end_with_stdin() -> None:

@@ -22,7 +22,7 @@ from sb3_nbsp.neurons import zeroed
 from sb3_nbsp.neurons.activations import observed
 from sb3_nbsp.neurons.utility import neuron_magnitudes
 from sb3_nbsp.tasks import TaskSequence
-from sb3_nbsp.tasks.policy_evaluation import SEED, TaskResult, evaluate_task, evaluation_seed
+from sb3_nbsp.tasks.policy_evaluation import SEED, TaskResult, comparable_values, evaluate_task, evaluation_seed
 from sb3_nbsp.tasks.task_envs import single_task_makers
 
 # By network: boolean over its hidden neurons
@@ -123,12 +123,9 @@ def zero_neurons(
 
 
 def _rates(task: str, results: Sequence[TaskResult]) -> list[float]:
-    """Where a row has reported success, those that have not had none."""
-    if any(each.kind == "success" for each in results):
-        return [each.value if each.kind == "success" else 0.0 for each in results]
-    if results[0].kind == "return":
+    if results[0].kind == "return" and all(each.kind != "success" for each in results):
         warn(f"{task} does not report success: the mean return of an episode takes its place")
-    return [each.value for each in results]
+    return comparable_values(results)
 
 
 def _skill_neurons(model: NBSPSAC, networks: Sequence[str]) -> dict[str, Neurons]:

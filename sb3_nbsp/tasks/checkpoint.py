@@ -124,10 +124,17 @@ def _normalized(env: GymEnv, path: Path) -> VecEnv:
     own = unwrap_vec_normalize(env)
     if own is None:
         return VecNormalize.load(str(path), env.venv if isinstance(env, VecTransposeImage) else env)
-    saved = VecNormalize.load(str(path), own.venv)
-    for name in ("obs_rms", "ret_rms"):
-        setattr(own, name, getattr(saved, name))
+    restore_statistics(own, path.parent)
     return env
+
+
+def restore_statistics(normalizer: VecNormalize, checkpoint: Path) -> None:
+    """
+    :param normalizer: what is to have the statistics of a checkpoint
+    :param checkpoint: the checkpoint's own folder
+    """
+    saved = VecNormalize.load(str(checkpoint / _NORMALIZATION), normalizer.venv)
+    normalizer.obs_rms, normalizer.ret_rms = saved.obs_rms, saved.ret_rms
 
 
 def get_position(env: VecEnv | None) -> dict[str, list[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, Literal, NamedTuple
@@ -52,6 +52,15 @@ class TaskResult(NamedTuple):
     value: float
     kind: Literal["success", "score", "return"]
     mean_return: float
+
+
+def comparable_values(results: Sequence[TaskResult]) -> list[float]:
+    """
+    :param results: of several agents on one task
+    :return: the value of each; where one has reported success, those that have not had none
+    """
+    reported = any(result.kind == "success" for result in results)
+    return [0.0 if reported and result.kind != "success" else result.value for result in results]
 
 
 def evaluate_task(

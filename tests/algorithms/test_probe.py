@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from phase_checks import Watch
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tagged_tasks import RecordingLogger, TaggedTask, tagged_sequence, tiny
-from test_phases import Watch
 
 from sb3_nbsp import ContinualSAC
-
-
-@pytest.fixture(autouse=True)
-def forget_what_was_played() -> Iterator[None]:
-    TaggedTask.played.clear()
-    yield
 
 
 def learn(n_envs: int = 1, success: Any = "never", **options: Any) -> tuple[ContinualSAC, Watch]:

@@ -9,6 +9,9 @@ from sb3_nbsp.benchmark.comparison import Comparison
 from sb3_nbsp.benchmark.methods import METHODS
 from sb3_nbsp.tasks import SuccessMatrix
 
+TASKS = ["coffee-button", "handle-press"]
+COMPARED = ["continual_sac", "nbsp_replay_only", "nbsp_sac"]
+TITLES = ["vanilla SAC", "replay only", "NBSP"]
 NETWORKS = {
     "actor": [["actor.latent_pi.0", 256], ["actor.latent_pi.2", 256]],
     "qf0": [["critic.qf0.0", 256], ["critic.qf0.2", 256]],

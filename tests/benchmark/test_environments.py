@@ -150,7 +150,7 @@ def test_table_by_hand(tmp_path):
     assert list(table.cells.iloc[1, [0, 1, 5]]) == ["P3O, at the start", "2", "1.00 ± 0.50"]
     assert list(table.cells.iloc[2, :7]) == ["PPO", "1", "10 (n=1)", "1 (n=1)", "–", "1.00 (n=1)", "300"]
     assert not table.bold.any(), "one seed has no interval"
-    assert table.notes[-1] == "PPO, seed 2 is left out: not started"
+    assert table.notes[-1] == "Left out: PPO, seed 2: not started"
     assert table.notes[0] == "Setting: Hopper-v5, 300 steps, 20 evaluation episodes at the end."
     numbers = table.numbers[["method", "measure", "mean"]].to_numpy().tolist()
     assert numbers[:2] == [["P3O", "return", 30.0], ["P3O", "training_return", 3.0]]

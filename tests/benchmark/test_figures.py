@@ -1,19 +1,15 @@
 """The figures of a comparison show the numbers of its runs."""
 
-import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-from fake_comparison import make_histogram, write_comparison, write_run
-from matplotlib import pyplot, rc_context
+from fake_comparison import TASKS, TITLES, write_comparison, write_run
+from matplotlib import pyplot
 from matplotlib.collections import PathCollection
 from matplotlib.colors import same_color, to_rgb
 from matplotlib.image import imread
-from matplotlib.patches import StepPatch
 
 from sb3_nbsp.benchmark.comparison import Comparison
 from sb3_nbsp.benchmark.figures import (
@@ -21,39 +17,16 @@ from sb3_nbsp.benchmark.figures import (
     draw_figures,
     forgetting_figure,
     metrics_figure,
-    overview_figure,
     success_matrix_figure,
-    training_figure,
     write_figures,
 )
-from sb3_nbsp.benchmark.folder import RunFolder
-from sb3_nbsp.benchmark.frames import CONTINUAL, episodes_frame, load_results
-from sb3_nbsp.benchmark.neuron_figures import histograms_figure, overlap_figure, overlaps, skill_neurons_figure
+from sb3_nbsp.benchmark.frames import CONTINUAL, load_results
 from sb3_nbsp.benchmark.style import NoDataError
 from sb3_nbsp.benchmark.table import build_tables
-from sb3_nbsp.figure_style import COLORS, STYLE, save
+from sb3_nbsp.figure_style import COLORS
 from sb3_nbsp.tasks import SuccessMatrix
 
-TASKS = ["coffee-button", "handle-press"]
-METHODS = ["continual_sac", "nbsp_replay_only", "nbsp_sac"]
-TITLES = ["vanilla SAC", "replay only", "NBSP"]
-
-
-@pytest.fixture(autouse=True)
-def style() -> Iterator[None]:
-    with rc_context(STYLE):
-        yield
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three methods, three seeds; only nbsp_sac has neurons.json."""
-    write_comparison(tmp_path / "one", Comparison(["CoffeeButton-HandlePress"], METHODS), TASKS, episodes=30)
-    return tmp_path / "one"
-
-
-def lines(axes, width):
-    return [line for line in axes.lines if line.get_linewidth() == width]
+pytestmark = pytest.mark.usefixtures("style")
 
 
 def test_success_matrix_is_the_mean_over_the_seeds_that_are_done(folder):
@@ -203,177 +176,6 @@ def test_a_method_keeps_its_colour_when_another_has_no_run(folder):
     assert same_color(color_of("replay only"), before)
 
 
-def test_training_stretches_phases_to_the_same_length(folder):
-    for seed, n_episodes in ((1, 20), (2, 40)):
-        rows, step = ["step,phase,task,success,return,length"], 0
-        for phase in range(4):
-            for episode in range(n_episodes):
-                step += 100
-                # Half of a phase's episodes fail, then all succeed
-                rows.append(f"{step},{phase},{TASKS[phase % 2]},{episode >= n_episodes // 2},0,100")
-        (folder / "nbsp_sac" / f"seed_{seed}" / "training.csv").write_text("\n".join(rows) + "\n")
-    (folder / "nbsp_sac" / "seed_3" / "result.json").unlink()
-    results = load_results(folder)
-    panel = training_figure(results).axes[2]
-    assert panel.get_title(loc="left") == "NBSP (2 seeds)"
-    thin, bold = lines(panel, 0.6), lines(panel, 2)
-    assert (len(thin), len(bold)) == (8, 4)
-    for phase, line in enumerate(bold):
-        first, second = thin[2 * phase : 2 * phase + 2]
-        assert line.get_xdata()[0] == phase and line.get_xdata()[-1] == phase + 1
-        np.testing.assert_allclose(line.get_ydata(), (first.get_ydata() + second.get_ydata()) / 2)
-        # Running means of 10 episodes: all of the second half, or a half of it
-        assert first.get_ydata()[-1] == second.get_ydata()[-1] == 1
-        assert first.get_ydata()[75] == pytest.approx(0.5) and second.get_ydata()[75] == 1
-        assert first.get_ydata()[49] == second.get_ydata()[49] == 0
-    assert [label.get_text() for label in panel.get_xticklabels()] == ["3k steps"] * 4
-    dashed = [line.get_xdata()[0] for line in panel.lines if line.get_linestyle() == "--"]
-    assert dashed == [2], "one line, between the two cycles"
-
-
-def test_training_leaves_out_a_damaged_log_and_names_it(folder):
-    (folder / "nbsp_sac" / "seed_1" / "training.csv").unlink()
-    path = folder / "nbsp_sac" / "seed_2" / "training.csv"
-    path.write_text(path.read_text().replace("handle-press", "drawer-close"))
-    results = load_results(folder)
-    assert training_figure(results).axes[2].get_title(loc="left") == "NBSP (1 seed)"
-    missing, other = results.damaged
-    assert missing.startswith("NBSP, seed 1: ") and missing.endswith("training.csv is missing")
-    assert "NBSP, seed 2: " in other and "phase 2 (drawer-close) is not in the success matrix of the run" in other
-
-
-def counts_of(folder, network, layer, task):
-    """Skill neurons of the task's last phase, for each seed."""
-    counts = []
-    for path in sorted(folder.glob("nbsp_sac/*/neurons.json")):
-        phases = [phase for phase in json.loads(path.read_text())["phases"] if phase["task"] == task]
-        counts.append(len(phases[-1]["networks"][network]["skill_neurons"][layer]))
-    return counts
-
-
-def test_skill_neurons_are_counted_by_layer_and_task(folder):
-    figure = skill_neurons_figure(load_results(folder))
-    assert [panel.get_title(loc="left") for panel in figure.axes] == ["NBSP: actor", "NBSP: critic 1", "NBSP: critic 2"]
-    panel = figure.axes[0]
-    masked, *by_task = panel.containers
-    layers = ("actor.latent_pi.0", "actor.latent_pi.2")
-    assert masked_at_the_end(folder, layers) == pytest.approx([bar.get_height() for bar in masked])
-    for task, bars in zip(TASKS, by_task, strict=True):
-        expected = [np.mean(counts_of(folder, "actor", layer, task)) for layer in layers]
-        assert [bar.get_height() for bar in bars] == pytest.approx(expected)
-    assert [label.get_text() for label in panel.get_xticklabels()] == ["layer 1\nof 256", "layer 2\nof 256"]
-
-
-def masked_at_the_end(folder, layers):
-    contents = [json.loads(path.read_text()) for path in folder.glob("nbsp_sac/*/neurons.json")]
-    return [np.mean([each["phases"][-1]["networks"]["actor"]["masked"][layer] for each in contents]) for layer in layers]
-
-
-def write_neurons(folder: Path, skill: list[list[int]], histograms: list[dict] | None = None) -> None:
-    """One layer of 10 neurons; its skill neurons after each phase, of the tasks in turns."""
-    networks = [
-        {"actor": {"skill_neurons": {"actor.0": neurons}, "masked": {"actor.0": 5}, "histograms": histograms or []}}
-        for neurons in skill
-    ]
-    phases = [{"phase": i, "task": TASKS[i % 2], "networks": network} for i, network in enumerate(networks)]
-    content = {"networks": {"actor": [["actor.0", 10]]}, "phases": phases}
-    (folder / "neurons.json").write_text(json.dumps(content))
-
-
-def test_overlap_of_two_tasks(folder):
-    def counted(*of_seeds: list[list[int]]) -> list[float]:
-        for seed in (1, 2, 3):
-            (folder / "nbsp_sac" / f"seed_{seed}" / "neurons.json").unlink(missing_ok=True)
-        for seed, skill in enumerate(of_seeds, 1):
-            write_neurons(folder / "nbsp_sac" / f"seed_{seed}", skill)
-        frame = overlaps(load_results(folder))
-        assert len(frame) == 1
-        return frame[["shared", "only the first", "only the second", "by chance"]].iloc[0].tolist()
-
-    # Of the first task's last phase: 0, 1, 2
-    assert counted([[9], [1, 2, 3, 4], [0, 1, 2]]) == pytest.approx([2, 1, 2, 3 * 4 / 10])
-    assert counted([[9], [1, 2, 3, 4], [0, 1, 2]], [[5], [6]]) == pytest.approx([1, 1, 1.5, 0.65])
-    with pytest.raises(NoDataError, match="skill neurons of two tasks"):
-        counted([[5]])
-
-
-def test_overlap_figure_draws_these_numbers(folder):
-    for seed in (1, 2, 3):
-        write_neurons(folder / "nbsp_sac" / f"seed_{seed}", [[9], [1, 2, 3, 4], [0, 1, 2]])
-    (panel,) = overlap_figure(load_results(folder)).axes
-    assert [(bar.get_label(), bar.patches[0].get_width()) for bar in panel.containers] == [
-        *(("shared", 2), ("only the first", 1), ("only the second", 2))
-    ]
-    assert {"2", "1", "coffee-button / handle-press"} <= {text.get_text() for text in panel.texts}
-    assert panel.lines[0].get_xdata()[0] == pytest.approx(1.2)
-
-
-@pytest.mark.parametrize(
-    "tasks, pairs",
-    [
-        (["a", "b", "c"], ["a / b", "a / c", "b / c"]),
-        (["a", "b", "c", "d"], ["a / b", "b / c", "c / d"]),
-    ],
-)
-def test_pairs_of_tasks(tasks, pairs, tmp_path):
-    comparison = Comparison(["CoffeeButton-HandlePress"], ["nbsp_sac"], [1], env_kwargs={"tasks": tasks, "cycles": 1})
-    write_comparison(tmp_path, comparison, tasks, cycles=1)
-    assert list(dict.fromkeys(overlaps(load_results(tmp_path)).pair)) == pairs
-
-
-def test_histograms_are_shares_best_score_first(folder):
-    random = np.random.default_rng(0)
-    histograms = [make_histogram("actor.0", neuron, random) for neuron in range(6)]
-    for number, histogram in enumerate(histograms):
-        histogram["score"] = 0.6 + 0.05 * ((number + 3) % 6)
-    write_neurons(folder / "nbsp_sac" / "seed_1", [[0], [1]], histograms)
-    figure = histograms_figure(load_results(folder))
-    assert figure.axes[0].texts[0].get_text() == "NBSP: actor after coffee-button, seed 1"
-    assert [panel.get_title(loc="left").strip() for panel in figure.axes] == [
-        f"layer 1, neuron {neuron}, score {score}" for neuron, score in ((2, "0.85"), (1, "0.80"), (0, "0.75"), (5, "0.70"))
-    ]
-    success, _, failure, _ = (patch for patch in figure.axes[0].patches if isinstance(patch, StepPatch))
-    np.testing.assert_allclose(success.get_data().values, np.array(histograms[2]["success"]) / sum(histograms[2]["success"]))
-    np.testing.assert_allclose(failure.get_data().values, np.array(histograms[2]["failure"]) / sum(histograms[2]["failure"]))
-    np.testing.assert_allclose(success.get_data().edges, histograms[2]["edges"])
-
-
-def test_without_neurons_the_other_figures_are_drawn(folder):
-    for path in folder.glob("*/*/neurons.json"):
-        path.unlink()
-    results = load_results(folder)
-    drawn, skipped = draw_figures(results)
-    assert [each.name for each in drawn] == ["metrics", "training", "success_matrix", "forgetting"]
-    assert len(skipped) == 3 and all("(neurons.json)" in sentence for sentence in skipped)
-    assert results.damaged == [], "a missing file is no damaged one"
-
-
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (lambda content: "{", "is damaged: Expecting"),
-        (lambda content: content.pop("phases") and json.dumps(content), "is damaged: 'phases' is missing"),
-        (lambda content: "[1]", "is damaged: it holds [1]"),
-        (lambda content: json.dumps({**content, "networks": {"actor": [["actor.0", 10]]}}), "is damaged: 'actor.latent_pi.0'"),
-        (lambda content: json.dumps(content).replace("[0, ", "[256, ", 1), "actor.latent_pi.0 has 256 neurons, not 257"),
-        (lambda content: json.dumps(content).replace('"edges": [0.0, ', '"edges": [', 1), "has 20 edges for 20 and 20 bins"),
-        (lambda content: json.dumps(content).replace('"edges": [0.0, ', '"edges": [NaN, ', 1), "no finite number"),
-    ],
-)
-def test_damaged_neurons_are_named_and_left_out(folder, damage, reason):
-    path = folder / "nbsp_sac" / "seed_2" / "neurons.json"
-    content = json.loads(path.read_text())
-    content["phases"][0]["networks"]["actor"]["skill_neurons"]["actor.latent_pi.0"] = [0, 5]
-    path.write_text(damage(content))
-    results = load_results(folder)
-    (sentence,) = results.damaged
-    assert sentence.startswith(f"NBSP, seed 2: {path} is damaged") and reason in sentence
-    _, first, _ = skill_neurons_figure(results).axes[0].containers
-    path.unlink()
-    expected = np.mean(counts_of(folder, "actor", "actor.latent_pi.0", TASKS[0]))
-    assert first[0].get_height() == pytest.approx(expected)
-
-
 def test_names_are_no_formulas(folder):
     for path in folder.glob("*/*/*.csv"):
         path.write_text(path.read_text().replace("handle-press", "a$b_c$"))
@@ -428,65 +230,3 @@ def test_figures_of_several_environments_have_names_of_their_own(tmp_path):
     assert [each.name for each in drawn] == [f"CoffeeButton-HandlePress_{name}" for name, _, _ in OF_SEQUENCES]
     assert drawn[0].title == "ASR, FM and FWT: CoffeeButton-HandlePress"
     assert len(skipped) == len(OF_SEQUENCES) and "ASR, FM and FWT: CoffeeButton-DrawerClose" in skipped[0]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """Four phases: the first task is learned, then the second, and the first is forgotten meanwhile."""
-    folder = tmp_path / "run"
-    matrix = SuccessMatrix(TASKS)
-    lines, step = ["step,phase,task,success,return,length"], 0
-    for phase in range(4):
-        task = TASKS[phase % 2]
-        for episode in range(20):
-            step += 100
-            lines.append(f"{step},{phase},{task},{episode >= 10},{episode}.5,100")
-        matrix.set_row(phase, task, [1.0, 0.25] if phase % 2 == 0 else [0.1, 1.0])
-    folder.mkdir()
-    (folder / "training.csv").write_text("\n".join(lines) + "\n")
-    matrix.save(folder / "success_matrix.csv")
-    return folder
-
-
-def parts_of(run: Path) -> list[pd.DataFrame]:
-    return [part for _, part in episodes_frame(RunFolder(run)).groupby("part")]
-
-
-def test_the_running_mean_starts_anew_with_each_phase(run):
-    parts = parts_of(run)
-    assert [part.task.iloc[0] for part in parts] == TASKS * 2 and [part.phase.iloc[0] for part in parts] == [1, 2, 3, 4]
-    assert list(parts[1].step) == [2000 + 100 * episode for episode in range(1, 21)]
-    # 0 for ten episodes, then a tenth more with each success
-    for part in parts:
-        np.testing.assert_allclose(part.success, [0] * 10 + [0.1 * episode for episode in range(1, 11)], atol=1e-12)
-    lines = (run / "training.csv").read_text().splitlines()
-    (run / "training.csv").write_text("\n".join([lines[0], *lines[11:13]]) + "\n")
-    # Fewer episodes than the window: the mean of those that there are
-    assert list(parts_of(run)[0].success) == [1, 1]
-
-
-def test_training_of_a_sequence_that_began_again_or_was_joined_late(run):
-    """A finished run that is continued starts at its first phase again; one without its history, at a later one."""
-    header, *lines = (run / "training.csv").read_text().splitlines()
-    (run / "training.csv").write_text("\n".join([header, *lines[60:], *lines[:40]]) + "\n")
-    assert [part.task.iloc[0] for part in parts_of(run)] == [TASKS[1], *TASKS]
-    assert [len(part) for part in parts_of(run)] == [20, 20, 20]
-
-
-def test_training_of_a_run_without_an_episode(run):
-    (run / "training.csv").write_text("step,phase,task,success,return,length\n")
-    assert parts_of(run) == []
-
-
-def test_the_overview_has_a_row_for_each_method(folder, tmp_path):
-    results = load_results(folder)
-    figure = overview_figure(results, title="a cycle")
-    assert [panel.get_title(loc="left") for panel in figure.axes[::2]] == TITLES
-    for title, course, heat in zip(TITLES, figure.axes[::2], figure.axes[1::2], strict=True):
-        means, of = lines(course, 2), results.training[results.training.method == title]
-        assert [line.get_xdata()[-1] for line in means] == [1, 2, 3, 4]
-        assert [line.get_ydata()[-1] for line in means] == pytest.approx(of[of.share == 1].groupby("phase").success.mean())
-        success = results.success[results.success.method == title].pivot_table(index="phase", columns="task", values="success")
-        np.testing.assert_allclose(heat.collections[0].get_array(), success[TASKS])
-    save(figure, tmp_path / "one.png")
-    assert imread(tmp_path / "one.png").shape[1] == 11 * 150

@@ -199,10 +199,10 @@ def test_a_failed_run_leaves_the_display(uninterrupted):
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     first = small_comparison().runs(uninterrupted)[0]
     display = _Display(console, 2, 0)
-    display._start = 0
-    display.update([first])
-    assert len(display._progress.tasks) == 2
+    display._since = 0
+    display.show([first])
+    assert len(display.tasks) == 2
     display.ended(Outcome(first, "failed", "§" * 10_000))
-    display.update([first])
-    assert len(display._progress.tasks) == 1
+    display.show([first])
+    assert len(display.tasks) == 1
     assert console.file.getvalue().count("§") == 2_000
