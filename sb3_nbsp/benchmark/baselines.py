@@ -38,9 +38,8 @@ class RandomAgent:
 
 def measure_baselines(comparison: Comparison, folder: Path, done: Sequence[Run]) -> None:
     """
-    Evaluate an agent of random actions and untrained agents (as after each phase; the mean over a few
-    networks: the first runs' before their training) on every task of each sequence. They are measured once, and kept in the
-    folder of the comparison.
+    Evaluate an agent of random actions and the untrained agents of the first runs (their mean) on every task of each sequence,
+    as after each phase: once, as the result is kept in the folder of the comparison.
     """
     known = _read(folder)
     for env_id in dict.fromkeys(run.env_id for run in done):

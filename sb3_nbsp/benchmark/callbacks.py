@@ -104,10 +104,7 @@ class SkillNeurons(BaseCallback):
 
 
 class Retention(BaseCallback):
-    """
-    In the last phase, every so many steps, writes down the success on every task: what is kept of the others. The evaluation,
-    which plays the episodes, comes before this in the list of callbacks.
-    """
+    """In the last phase, every so many steps, writes the success on every task. The evaluation has to come before."""
 
     def __init__(self, folder: RunFolder, evaluation: SequenceEvaluation, every: int) -> None:
         super().__init__()

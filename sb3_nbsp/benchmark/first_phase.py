@@ -40,10 +40,7 @@ def _acts_early(cls: type[BaseAlgorithm]) -> str | None:
 
 
 def later_options(settings: Settings) -> dict[str, Any]:
-    """
-    The options of a run's agent that act at the first boundary or later, with their values; none of an agent that is not the
-    plain one until then.
-    """
+    """Options that act at the first boundary or later, with their values; none of an agent that is another one until then."""
     cls = algorithm(settings.algo)
     if _acts_early(cls):
         return {}
@@ -53,10 +50,7 @@ def later_options(settings: Settings) -> dict[str, Any]:
 
 
 def common_settings(settings: Settings) -> Settings:
-    """
-    Settings of the plain agent that a run's own is until the first boundary: without what cannot act before it; ValueError
-    says why the run's agent is another one.
-    """
+    """Settings of the plain agent that a run's own is until the first boundary; ValueError says why it is another one."""
     cls = algorithm(settings.algo)
     if reason := _acts_early(cls):
         raise ValueError(reason)
@@ -111,8 +105,8 @@ def _place(common: Settings) -> str:
 
 def continue_or_start_plain(settings: Settings, folder: RunFolder) -> BaseAlgorithm:
     """
-    The plain agent of a first phase that methods have in common, by its last checkpoint or new. It notes what masking asks for
-    at the boundary: how successful the steps in the replay buffer were.
+    The plain agent of a common first phase, by its last checkpoint or new. It notes what masking asks for at the boundary: how
+    successful the steps in the replay buffer were.
     """
     env = settings.make_env()
     if folder.checkpoint is not None:

@@ -106,11 +106,10 @@ def load_results(folder: str | os.PathLike[str]) -> Results:
     Read the folder of a comparison. A run that is missing, unfinished or damaged is left out, never counted as zero.
 
     :param folder: where ``benchmark run`` wrote
-    :return: what there is
     :raises ValueError: if the folder holds no comparison, or runs on one environment are of different sequences
     """
     folder, comparison = Path(folder), Comparison.load(folder)
-    rows: dict[str, list[pd.DataFrame]] = {name: [] for name in _FRAMES}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in _FRAMES}
     left_out: list[tuple[Run, str]] = []
     damaged: list[str] = []
     for run in sorted(comparison.runs(folder), key=lambda run: comparison.methods.index(run.method)):
@@ -125,18 +124,13 @@ def load_results(folder: str | os.PathLike[str]) -> Results:
             except (ValueError, OSError) as error:
                 damaged.append(f"{run.name}: {error}")
         for name, frame in found.items():
-            rows[name].append(frame.assign(env=run.env_id, method=METHODS[run.method].title, seed=run.seed))
+            rows[name] += frame.assign(env=run.env_id, method=METHODS[run.method].title, seed=run.seed).to_dict("records")
     titles = [METHODS[method].title for method in comparison.methods]
-    frames = {name: _joined(parts, titles) for name, parts in rows.items()}
+    frames = {name: pd.DataFrame(records, columns=None if records else _COLUMNS) for name, records in rows.items()}
+    frames = {name: each.assign(method=pd.Categorical(each.method, titles, ordered=True)) for name, each in frames.items()}
     _check_phases(frames["success"])
     baselines = pd.DataFrame(read_baselines(folder), columns=["env", "agent", "task", "success"])
     return Results(comparison, folder, **frames, baselines=baselines, left_out=left_out, damaged=damaged)
-
-
-def _joined(parts: list[pd.DataFrame], titles: list[str]) -> pd.DataFrame:
-    records = [record for part in parts for record in part.to_dict("records")]
-    frame = pd.DataFrame(records, columns=None if records else ["env", "method", "seed", *_COLUMNS])
-    return frame.assign(method=pd.Categorical(frame.method, titles, ordered=True))
 
 
 def _required(comparison: Comparison, run: Run) -> Frames:
@@ -245,4 +239,4 @@ def _config(run: Run, found: Frames) -> Frames:
 # What is shown if it can be read; a damaged file is named
 _OPTIONAL: list[Callable[[Run, Frames], Frames]] = [_config, _training, _retention, _neurons]
 _FRAMES = ("runs", "success", "training", "retention", "plasticity", "neurons", "histograms")
-_COLUMNS = "name config steps phase trained task success share step measure value network layer width".split()
+_COLUMNS = "env method seed name config steps phase trained task success share step measure value network layer width".split()

@@ -55,8 +55,8 @@ class Settings:
         cls, algo: str, env_id: str, seed: int, env_kwargs: Any = None, hyperparams: Any = None, **others: Any
     ) -> Settings:
         """
-        Settings with the hyper-parameters of the algorithm's YAML file, replaced by those that are given; ValueError if there
-        is no such algorithm, it has no such hyper-parameter, or a value is not plain.
+        Settings with the YAML file's hyper-parameters, replaced by those that are given; ValueError if the algorithm or one of
+        its hyper-parameters does not exist, or a value is not plain.
         """
         given = hyperparams or {}
         if algo in TABLE:  # reading the YAML file names any other
