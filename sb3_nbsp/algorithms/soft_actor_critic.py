@@ -24,6 +24,7 @@ from sb3_nbsp.fast.fused_optimizers import take_step
 from sb3_nbsp.fast.matmul_precision import on_cuda
 from sb3_nbsp.fast.sac_gradients import SACGradients
 from sb3_nbsp.interventions.base import OFF_POLICY_HOOKS, own_seed
+from sb3_nbsp.neurons.module_kinds import state_beside_parameters
 
 # Type of device on which gradient steps are captured
 CAPTURES_ON = "cuda"
@@ -114,6 +115,9 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
     def _setup_model(self) -> None:
         whole("target_update_interval", self.target_update_interval, 1)
         super()._setup_model()
+        # SB3's are those of batch norms: a target without the state of spectral_norm is another function of its weights
+        self.batch_norm_stats = state_beside_parameters(self.critic)
+        self.batch_norm_stats_target = state_beside_parameters(self.critic_target)
         self._initial_log_ent_coef = None if self.log_ent_coef is None else self.log_ent_coef.item()
 
     def _optimizers(self) -> list[th.optim.Optimizer]:

@@ -9,7 +9,6 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
-from stable_baselines3.common.utils import get_parameters_by_name
 from typing_extensions import override
 
 from sb3_nbsp.checks import check_range, whole
@@ -19,6 +18,7 @@ from sb3_nbsp.interventions.ewc import EWC, fisher_of, learning_parameters
 from sb3_nbsp.interventions.observations import as_seen, phase_transitions
 from sb3_nbsp.interventions.quadratic_pull import Importance, Pull, Tensors
 from sb3_nbsp.messages import warn
+from sb3_nbsp.neurons.module_kinds import state_beside_parameters
 
 
 class ANCL(EWC):
@@ -186,8 +186,8 @@ class Auxiliary:
         policy = copy.deepcopy(agent.policy, {id(distribution): copy.copy(distribution)})
         self._own = {
             **{"policy": policy, **{name: getattr(policy, name) for name in ("actor", "critic", "critic_target")}},
-            "batch_norm_stats": get_parameters_by_name(policy.critic, ["running_"]),
-            "batch_norm_stats_target": get_parameters_by_name(policy.critic_target, ["running_"]),
+            "batch_norm_stats": state_beside_parameters(policy.critic),
+            "batch_norm_stats_target": state_beside_parameters(policy.critic_target),
             "all_interventions": Interventions(),
             "_captured": None,
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeGuard, get_args
 
+import torch as th
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrizations import _WeightNorm
@@ -134,6 +135,15 @@ def tracks_statistics(module: nn.Module) -> bool:
     :return: whether it normalizes by running statistics of its inputs, in evaluation mode
     """
     return isinstance(module, _NormBase) and module.running_mean is not None
+
+
+def state_beside_parameters(network: nn.Module) -> list[th.Tensor]:
+    """
+    :param network: any
+    :return: what its layers keep beside their parameters, such as the statistics of a batch norm and the directions by which
+        ``spectral_norm`` estimates a norm: a copy of the network needs them as well
+    """
+    return [buffer for buffer in network.buffers() if buffer.is_floating_point()]
 
 
 def check_known(name: str, module: nn.Module, layer: Weighted | None = None) -> None:

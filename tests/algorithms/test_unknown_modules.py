@@ -62,6 +62,26 @@ def test_parametrized_layers_are_not_renewed_but_can_be_found(parametrize: Any) 
         ContinualPPO("MlpPolicy", "Pendulum-v1", interventions=[CycleReset(renew_shared=True)], **options(Parametrized))
 
 
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm])
+def test_the_target_of_a_spectrally_normalized_critic_is_normalized_too(norm: Any, fused: bool) -> None:
+    class Normalized(BaseFeaturesExtractor):
+        def __init__(self, space: spaces.Box) -> None:
+            super().__init__(space, 6)
+            self.net = nn.Sequential(norm(nn.Linear(3, 6)), nn.ReLU())
+
+        def forward(self, observations: th.Tensor) -> th.Tensor:
+            return self.net(observations)
+
+    agent = ContinualSAC("MlpPolicy", "Pendulum-v1", learning_rate=0.05, tau=1.0, fused=fused, **options(Normalized))
+    agent.learn(150)
+    critic, target, batch = agent.critic, agent.critic_target, th.randn(64, 3)
+    critic.set_training_mode(False)
+    assert differing(critic.state_dict(), target.state_dict()) == []
+    actions = th.zeros(64, 1)
+    th.testing.assert_close(target(batch, actions), critic(batch, actions))
+
+
 class Residual(BaseFeaturesExtractor):
     def __init__(self, space: spaces.Box, skip: bool = True, in_order: bool = True) -> None:
         super().__init__(space, 6)
