@@ -162,8 +162,11 @@ class CoTASP(TaskAware):
     @override
     def on_learn_start(self, reset: bool) -> None:
         super().on_learn_start(reset)
-        for task in self._names:
-            self._embed(task)  # complain now of what task_embeddings lacks
+        for task in self._names:  # complain now of what task_embeddings lacks, and of layers that are too narrow
+            if task in self._numbers:
+                self._embed(task)
+            elif task not in self._of_unseen:
+                self._of_unseen[task] = self._encode(task)
         self._prepare_step()
 
     @override
@@ -244,6 +247,7 @@ class CoTASP(TaskAware):
                     f"learned from {saved['atoms'].shape[1]}"
                 )
             vars(own).update({name: each.cpu().clone() for name, each in saved.items()})
+        self._of_unseen.clear()  # the dictionaries are others
         self._codes = [[code.cpu().clone() for code in codes] for codes in state["codes"]]
         self._used = [used.cpu().clone() for used in state["used"]]
         self._finished, self._position, self._optimizer = list(state["finished"]), state["position"], None

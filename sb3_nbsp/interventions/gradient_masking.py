@@ -245,8 +245,10 @@ class GradientMasking(OffPolicyIntervention):
     @override
     def after_renewal(self, renewed: Sequence[tuple[NeuronLayer, th.Tensor]]) -> None:
         self._statistics.keep()
+        if not self._identified:
+            return
         by_layer = {layer.linear: neurons for layer, neurons in renewed}
-        for network in self._networks if self._identified else ():
+        for network in self._networks:
             found = [by_layer.get(layer.linear) for layer in network.layers]
             parts = [th.zeros(layer.n_neurons, dtype=th.bool) for layer in network.layers]
             for part, neurons in zip(parts, found, strict=True):

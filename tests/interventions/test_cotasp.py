@@ -355,3 +355,12 @@ def test_bad_options_and_combinations() -> None:
                 agent.policy.actor.latent_pi.insert(1, nn.LayerNorm(16))
 
         tiny(ContinualSAC, sequence, policy_kwargs=copy.deepcopy(WIDE), interventions=[WithNorm(), CoTASP()])
+
+
+def test_a_task_that_no_unit_could_play_is_found_before_training() -> None:
+    kwargs: dict[str, Any] = {"policy_kwargs": {"net_arch": [1]}}
+    agent = tiny(CoTASPSAC, tagged_sequence(), task_embeddings={"red": [1, 0], "blue": [0, 1]}, **kwargs)
+    atom = agent.all_interventions.find(CoTASP)._dictionaries[0].atoms[0].tolist()
+    opposite = {"red": atom, "blue": [-number for number in atom]}
+    with pytest.raises(ValueError, match="leaves the task 'blue' none of the 1 units"):
+        tiny(CoTASPSAC, tagged_sequence(), task_embeddings=opposite, **kwargs).learn(1)

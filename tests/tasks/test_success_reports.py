@@ -15,6 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from sb3_nbsp import ContinualPPO
 from sb3_nbsp.tasks import SequenceEvaluation, SuccessMatrix, TaskSequence
 from sb3_nbsp.tasks.episode_log import read_rows
 from sb3_nbsp.tasks.policy_evaluation import evaluate_task
@@ -183,3 +184,33 @@ def test_parallel_environments_share_what_is_known_of_a_task() -> None:
     said: list[list[bool | None]] = []
     learn(None, 20, Successes(), n_envs=2)
     assert all(None not in each for each in said)
+
+
+class Game(Rare):
+    """A game of some steps, whose lives are episodes of three steps."""
+
+    def __init__(self, n_steps: int, render_mode: Any = None) -> None:
+        super().__init__("successes")
+        self.n_steps, self.played = n_steps, 0
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.played = self.played % self.n_steps + 1
+        is_over = self.played == self.n_steps
+        game = {"game": {"r": 7.0, "l": 4 * self.n_steps}} if is_over else {}
+        lost = self.played % 3 == 0 and not is_over
+        return np.zeros(1, np.float32), 1.0, lost or is_over, False, {"life_lost": lost, **game}
+
+
+@pytest.mark.filterwarnings("ignore:.*do not report success")
+def test_a_game_that_is_cut_off_is_no_line_in_the_log(tmp_path: Path) -> None:
+    """Of two environments, the one with the longer games has to leave the phase in the midst of a game."""
+
+    def sequence(n_steps: int) -> TaskSequence:
+        return TaskSequence(
+            {"a": lambda render_mode: Game(n_steps), "b": lambda render_mode: Game(n_steps)}, cycles=1, steps_per_task=6
+        )
+
+    env = DummyVecEnv([lambda: Monitor(sequence(6)), lambda: Monitor(sequence(9))])
+    model = ContinualPPO("MlpPolicy", env, n_steps=8, batch_size=8, n_epochs=1, policy_kwargs={"net_arch": [4]}, device="cpu")
+    model.learn(200, SequenceEvaluation(tmp_path, n_eval_episodes=1, progress_bar=False))
+    assert [row[2:] for row in read_rows(tmp_path / "training.csv")] == [["a", "", "7.0", "24"], ["b", "", "7.0", "24"]]
