@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -46,6 +48,17 @@ GREYS = ["0.25", "0.4", "0.55", "0.7"]
 _EQUALLY_WIDE = "phases, each as wide as the others; below each its mean number of environment steps"
 
 
+@contextmanager
+def _same_draws() -> Iterator[None]:
+    """Seaborn draws jitter from NumPy's global generator: here the same each time, and nobody else's draws change."""
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+
+
 def metrics_figure(results: Results) -> Figure:
     """
     Mean over seeds ± standard error; each small dot is a seed. ASR: mean success on the tasks met so far, FM: forgetting, FWT:
@@ -58,7 +71,8 @@ def metrics_figure(results: Results) -> Figure:
     style: dict[str, Any] = {"data": runs, "y": "method", "hue": "method", "order": methods, "palette": colors(results)}
     for axis, metric, (title, meaning) in zip(axes, CONTINUAL, MEANINGS.items(), strict=True):
         sns.pointplot(x=metric, errorbar="se", ls="none", markersize=4, capsize=0.25, lw=1.5, ax=axis, **style)
-        sns.stripplot(x=metric, size=3, alpha=0.6, jitter=0.2, ax=axis, legend=False, **style)
+        with _same_draws():
+            sns.stripplot(x=metric, size=3, alpha=0.6, jitter=0.2, ax=axis, legend=False, **style)
         if metric != "FM":
             found = results.baseline_metrics()
             draw_baselines(axis.axvline, results, {agent: metrics[metric] for agent, metrics in found.items()})

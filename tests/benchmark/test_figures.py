@@ -49,6 +49,20 @@ def test_success_matrix_is_the_mean_over_the_seeds_that_are_done(folder):
     ]
 
 
+def test_figures_are_the_same_whenever_they_are_drawn(folder):
+    results = load_results(folder)
+    np.random.seed(7)
+    expected = np.random.random(3)
+    np.random.seed(7)
+    seeds = []
+    for _ in range(2):
+        figure = metrics_figure(results)
+        seeds.append([dots.get_offsets().data for panel in figure.axes for dots in panel.collections])
+    for first, second in zip(*seeds, strict=True):
+        np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(np.random.random(3), expected)
+
+
 def test_runs_of_different_sequences_are_not_mixed(folder):
     path = folder / "nbsp_sac" / "seed_3" / "success_matrix.csv"
     path.write_text(path.read_text().replace("\n3,handle-press", "\n3,coffee-button"))
