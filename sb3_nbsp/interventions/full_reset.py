@@ -38,9 +38,8 @@ class FullReset(PhaseStartChange):
         agent.policy.load_state_dict(fresh.state_dict())
         for optimizer in agent._optimizers():
             optimizer.state.clear()
-        initial = getattr(
-            agent, "_initial_log_ent_coef", None
-        )  # the agent knows it; attach() also sees copies that have learned
+        # The agent knows it; attach() also sees copies that have learned
+        initial = getattr(agent, "_initial_log_ent_coef", None)
         if initial is not None:
             with th.no_grad():
                 agent.log_ent_coef.fill_(initial)
