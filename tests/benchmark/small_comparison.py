@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -35,9 +36,12 @@ def small_comparison(methods: list[str] | None = None, **changes) -> Comparison:
     return Comparison(["CoffeeButton-HandlePress"], methods or METHODS, [1], **{**SMALL, **changes})
 
 
-def command(comparison: Comparison, folder: Path, *options: str) -> list[str]:
-    import shlex
+def arguments_of(comparison: Comparison, folder: Path) -> list[str]:
+    """Of ``python -m sb3_nbsp.benchmark``."""
+    return shlex.split(comparison.command(folder))[3:]
 
+
+def command(comparison: Comparison, folder: Path, *options: str) -> list[str]:
     return [sys.executable, *shlex.split(comparison.command(folder))[1:], *options]
 
 

@@ -9,7 +9,7 @@ import points
 import pytest
 import torch as th
 from rich.console import Console
-from small_comparison import SMALL, outcome, run, small_comparison
+from small_comparison import SMALL
 from stable_baselines3.common.save_util import load_from_zip_file
 from test_train import run_until
 
@@ -218,14 +218,11 @@ def test_options_of_later_phases_are_not_the_plain_agents():
     assert {"learning_starts", "batch_size", "policy_kwargs"} <= common.hyperparams.keys()
 
 
-def test_meta_world_from_the_command_line(uninterrupted, tmp_path):
-    """The small comparison of other tests shares its first phase."""
+def test_meta_world_from_the_command_line(uninterrupted):
+    """The small comparison of other tests shares its first phase; test_run.py has a run with its own."""
     assert len(list((uninterrupted / FOLDER).iterdir())) == 1
     logs = [(uninterrupted / method / "seed_1" / "log.txt").read_text() for method in ("nbsp_sac", "nbsp_replay_only")]
     assert ["phase 1 of 4" in log for log in logs] == [True, False] and all("phase 2 of 4" in log for log in logs)
-    run(small_comparison(), tmp_path, "--own-first-phases")
-    assert not (tmp_path / FOLDER).exists()
-    assert outcome(tmp_path) == outcome(uninterrupted)
 
 
 def test_a_method_that_does_not_share_is_named(both, tmp_path, capsys, monkeypatch):

@@ -15,10 +15,10 @@ from small_comparison import (
     EPISODE_ENDS,
     METHODS,
     TITLES,
+    arguments_of,
     kill,
     outcome,
     processes_of,
-    run,
     small_comparison,
     start,
     steps,
@@ -26,6 +26,7 @@ from small_comparison import (
 )
 
 from sb3_nbsp.benchmark.__main__ import main
+from sb3_nbsp.benchmark.first_phase import FOLDER
 from sb3_nbsp.benchmark.frames import load_results
 from sb3_nbsp.benchmark.launchers import Outcome
 from sb3_nbsp.benchmark.run import _Display
@@ -75,40 +76,22 @@ def test_a_run_keeps_its_skill_neurons(uninterrupted):
     assert not (uninterrupted / "nbsp_replay_only" / "seed_1" / "neurons.json").exists()
 
 
-def test_killed_and_run_again_it_finds_the_same(uninterrupted, tmp_path):
-    """Not through a fresh start: the runs continue in their third phases."""
-    process = start(small_comparison(), tmp_path)
+def test_of_two_runners_in_one_folder_one_is_killed_and_the_other_goes_on(uninterrupted, tmp_path):
+    """Not through a fresh start: the run that the first one had begun continues in its third phase."""
+    first = start(small_comparison(), tmp_path)
+    wait_for(lambda: processes_of(tmp_path))
+    second = start(small_comparison(), tmp_path)
+    begun = METHODS[0]
     try:
-        wait_for(lambda: all(500 <= steps(tmp_path / method / "seed_1") for method in METHODS) or process.poll() is not None)
-        process.send_signal(signal.SIGKILL)
+        wait_for(lambda: steps(tmp_path / begun / "seed_1") >= 500 or first.poll() is not None)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        assert begun in [run.method for run, reason in load_results(tmp_path).left_out if reason == "not finished"]
+        output, _ = second.communicate(timeout=280)
     finally:
-        process.kill()
-        process.wait()
-    wait_for(lambda: not processes_of(tmp_path), seconds=10)  # they end with the one that started them
-    unfinished = [method for method in METHODS if not (tmp_path / method / "seed_1" / "result.json").exists()]
-    assert unfinished
-    assert [run.method for run, reason in load_results(tmp_path).left_out if reason == "not finished"] == unfinished
-    run(small_comparison(), tmp_path)
-    assert outcome(tmp_path) == outcome(uninterrupted)
-
-
-def test_a_run_whose_process_is_killed_is_reported_and_the_other_goes_on(tmp_path):
-    process = start(small_comparison(), tmp_path, "--jobs", "1")
-    first, second = METHODS
-    wait_for(lambda: steps(tmp_path / first / "seed_1") >= 100)
-    for pid in processes_of(tmp_path / first):
-        kill(pid)
-    output, _ = process.communicate(timeout=250)
-    assert process.returncode == 1
-    assert f"{TITLES[first]}, seed 1: failed" in output and "The process ended by signal 9" in output
-    assert (tmp_path / second / "seed_1" / "result.json").exists()
-    assert "1 of 2 runs failed; the same command tries them again" in output
-
-
-def test_two_runners_in_one_folder(uninterrupted, tmp_path):
-    runners = [start(small_comparison(), tmp_path) for _ in range(2)]
-    outputs = [runner.communicate(timeout=280)[0] for runner in runners]
-    assert [runner.returncode for runner in runners] == [0, 0], outputs
+        first.kill()
+        second.kill()
+    assert second.returncode == 0, output
     assert outcome(tmp_path) == outcome(uninterrupted)
     logs = [(tmp_path / method / "seed_1" / "log.txt").read_text() for method in METHODS]
     assert any("Another process is at this run" in log for log in logs)
@@ -116,25 +99,34 @@ def test_two_runners_in_one_folder(uninterrupted, tmp_path):
     assert all(log.count("phase 2 of 4") == 1 for log in logs), "each run is computed once"
 
 
-def test_what_is_done_is_not_done_again(uninterrupted, tmp_path):
+def test_runs_that_are_killed_or_fail_are_reported_and_the_others_go_on(uninterrupted, tmp_path):
+    """With a first phase of its own, the one that goes on finds the same, too."""
+    killed, good, failing = "nbsp_replay_only", "nbsp_sac", "nbsp_masks_only"
+    (tmp_path / failing / "seed_1" / "checkpoint_100_steps").mkdir(parents=True)  # of a run that has lost its settings
+    process = start(small_comparison([killed, good, failing]), tmp_path, "--jobs", "1", "--own-first-phases")
+    wait_for(lambda: steps(tmp_path / killed / "seed_1") >= 100)
+    (pid,) = processes_of(tmp_path / killed)
+    kill(pid)
+    output, _ = process.communicate(timeout=250)
+    assert process.returncode == 1 and not (tmp_path / FOLDER).exists()
+    assert "replay only, seed 1: failed" in output and "The process ended by signal 9" in output
+    assert "masks only, seed 1: failed:" in output and "has lost its config.json" in output and "ValueError" in output
+    assert "2 of 3 runs failed; the same command tries them again" in output
+    results = load_results(tmp_path)
+    assert list(results.runs.method) == [TITLES[good]]
+    reasons = {run.method: reason for run, reason in results.left_out}
+    assert reasons[killed] == "not finished" and reasons[failing].startswith("failed: ValueError")
+    assert outcome(tmp_path, [good]) == outcome(uninterrupted, [good])
+
+
+def test_what_is_done_is_not_done_again(uninterrupted, tmp_path, capsys):
     shutil.copytree(uninterrupted, tmp_path / "copy")
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "copy").rglob("*") if path.name != "benchmark.json"}
-    output = run(small_comparison(), tmp_path / "copy")
-    assert re.search(r"all runs .* 2/2", output)
+    assert main(arguments_of(small_comparison(), tmp_path / "copy")) == 0
+    assert re.search(r"all runs .* 2/2", capsys.readouterr().out)
     assert {path: path.stat().st_mtime_ns for path in files if path.is_file()} == {
         path: time for path, time in files.items() if path.is_file()
     }
-
-
-def test_a_run_that_fails_says_why_and_the_others_go_on(tmp_path):
-    (tmp_path / "nbsp_sac" / "seed_1" / "checkpoint_100_steps").mkdir(parents=True)  # of a run that has lost its settings
-    output = run(small_comparison(["nbsp_sac", "nbsp_masks_only"]), tmp_path, expected=1)
-    assert "NBSP, seed 1: failed:" in output
-    assert "has lost its config.json" in output and "ValueError" in output
-    results = load_results(tmp_path)
-    assert list(results.runs.method) == ["masks only"]
-    ((run_, reason),) = results.left_out
-    assert run_.method == "nbsp_sac" and reason.startswith("failed: ValueError")
 
 
 @pytest.mark.parametrize(
@@ -175,14 +167,14 @@ def test_another_comparisons_folder_is_an_error(uninterrupted, tmp_path, capsys)
     assert "is of a comparison with other settings" in capsys.readouterr().err
 
 
-def test_runs_of_other_hyperparameters_do_not_get_into_one_row(uninterrupted, tmp_path):
+def test_runs_of_other_hyperparameters_do_not_get_into_one_row(uninterrupted, tmp_path, capsys):
     """As after a change of the YAML file."""
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "nbsp_sac" / "seed_1" / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "hyperparams": {**config["hyperparams"], "tau": 0.1}}))
-    output = run(small_comparison(), tmp_path, expected=2)
-    assert "nbsp_sac/seed_1 holds a run with other settings (hyperparams)" in output
+    assert main(arguments_of(small_comparison(), tmp_path)) == 2
+    assert "nbsp_sac/seed_1 holds a run with other settings (hyperparams)" in capsys.readouterr().err
 
 
 def test_only_what_is_computed_now_is_shown(uninterrupted, tmp_path):

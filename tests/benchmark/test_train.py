@@ -42,9 +42,11 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def settings(algo: str, seed: int = 1, hyperparams: dict[str, Any] | None = None, n_eval_episodes: int = 1) -> Settings:
-    options = HYPERPARAMS[algo] if hyperparams is None else hyperparams
-    return Settings.resolve(algo, ENV_ID, seed, ENV_KWARGS, options, n_eval_episodes=n_eval_episodes, save_freq=100)
+def settings(
+    algo: str, seed: int = 1, hyperparams: dict[str, Any] | None = None, n_eval_episodes: int = 1, **env_kwargs: Any
+) -> Settings:
+    options, kwargs = HYPERPARAMS[algo] if hyperparams is None else hyperparams, {**ENV_KWARGS, **env_kwargs}
+    return Settings.resolve(algo, ENV_ID, seed, kwargs, options, n_eval_episodes=n_eval_episodes, save_freq=100)
 
 
 def read_matrix(folder: Path) -> SuccessMatrix:
@@ -91,7 +93,7 @@ def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         if not folder.exists():
             kill_in_third_phase(algo, folder)
             shutil.copytree(folder, then)
-            subprocess.run(command(algo, folder), env=environment(), check=True, timeout=200)
+            train(settings(algo), RunFolder(folder))
     return algo, then, folder
 
 
@@ -206,8 +208,8 @@ def run_until(
 
 def test_with_gsde_and_normalization_too_it_ends_as_if_it_had_not_been_killed(tmp_path, monkeypatch):
     """gSDE draws random numbers of its own at the start of every rollout, and every reset moves the normalization."""
-    given = settings("continual_sac", hyperparams={**SAC, "use_sde": True, "normalize": True})
-    for step in (270, 655):
+    given = settings("continual_sac", hyperparams={**SAC, "use_sde": True, "normalize": True}, steps_per_task=100)
+    for step in (135, 355):
         run_until(step, given, tmp_path / "killed", monkeypatch)
     train(given, RunFolder(tmp_path / "killed"))
     train(given, RunFolder(tmp_path / "whole"))
@@ -215,16 +217,17 @@ def test_with_gsde_and_normalization_too_it_ends_as_if_it_had_not_been_killed(tm
     assert all(th.equal(tensor, twice[name]) for name, tensor in once.items())
     folders = tmp_path / "whole", tmp_path / "killed"
     whole, killed = (VecNormalize.load(str(folder / "vecnormalize.pkl"), make_vec_env(ENV_ID)) for folder in folders)
-    assert whole.gamma == 0.99 and 800 < whole.obs_rms.count == killed.obs_rms.count
+    assert whole.gamma == 0.99 and 400 < whole.obs_rms.count == killed.obs_rms.count
     assert np.array_equal(whole.obs_rms.mean, killed.obs_rms.mean) and whole.ret_rms.var == killed.ret_rms.var
 
 
 def test_a_setting_that_did_not_work_can_be_mended(tmp_path):
+    short = {"steps_per_task": 50, "cycles": 1}
     with pytest.raises(ValueError, match="NoPolicy"):
-        train(settings("sac", hyperparams={**SAC, "policy": "NoPolicy"}), RunFolder(tmp_path))
+        train(settings("sac", hyperparams={**SAC, "policy": "NoPolicy"}, **short), RunFolder(tmp_path))
     assert "NoPolicy" in (tmp_path / "error.txt").read_text()
-    result = train(settings("sac"), RunFolder(tmp_path))
-    assert result["steps"] == 800 and not (tmp_path / "error.txt").exists()
+    result = train(settings("sac", **short), RunFolder(tmp_path))
+    assert result["steps"] == 100 and not (tmp_path / "error.txt").exists()
     assert "NoPolicy" not in (tmp_path / "config.json").read_text()
 
 
