@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch as th
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, TensorDict
 from typing_extensions import Self
@@ -42,8 +41,6 @@ class ContinualAgent(PhasedAlgorithm):
     :param kwargs: SB3's arguments by name
     """
 
-    # SB3's class, whose arguments these agents take, too
-    sb3_class: ClassVar[type[BaseAlgorithm]]
     settable: ClassVar[frozenset[str]] = frozenset({"fused", "matmul_precision"})
 
     def __init__(

@@ -99,7 +99,8 @@ class ContinualDiscreteSAC(SoftActorCritic, _DiscreteActions):
                 group["eps"] = self.policy.optimizer_kwargs["eps"]
 
     def _check_actions(self) -> None:
-        assert isinstance(self.action_space, spaces.Discrete)
+        if not isinstance(self.action_space, spaces.Discrete):
+            raise ValueError(f"{type(self).__name__} is for discrete actions, not for those of {self.action_space}")
         if self.action_space.start != 0:
             raise ValueError(
                 f"action_space: the actions of {self.action_space} begin at {self.action_space.start}, but must begin at 0: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from typing_extensions import override
 
@@ -30,6 +31,12 @@ class ContinualSAC(SoftActorCritic):
         "CnnPolicy": SACCnnPolicy,
         "MultiInputPolicy": SACMultiInputPolicy,
     }
+
+    @override
+    def _setup_model(self) -> None:
+        if not isinstance(self.action_space, spaces.Box):  # a file's may be another, which SB3 does not check
+            raise ValueError(f"{type(self).__name__} is for continuous actions, not for those of {self.action_space}")
+        super()._setup_model()
 
     @override
     def _make_gradients(self) -> SACGradients:

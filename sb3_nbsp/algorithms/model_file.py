@@ -18,6 +18,7 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.utils import get_device
 
@@ -135,6 +136,19 @@ def first_unreadable(attributes: dict[str, Any]) -> str | None:
     :return: the first attribute that cannot be unpickled, because a module is missing for instance
     """
     return next((name for name in attributes if not can_read(attributes, name)), None)
+
+
+def other_policy(attributes: dict[str, Any], expected: type[BasePolicy]) -> str | None:
+    """
+    :param attributes: see :func:`read_attributes`
+    :param expected: the class from which all policies of an algorithm derive
+    :return: in words, that the policy is of another algorithm; None if it is not, or cannot be known
+    """
+    pickled = _pickles(attributes).get("policy_class")
+    if pickled is None or not can_read(attributes, "policy_class"):
+        return None
+    saved = cloudpickle.loads(pickled)
+    return None if issubclass(saved, expected) else f"its policy is {saved.__name__}, which is no {expected.__name__}"
 
 
 def _pickles(attributes: dict[str, Any]) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ import io
 import pathlib
 import pickle
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -19,6 +19,7 @@ from sb3_nbsp.algorithms.model_file import (
     File,
     can_read,
     first_unreadable,
+    other_policy,
     read_attributes,
     read_member,
     space_of,
@@ -53,6 +54,7 @@ class PersistentAlgorithm(BaseAlgorithm):
     back: ``learn(reset_num_timesteps=True)`` begins the agent's count anew, but continues in the environment as it is.
     """
 
+    sb3_class: ClassVar[type[BaseAlgorithm]]  # SB3's, whose arguments these agents take and whose files they load
     interventions: tuple[Intervention, ...]  # what is added to it later would not act
     all_interventions: Interventions  # the method's own, then those given as interventions
     _learns_normalized: bool | None = None  # are its observations normalized? None before it has learned
@@ -214,7 +216,8 @@ class PersistentAlgorithm(BaseAlgorithm):
             if isinstance(error, RuntimeError) and "state_dict" not in str(error):  # of PyTorch, but not of other networks
                 raise
             # SB3 answers a ValueError of set_parameters() with a KeyError of its own
-            reason = error.__context__ if isinstance(error, KeyError) and error.__context__ else error
+            own = error.__context__ if isinstance(error, KeyError) and error.__context__ else error
+            reason = other_policy(attributes, cls.sb3_class.policy_aliases["MlpPolicy"]) or own
             raise ValueError(f"{path} does not hold a model that {cls.__name__} can load: {reason}") from error
         return model
 

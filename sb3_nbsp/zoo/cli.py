@@ -103,12 +103,16 @@ def _accept_words() -> None:
     store = StoreDict.__call__
 
     def store_words(self: Any, parser: Any, namespace: Any, values: list[str], option_string: str | None = None) -> None:
-        pairs = [text.partition(":") for text in values]
-        is_word = [re.fullmatch(r"[A-Za-z_][\w-]*", value) and not hasattr(builtins, value) for _, _, value in pairs]
-        texts = [
-            f"{key}:{value!r}" if word else text for text, (key, _, value), word in zip(values, pairs, is_word, strict=True)
-        ]
-        store(self, parser, namespace, texts, option_string)
+        found: dict[str, Any] = {}
+        for text in values:
+            key, _, value = text.partition(":")
+            is_word = re.fullmatch(r"[A-Za-z_][\w-]*", value) and not hasattr(builtins, value)
+            try:
+                store(self, parser, namespace, [f"{key}:{value!r}" if is_word else text], option_string)
+            except Exception as error:  # whatever the code raises
+                parser.error(f"{option_string} {text}: give name:value, where value is a word or Python code ({error})")
+            found |= getattr(namespace, self.dest)
+        setattr(namespace, self.dest, found)
 
     StoreDict.__call__ = store_words  # type: ignore[method-assign]
 

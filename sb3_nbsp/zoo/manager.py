@@ -10,7 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
@@ -28,7 +28,6 @@ from sb3_nbsp.zoo.checkpoints import (
     Learner,
     Position,
     ResumeRandomStates,
-    WholeBestModel,
     WholeCheckpoint,
     beside,
     can_continue,
@@ -39,6 +38,7 @@ from sb3_nbsp.zoo.checkpoints import (
     statistics_of,
     write_state_beside,
 )
+from sb3_nbsp.zoo.evaluation import EVALUATION_SEED, FollowTraining, keep_whole_best_model, spread_tasks
 from sb3_nbsp.zoo.options import ZOO_OPTIONS, check_env_kwargs, check_names
 from sb3_nbsp.zoo.samplers import BUDGET
 
@@ -48,27 +48,10 @@ with needs("zoo", "sb3_nbsp.zoo"):
     from rl_zoo3.exp_manager import ExperimentManager
     from rl_zoo3.utils import ALGOS as ZOO_ALGOS
 
-# Added to the seed of training for the environments of the periodic evaluation
-EVALUATION_SEED = 1_000_000
-
 
 def is_own(env_id: str) -> bool:
     """Whether RL Zoo has no hyperparameters for an id because it is this package's or of shimmy's DeepMind Control Suite."""
     return str(gym.spec(env_id).entry_point).startswith("sb3_nbsp.") or env_id.startswith("dm_control/")
-
-
-class FollowTraining(BaseCallback):
-    """Ahead of ``EvalCallback``: puts its environment, which changes with its steps, where that of training is."""
-
-    def __init__(self, evaluation: EvalCallback) -> None:
-        super().__init__()
-        self.evaluation = evaluation
-
-    def _on_step(self) -> bool:
-        if self.n_calls % self.evaluation.eval_freq == 0:
-            age = self.training_env.get_attr("elapsed_steps", indices=0)[0]
-            self.evaluation.eval_env.env_method("set_elapsed_steps", age)
-        return True
 
 
 class SequenceExperimentManager(ExperimentManager):
@@ -119,6 +102,8 @@ class SequenceExperimentManager(ExperimentManager):
                 folder.mkdir(parents=True)
                 self._made = missing
             except FileExistsError:
+                if not folder.exists():  # a link to nowhere is in its way
+                    raise
                 name, _, number = self.save_path.rpartition("_")
                 self.save_path = f"{name}_{int(number) + 1}"
                 self.params_path = f"{self.save_path}/{self.env_name}"
@@ -173,8 +158,8 @@ class SequenceExperimentManager(ExperimentManager):
 
     @staticmethod
     def _preprocess_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
-        own = {name: value for name, value in hyperparams.items() if name == "qf_learning_rate"}
-        hyperparams.update(with_schedules(own))
+        checked = with_schedules(hyperparams)  # rl-zoo3 takes every word for "lin", and does not know every name
+        hyperparams.update({name: checked[name] for name in checked.keys() & {"qf_learning_rate"}})
         return ExperimentManager._preprocess_schedules(hyperparams)
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
@@ -185,9 +170,12 @@ class SequenceExperimentManager(ExperimentManager):
         self.seed = (seed + EVALUATION_SEED) % 2**32
         self.eval_env_kwargs = {"rotate": True, **env_kwargs} if self.is_sequence else env_kwargs
         try:
-            return super().create_envs(n_envs, eval_env, no_log)
+            env = super().create_envs(n_envs, eval_env, no_log)
         finally:
             self.seed, self.eval_env_kwargs = seed, env_kwargs
+        if self.is_sequence:
+            spread_tasks(env)
+        return env
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         path, is_of_the_end = statistics_of(Path(self.trained_agent)) if self.continue_training else (None, False)
@@ -228,7 +216,7 @@ class SequenceExperimentManager(ExperimentManager):
         for each in self.callbacks:
             if isinstance(each, EvalCallback):
                 callbacks += [FollowTraining(each)] if ages(each.eval_env) else []
-                _keep_whole_best_model(each)
+                keep_whole_best_model(each)
             is_plain = type(each) is CheckpointCallback
             callbacks.append(WholeCheckpoint(each, self.save_replay_buffer) if is_plain else each)  # type: ignore[arg-type]
         self.callbacks = callbacks
@@ -337,11 +325,3 @@ class SequenceExperimentManager(ExperimentManager):
         for name in ("success_matrix.csv", "training.csv"):
             if (earlier / name).exists() and earlier.resolve() != Path(self.save_path).resolve():
                 shutil.copy(earlier / name, Path(self.save_path) / name)
-
-
-def _keep_whole_best_model(evaluation: EvalCallback) -> None:
-    folder = evaluation.best_model_save_path
-    if folder is not None:
-        first = [] if evaluation.callback_on_new_best is None else [evaluation.callback_on_new_best]
-        evaluation.callback_on_new_best = CallbackList([*first, WholeBestModel(folder)])
-        evaluation.callback_on_new_best.parent = evaluation

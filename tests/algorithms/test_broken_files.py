@@ -16,7 +16,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tagged_tasks import TaggedTask, differing, tagged_sequence, tiny
 
-from sb3_nbsp import NBSPSAC, ContinualSAC, CReLUSAC
+from sb3_nbsp import NBSPSAC, ContinualDiscreteSAC, ContinualPPO, ContinualSAC, CReLUSAC
 from sb3_nbsp.interventions.task_memory import FIELDS
 
 
@@ -56,6 +56,23 @@ def test_broken_and_foreign_models(tmp_path: Path, name: str, reason: str) -> No
         NBSPSAC.load(tmp_path / f"{name}.zip", env=tagged_sequence())
     assert f"{name}.zip" in str(caught.value) or name == "TD3"
     NBSPSAC.load(tmp_path / "good", env=tagged_sequence())
+
+
+@pytest.mark.parametrize(
+    ("saved", "loading", "reason"),
+    [
+        (ContinualDiscreteSAC, ContinualSAC, r"ContinualSAC is for continuous actions, not for those of Discrete\(2\)"),
+        (ContinualSAC, ContinualDiscreteSAC, r"ContinualDiscreteSAC is for discrete actions, not for those of Box"),
+        (ContinualSAC, ContinualPPO, r"model\.zip .* ContinualPPO .*: its policy is SACMlpPolicy, which is no Actor"),
+        (ContinualPPO, ContinualSAC, r"model\.zip .* ContinualSAC .*: its policy is PPOMlpPolicy, which is no SACPolicy"),
+    ],
+)
+def test_a_model_of_another_algorithm_is_refused_and_the_error_says_what_it_is(
+    tmp_path: Path, saved: type, loading: Any, reason: str
+) -> None:
+    tiny(saved, "CartPole-v1" if saved is ContinualDiscreteSAC else TaggedTask(1.0)).save(tmp_path / "model.zip")
+    with pytest.raises(ValueError, match=reason):
+        loading.load(tmp_path / "model.zip")
 
 
 def test_models_with_masks_need_an_agent_with_masks(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_wrong_command_is_an_error(arguments, error, monkeypatch, capsys):
     assert not output.out
 
 
-def test_words_need_no_quotes(monkeypatch):
+def test_words_need_no_quotes(monkeypatch, capsys):
     """As in benchmark; Python is evaluated as before."""
     import argparse
 
@@ -80,8 +80,10 @@ def test_words_need_no_quotes(monkeypatch):
     given = ["mask_type:hard", "name:'a:b'", "flag:True", "nothing:None", "rate:1e-3", "kwargs:dict(a=[1])", "data:step-data"]
     expected = {"mask_type": "hard", "name": "a:b", "flag": True, "nothing": None, "rate": 1e-3, "kwargs": {"a": [1]}}
     assert parser.parse_args(["-params", *given]).params == {**expected, "data": "step-data"}
-    with pytest.raises(SyntaxError):
-        parser.parse_args(["-params", "a:1 +"])
+    for wrong in ["a:1 +", "a", "a:", "a:torch.nn.ReLU"]:
+        with pytest.raises(SystemExit):
+            parser.parse_args(["-params", "b:1", wrong])
+        assert f"error: -params {wrong}: give name:value, where value is a word or Python code" in capsys.readouterr().err
 
 
 def test_the_version(monkeypatch, capsys):

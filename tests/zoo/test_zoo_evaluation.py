@@ -91,6 +91,7 @@ def test_every_trial_of_a_study_can_be_trained_with(number, expected, command):
         ),
         (["--env", "CycleFriction-Hopper-v5", "--env-kwargs", "frictoins:[1]"], "did you mean frictions?"),
         (["-params", "qf_learning_rate:'cosine_1e-3'"], "qf_learning_rate must be a number or a schedule such as 'lin_3e-4'"),
+        (["-params", "learning_rate:const_3"], "learning_rate must be a number or a schedule such as 'lin_3e-4'"),
     ],
 )
 def test_a_wrong_word_is_an_error_before_anything_is_written(wrong, error, command):
@@ -126,6 +127,12 @@ def test_a_run_takes_no_folder_that_another_one_has_taken_meanwhile(command, mon
     with pytest.raises(ValueError, match="mask_alpha"):
         command("train", *RUN, "-params", "mask_alpha:5")
     assert len(os.listdir("logs/nbsp_sac")) == 2
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(command):
+    Path("logs").symlink_to("disk that is not mounted")
+    with pytest.raises(FileExistsError, match="logs"):
+        command("train", *RUN)
 
 
 @pytest.mark.parametrize("n_envs, n_steps, is_short", [(1, 39, True), (1, 40, False), (2, 79, True)])

@@ -123,7 +123,14 @@ def test_the_zoos_evaluation_is_there_too(trained):
 
 
 @pytest.mark.parametrize(
-    "more, expected", [([], TASKS * 2), (["--eval-env-kwargs", "rotate:False", "horizon:10"], TASKS[:1] * 4)]
+    "more, expected",
+    [
+        ([], TASKS * 2),
+        (["--n-eval-envs", "2"], [*TASKS, *reversed(TASKS)]),
+        (["--n-eval-envs", "4"], TASKS * 2),
+        (["--eval-env-kwargs", "rotate:False", "horizon:10"], TASKS[:1] * 4),
+        (["--eval-env-kwargs", "rotate:False", "horizon:10", "--n-eval-envs", "2"], TASKS[:1] * 4),
+    ],
 )
 def test_the_zoos_evaluation_plays_the_tasks_in_turn(more, expected, command, monkeypatch):
     episodes = []
