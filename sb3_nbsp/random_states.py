@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,19 @@ def restore_random_states(agent: BaseAlgorithm, states: dict[str, Any]) -> None:
     agent.action_space.np_random.bit_generator.state = states["action_space"]
     if "cuda" in states and agent.device.type == "cuda":
         th.cuda.set_rng_state(states["cuda"].cpu(), agent.device)
+
+
+@contextmanager
+def drawing_from(seed: int, device: th.device) -> Iterator[None]:
+    """
+    PyTorch's generators begin with a seed inside the block, and are afterwards where they were.
+
+    :param seed: of the processor's generator, and of the device's
+    :param device: on which numbers may be drawn as well
+    """
+    with th.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        th.manual_seed(seed)
+        yield
 
 
 def save_random_states(agent: BaseAlgorithm, path: str | os.PathLike[str]) -> None:

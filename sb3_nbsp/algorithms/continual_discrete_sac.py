@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 import torch as th
@@ -169,6 +168,5 @@ class ContinualDiscreteSAC(SoftActorCritic, _DiscreteActions):
         return -(log_prob.exp() * log_prob).sum(dim=1).mean()
 
     @override
-    def _initialize(self, networks: Iterable[nn.Module]) -> None:
-        for network in networks:
-            self.policy.initialize(network)
+    def _initialize(self, network: nn.Module) -> None:
+        self.policy.initialize(network)

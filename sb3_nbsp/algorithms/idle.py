@@ -10,9 +10,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq
 
-from sb3_nbsp.interventions import ClonEx, ContinualBackprop, ExperienceReplay, Intervention
+from sb3_nbsp.interventions import EWC, ClonEx, ContinualBackprop, ExperienceReplay, GradientMasking, Intervention
 from sb3_nbsp.interventions.fresh_networks import PhaseStartChange
 from sb3_nbsp.interventions.neuron_reset import NeuronReset, PeriodicReset
+from sb3_nbsp.interventions.task_aware import TaskAware
 
 
 def idle_parts(agent: Any, has_phases: bool, phase_options: dict[str, Any]) -> dict[str, str]:
@@ -42,6 +43,8 @@ def idle_parts(agent: Any, has_phases: bool, phase_options: dict[str, Any]) -> d
             messages[name] = _no_renewals(name)
         elif _lacks_memory(each) and agent.n_finished_phases > 0:
             messages[name] = _nothing_remembered(agent, name)
+        elif _knows_nothing(each) and agent.n_finished_phases > 0:
+            messages[name] = _nothing_known(agent, name)
         elif (message := _too_short(agent, each)) is not None:
             messages[name] = message
     return messages
@@ -76,7 +79,24 @@ def _nothing_remembered(agent: Any, name: str) -> str:
     """A model's zip does not hold the memory, which can be large."""
     return (
         f"{name} has no memory of the phases of this {type(agent).__name__} that are over ({agent.n_finished_phases}), and "
-        "will replay nothing of them. It is in the file of the replay buffer: call load_replay_buffer(path) before learn()"
+        "will replay nothing of them. If it was on then, it is in the file of the replay buffer: load_replay_buffer(path)"
+    )
+
+
+def _knows_nothing(intervention: Intervention) -> bool:
+    if isinstance(intervention, EWC):
+        return len(intervention.unknown) > 0
+    if isinstance(intervention, ClonEx):
+        return intervention.best_return_exploration and not intervention.has_policies
+    if isinstance(intervention, TaskAware):
+        return not intervention.knows_a_task
+    return isinstance(intervention, GradientMasking) and not intervention.skill_neurons
+
+
+def _nothing_known(agent: Any, name: str) -> str:
+    return (
+        f"{name} knows nothing of the phases of this {type(agent).__name__} that are over ({agent.n_finished_phases}): it was "
+        "not there when they ended, or off, as with a coefficient of 0. It protects what is learned from now on"
     )
 
 

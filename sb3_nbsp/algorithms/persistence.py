@@ -6,7 +6,8 @@ import copy
 import io
 import pathlib
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
 import torch as th
@@ -136,6 +137,23 @@ class PersistentAlgorithm(BaseAlgorithm):
         if seed is not None:
             self._random_states = None
         super().set_random_seed(seed)
+
+    @contextmanager
+    def _as_the_saved_agent(self) -> Iterator[None]:
+        """
+        What a loaded agent draws inside the block before ``learn()``, the saved one would have drawn next; ``learn()`` goes on
+        from there. To act, the agent begins with the seed all the same.
+        """
+        if self._random_states is None:
+            yield
+            return
+        present = random_states(self)
+        restore_random_states(self, self._random_states)
+        try:
+            yield
+            self._random_states = random_states(self)
+        finally:
+            restore_random_states(self, present)
 
     def resume_random_states(self, path: File) -> None:
         """

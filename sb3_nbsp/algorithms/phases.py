@@ -56,7 +56,7 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         is not needed. Before the first call of ``learn()``, it names the task of the first phase.
 
         :param task: name of the task; the same name means the same task
-        :raises ValueError: if the environment is a task sequence
+        :raises ValueError: if the environment is a task sequence, or is missing and has normalized the observations
         """
         if self._has_phases():
             raise ValueError("start_phase() is for tasks that are changed by hand: this environment is a task sequence")
@@ -64,11 +64,14 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         if self.phase_steps == 0 and self.phase.index == 0:
             self.phase = Phase(0, task)
             return
+        if self.env is None and self._learns_normalized:
+            raise ValueError("start_phase() looks at normalized observations, and the environment normalizes: first set_env()")
         if not hasattr(self, "_logger"):  # it was loaded: learn() will make one, but interventions record here
             self._logger = Logger(None, [])
-        if not self._phase_over:
-            self._end_phase()
-        self._start_phase(Phase(self.phase.index + 1, task))
+        with self._as_the_saved_agent():
+            if not self._phase_over:
+                self._end_phase()
+            self._start_phase(Phase(self.phase.index + 1, task))
 
     def set_task(self, task: str) -> None:
         """

@@ -50,7 +50,8 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         self._probe: list[bool] = []  # success of the episodes of the probe
         self._warmup_end = 0  # phase_steps after which this phase learns
         self._is_known = False  # is the policy good enough to act in the warm-up?
-        self._life_steps = 0  # environment steps of the agent's life, whose count learn() begins anew
+        # Environment steps of the agent's life, whose count learn() begins anew, and those that train_further() stands for
+        self._life_steps = 0
         # Of the rollout under way: steps of each environment, episodes, and gradient steps that were made ahead of its end
         self._rollout_steps, self._rollout_episodes, self._made_early = 0, 0, 0
         # Is training to stop at the next boundary, and has it?
@@ -128,14 +129,27 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
 
     def train_further(self, gradient_steps: int) -> None:
         """
-        Make gradient steps in addition to those for environment steps, as an intervention does at the end of a phase.
+        Make gradient steps in addition to those for environment steps, as an intervention does at the end of a phase. Where
+        environment steps are counted, each of them counts as in ordinary training: target critics move as often.
 
         :param gradient_steps: number of gradient steps on D, which holds at least one transition
         """
-        made, self._made_early = self._made_early, 0
+        before = self._made_early, self._rollout_steps
+        self._made_early, self._rollout_steps = 0, self._steps_for(gradient_steps)
+        self._life_steps += self._rollout_steps * self.n_envs
         self.train(gradient_steps, self.batch_size)
-        self._made_early = made
+        self._made_early, self._rollout_steps = before
         self.policy.set_training_mode(False)
+
+    def _steps_for(self, gradient_steps: int) -> int:
+        """Steps of each environment after which ordinary training would have made so many gradient steps."""
+        assert isinstance(self.train_freq, TrainFreq)
+        if self.gradient_steps < 0:
+            return math.ceil(gradient_steps / self.n_envs)
+        rollout = float(self.train_freq.frequency)
+        if self.train_freq.unit == TrainFrequencyUnit.EPISODE:  # episodes are taken to be as long as the last ones
+            rollout *= self._rollout_steps / max(self._rollout_episodes, 1)
+        return math.ceil(gradient_steps * rollout / max(self.gradient_steps, 1))
 
     def _still_due(self, gradient_steps: int) -> int:
         """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -25,6 +24,8 @@ from sb3_nbsp.fast.matmul_precision import on_cuda
 from sb3_nbsp.fast.sac_gradients import SACGradients
 from sb3_nbsp.interventions.base import OFF_POLICY_HOOKS, own_seed
 from sb3_nbsp.neurons.module_kinds import state_beside_parameters
+from sb3_nbsp.neurons.redraw import check_redrawable, redraw
+from sb3_nbsp.random_states import drawing_from
 
 # Type of device on which gradient steps are captured
 CAPTURES_ON = "cuda"
@@ -302,6 +303,8 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         self._captured = None  # networks and optimizers may have been exchanged since
+        if self.reset_critics:
+            check_redrawable(self._critics_alone())
         return super()._setup_learn(*args, **kwargs)
 
     def _end_phase(self) -> None:
@@ -323,19 +326,19 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
 
     def _renew_critics(self) -> None:
         """Draw the critics again, from a generator of this reset's own; a features extractor that the actor uses stays."""
-        is_shared = self.policy.share_features_extractor
-        drawn = self.critic.q_networks if is_shared else [self.critic]
-        with th.random.fork_rng(devices=[]):
-            th.manual_seed(own_seed(self, self.phase, purpose=10))
-            for module in (each for network in drawn for each in network.modules()):
-                if callable(draw := getattr(module, "reset_parameters", None)):
-                    draw()
-            self._initialize(drawn)
+        drawn = self._critics_alone()
+        with drawing_from(own_seed(self, self.phase, purpose=10), self.device):
+            redraw(drawn, self._initialize)
         self.critic_target.load_state_dict(self.critic.state_dict())
         reset_optimizer(self.critic.optimizer)
+        self.all_interventions.after_redraw(list(drawn.parameters()))
 
-    def _initialize(self, networks: Iterable[nn.Module]) -> None:
-        """Initialize networks in the policy's own way, if that is another than PyTorch's."""
+    def _critics_alone(self) -> nn.Module:
+        """The critics, without what they share with the actor."""
+        return nn.ModuleList(self.critic.q_networks) if self.policy.share_features_extractor else self.critic
+
+    def _initialize(self, network: nn.Module) -> None:
+        """Initialize a network in the policy's own way, if that is another than PyTorch's."""
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_initial_log_ent_coef", "_captured", "_moves_targets"]

@@ -19,6 +19,7 @@ from sb3_nbsp.interventions.observations import as_seen, phase_transitions
 from sb3_nbsp.interventions.quadratic_pull import Importance, Pull, Tensors
 from sb3_nbsp.messages import warn
 from sb3_nbsp.neurons.module_kinds import state_beside_parameters
+from sb3_nbsp.random_states import drawing_from
 
 
 class ANCL(EWC):
@@ -104,7 +105,8 @@ class ANCL(EWC):
             return
         if self._auxiliary is None:
             self._auxiliary = Auxiliary(self.agent)
-        if self._auxiliary.n_steps % self.aux_fisher_interval == 0:
+        pulling = {network for network in NETWORKS if self._aux_coef(network) > 0}
+        if self._auxiliary.n_steps % self.aux_fisher_interval == 0 or pulling - self._auxiliary.fisher.keys():
             self._measure(self._auxiliary)
         self._auxiliary.step(self.agent, data)
 
@@ -213,9 +215,8 @@ class Auxiliary:
         if self._gradients is None:
             self.agent.policy.set_training_mode(True)
             self._gradients = self.agent._make_gradients()
-        devices = [agent.device] if agent.device.type == "cuda" else []
-        with th.random.fork_rng(devices=devices):
-            th.manual_seed(own_seed(agent, self.n_steps, purpose=410 + 1000 * agent.phase.index))
+        seed = own_seed(agent, self.n_steps, purpose=410 + 1000 * agent.phase.index)
+        with drawing_from(seed, agent.device):
             self.losses = self.agent._gradient_step(self._gradients, data, agent._moves_targets)
         self.n_steps += 1
 

@@ -11,6 +11,7 @@ import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from torch import nn
 from typing_extensions import override
 
 from sb3_nbsp.neurons.masks import MaskedStep
@@ -41,6 +42,7 @@ _COMMON_HOOKS = frozenset(
         "after_train",
         "before_renewal",
         "after_renewal",
+        "after_redraw",
         "state_dict",
         "load_state_dict",
         "on_load",
@@ -235,6 +237,13 @@ class Intervention:
         Another intervention has renewed neurons of the actor; with ``holds_networks``, of a critic as well.
 
         :param renewed: pairs of a layer and the indices of its renewed neurons
+        """
+
+    def after_redraw(self, parameters: Sequence[nn.Parameter]) -> None:
+        """
+        Networks have been drawn anew as a whole, by the agent (``reset_critics``) or by another intervention.
+
+        :param parameters: all of theirs
         """
 
     def state_dict(self) -> dict[str, Any]:

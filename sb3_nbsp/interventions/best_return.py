@@ -13,6 +13,7 @@ from torch import nn
 
 from sb3_nbsp.batches import ArrayObs, n_rows
 from sb3_nbsp.interventions.base import own_seed
+from sb3_nbsp.random_states import drawing_from
 
 
 class BestReturnExploration:
@@ -25,6 +26,11 @@ class BestReturnExploration:
         self._policies: dict[str, dict[str, th.Tensor]] = {}  # by task, parameters
         self._actors: dict[str, nn.Module] = {}  # the same as modules, as they are needed
         self.start()
+
+    @property
+    def has_policies(self) -> bool:
+        """Whether a task has a policy."""
+        return len(self._policies) > 0
 
     def keep(self, task: str, actor: nn.Module) -> None:
         """
@@ -57,9 +63,8 @@ class BestReturnExploration:
                 self._playing.append(self._choose())
             self._sums = [0.0] * n_rows(observations)
         seen, _ = agent.policy.obs_to_tensor(observations)
-        devices = [agent.device] if agent.device.type == "cuda" else []
-        with th.no_grad(), th.random.fork_rng(devices=devices):
-            th.manual_seed(own_seed(agent, agent.num_timesteps, purpose=510))
+        seed = own_seed(agent, agent.num_timesteps, purpose=510)
+        with th.no_grad(), drawing_from(seed, agent.device):
             by_task = {task: self._actor(agent, task)(seen).cpu().numpy() for task in dict.fromkeys(self._playing)}
         actions = np.stack([by_task[task][index] for index, task in enumerate(self._playing)])
         return agent.policy.unscale_action(actions) if isinstance(agent.action_space, spaces.Box) else actions

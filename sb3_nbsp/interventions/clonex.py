@@ -85,6 +85,11 @@ class ClonEx(OffPolicyIntervention):
         """By task, what is kept of its states; None before the first phase has ended."""
         return self._kept or None
 
+    @property
+    def has_policies(self) -> bool:
+        """Whether there are policies of earlier tasks for exploration."""
+        return self._exploration.has_policies
+
     @override
     def on_learn_start(self, reset: bool) -> None:
         self._distribution = actor_of(self.agent).distribution  # networks may have been exchanged

@@ -11,6 +11,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from torch import nn
 
 from sb3_nbsp.fast.masked_step import take_masked_step
 from sb3_nbsp.interventions.base import HOOKS, AnyIntervention, Intervention, Network, Phase, agent_seed
@@ -167,6 +168,11 @@ class Interventions:
         """See :meth:`Intervention.after_renewal`."""
         for intervention in self._all:
             intervention.after_renewal(renewed)
+
+    def after_redraw(self, parameters: Sequence[nn.Parameter]) -> None:
+        """See :meth:`Intervention.after_redraw`."""
+        for intervention in self._all:
+            intervention.after_redraw(parameters)
 
     def state_dict(self) -> dict[str, Any]:
         """State of all interventions, by the names of their classes; a second one of a class has a number."""

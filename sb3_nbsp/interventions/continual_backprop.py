@@ -172,6 +172,13 @@ class ContinualBackprop(NeuronReset):
                 averages.means[neurons] = 0
 
     @override
+    def after_redraw(self, parameters: Sequence[nn.Parameter]) -> None:
+        drawn = {*parameters}
+        for index, layer in enumerate(self._layers):
+            if layer.linear.weight in drawn:
+                self._averages[index] = _Averages.of_new(layer)
+
+    @override
     def state_dict(self) -> dict[str, Any]:
         named = {layer.name: each for layer, each in zip(self._layers, self._averages, strict=True)}
         state: dict[str, Any] = {

@@ -21,7 +21,7 @@ from sb3_nbsp.interventions.observations import has_observations, training_obser
 from sb3_nbsp.interventions.sparse_coding import TaskDictionary, check_embeddings, embed_text, lasso
 from sb3_nbsp.interventions.task_aware import TaskAware
 from sb3_nbsp.interventions.unit_gates import free_parameters, make_gates, straight_through
-from sb3_nbsp.messages import did_you_mean
+from sb3_nbsp.messages import did_you_mean, warn
 from sb3_nbsp.neurons.masks import MaskedStep
 
 _DISTILL_STATES = 10_000
@@ -125,6 +125,11 @@ class CoTASP(TaskAware):
     def _named(self, values: Sequence[th.Tensor]) -> dict[str, th.Tensor]:
         return {layer.name: value for layer, value in zip(self._layers, values, strict=True)}
 
+    @property
+    @override
+    def knows_a_task(self) -> bool:
+        return bool(self._finished)
+
     @override
     def play(self, task: str) -> None:
         number = self._numbers.get(task)
@@ -181,6 +186,7 @@ class CoTASP(TaskAware):
 
     @override
     def on_phase_end(self, phase: Phase) -> None:
+        super().on_phase_end(phase)
         self._of_unseen.clear()
         codes, vector = self._codes[self._current], self._embed(phase.task)
         for index, (code, dictionary) in enumerate(zip(codes, self._dictionaries, strict=True)):
@@ -188,7 +194,9 @@ class CoTASP(TaskAware):
             generator = th.Generator().manual_seed(own_seed(self.agent, phase, purpose=1200 + index))
             dictionary.learn(code, vector, generator)
         self._finished = sorted({*self._finished, self._current})
-        if self.distill_steps > 0 and has_observations(self.agent):
+        if self.distill_steps > 0 and not has_observations(self.agent):
+            warn("CoTASP cannot distil: the replay buffer is empty. Load that of the agent: load_replay_buffer(path)")
+        elif self.distill_steps > 0:
             self._states = training_observations(self.agent, _DISTILL_STATES, own_seed(self.agent, phase, purpose=1101))
         self.record("cotasp/used_share", float(th.cat(self._used).mean()))
 

@@ -85,6 +85,11 @@ class EWC(OffPolicyIntervention):
         """By network and task, what is known; with "sum" and "online" it is one for all tasks, under the name ""."""
         return self._known
 
+    @property
+    def unknown(self) -> list[Network]:
+        """Networks with a λ above 0 of which nothing is known yet."""
+        return [network for network in NETWORKS if self._coef(network) > 0 and not self._known[network]]
+
     @override
     def on_learn_start(self, reset: bool) -> None:
         normalizer = self.agent.get_vec_normalize_env()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from typing_extensions import override
 
 from sb3_nbsp.interventions.base import Intervention, Phase, own_seed
+from sb3_nbsp.random_states import drawing_from
 
 
 def fresh_policy(agent: BaseAlgorithm, occasion: Phase | int, purpose: int) -> BasePolicy:
@@ -24,8 +24,7 @@ def fresh_policy(agent: BaseAlgorithm, occasion: Phase | int, purpose: int) -> B
     options: dict[str, Any] = {**agent.policy_kwargs}
     if isinstance(agent, OnPolicyAlgorithm):
         options["use_sde"] = agent.use_sde
-    with th.random.fork_rng(devices=[]):
-        th.manual_seed(own_seed(agent, occasion, purpose))
+    with drawing_from(own_seed(agent, occasion, purpose), agent.device):
         policy = agent.policy_class(agent.observation_space, agent.action_space, agent.lr_schedule, **options)
     return policy.to(agent.device)
 

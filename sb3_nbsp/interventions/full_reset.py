@@ -9,13 +9,14 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from typing_extensions import override
 
 from sb3_nbsp.interventions.fresh_networks import PhaseStartChange, fresh_policy, refuse_holders
+from sb3_nbsp.neurons.redraw import keep_frozen
 
 
 class FullReset(PhaseStartChange):
     """
-    At the start of every phase but the first, re-initialize all networks, clear the optimizers' moments, and set a learned
-    entropy coefficient back. Whether D is kept depends on the agent's ``clear_replay_buffer``. This is an upper bound of
-    plasticity and a lower bound of stability.
+    At the start of every phase but the first, re-initialize all networks except for frozen layers, clear the optimizers'
+    moments, and set a learned entropy coefficient back. Whether D is kept depends on the agent's ``clear_replay_buffer``.
+    This is an upper bound of plasticity and a lower bound of stability.
 
     Paper: The Primacy Bias in Deep Reinforcement Learning (Nikishin et al., 2022), which resets in the middle of a task.
 
@@ -35,7 +36,10 @@ class FullReset(PhaseStartChange):
     def change(self, phase: int) -> None:
         agent: Any = self.agent
         fresh = fresh_policy(agent, phase, purpose=310)
-        agent.policy.load_state_dict(fresh.state_dict())
+        with keep_frozen(agent.policy):
+            agent.policy.load_state_dict(fresh.state_dict())
+        if hasattr(agent, "critic_target"):
+            agent.critic_target.load_state_dict(agent.critic.state_dict())
         for optimizer in agent._optimizers():
             optimizer.state.clear()
         # The agent knows it; attach() also sees copies that have learned
@@ -43,3 +47,4 @@ class FullReset(PhaseStartChange):
         if initial is not None:
             with th.no_grad():
                 agent.log_ent_coef.fill_(initial)
+        agent.all_interventions.after_redraw(list(agent.policy.parameters()))

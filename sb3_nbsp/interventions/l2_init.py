@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch as th
@@ -18,7 +19,8 @@ class L2Init(Intervention):
     r"""
     Regenerative regularization: add :math:`\lambda \|\theta - \theta_0\|^2` to the losses of actor and critics, where
     :math:`\theta_0` are the parameters with which the agent begins to learn, either initialized or loaded from a file.
-    A parameter that replaces another one later has its own :math:`\theta_0`.
+    A parameter that replaces another one later has its own :math:`\theta_0`, and so have networks that are drawn anew as a
+    whole (``reset_critics``, :class:`FullReset`).
 
     The gradient is added in closed form, so that the gradients of the losses can still be computed by hand. PPO clips only
     the gradients of its loss.
@@ -52,6 +54,10 @@ class L2Init(Intervention):
         moved = [each for each in optimized_parameters(self.agent, network) if each.grad is not None]
         gradients, values = [each.grad for each in moved if each.grad is not None], [each.detach() for each in moved]
         th._foreach_add_(gradients, th._foreach_sub(values, self._initial_of(moved)), alpha=2 * self.l2_init_weight)
+
+    @override
+    def after_redraw(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._initial.update({each: each.detach().clone() for each in parameters if each in self._initial})
 
     @override
     def state_dict(self) -> dict[str, Any]:

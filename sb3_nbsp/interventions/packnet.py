@@ -66,6 +66,11 @@ class PackNet(TaskAware):
         """By name of a weight of the actor, the number of the task that owns each entry. Empty in the first phase."""
         return self._owners
 
+    @property
+    @override
+    def knows_a_task(self) -> bool:
+        return self._n_packed > 0 or self._is_full
+
     @override
     def play(self, task: str) -> None:
         self._set_view(self._numbers.get(task))
@@ -96,6 +101,7 @@ class PackNet(TaskAware):
 
     @override
     def on_phase_end(self, phase: Phase) -> None:
+        super().on_phase_end(phase)
         if self._current < self._n_packed:
             return  # it has handed its weights on before
         n_left = self._n_to_come(1) if self.n_tasks is None else self.n_tasks - self._current - 1

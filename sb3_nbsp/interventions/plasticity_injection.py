@@ -13,9 +13,12 @@ from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, whole
 from sb3_nbsp.interventions.base import own_seed
+from sb3_nbsp.interventions.clonex import ClonEx
 from sb3_nbsp.interventions.fresh_networks import PhaseStartChange, refuse_holders, refuse_reset_critics
 from sb3_nbsp.interventions.networks import plain_policy
 from sb3_nbsp.neurons.injection import InjectableHead
+from sb3_nbsp.neurons.redraw import check_redrawable, redraw
+from sb3_nbsp.random_states import drawing_from
 
 # Attribute of the agent, saved with it: a file is loaded into networks that have been injected as often
 COUNT = "_injections"
@@ -80,10 +83,11 @@ class PlasticityInjection(PhaseStartChange):
             )
         refuse_holders(self, agent)
         for other in agent.all_interventions:  # type: ignore[attr-defined]
-            if isinstance(other, PhaseStartChange) and other is not self:
+            is_old_actor = isinstance(other, ClonEx) and other.best_return_exploration and self.injection_networks != "critic"
+            if is_old_actor or (isinstance(other, PhaseStartChange) and other is not self):
                 raise ValueError(
                     f"interventions: PlasticityInjection gives networks further heads, of which {type(other).__name__} knows "
-                    "nothing: do without one of them"
+                    f"nothing: do without {'best_return_exploration' if is_old_actor else 'one of them'}"
                 )
         if getattr(agent, "use_sde", False):
             raise ValueError("use_sde: its noise reads the hidden layers of one head; PlasticityInjection makes several")
@@ -122,8 +126,7 @@ class PlasticityInjection(PhaseStartChange):
 
     def _inject(self, number: int) -> None:
         agent: Any = self.agent
-        with th.random.fork_rng(devices=[]):
-            th.manual_seed(own_seed(agent, number, purpose=330))
+        with drawing_from(own_seed(agent, number, purpose=330), agent.device):
             for head, target, optimizer in self._heads():
                 new = dict(head.inject(self._initialize))
                 if target is not None:
@@ -131,11 +134,8 @@ class PlasticityInjection(PhaseStartChange):
                 _replace(optimizer, new)
 
     def _initialize(self, module: nn.Module) -> None:
-        for each in module.modules():
-            if callable(draw := getattr(each, "reset_parameters", None)):
-                draw()
         agent: Any = self.agent
-        agent._initialize([module])
+        redraw(module, agent._initialize)
 
     def _heads(self) -> list[tuple[InjectableHead, InjectableHead | None, th.optim.Optimizer]]:
         """Heads, those of their target networks, and the optimizers that move them. Networks that are not cut yet are cut."""
@@ -160,6 +160,7 @@ class PlasticityInjection(PhaseStartChange):
             raise ValueError(
                 f"head_layers must be at most {depth}, as many as the networks have after their features extractor"
             )
+        check_redrawable(nn.ModuleList(nets))
 
 
 def _outputs(actor: nn.Module) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -18,6 +17,7 @@ from tqdm.auto import tqdm
 
 from sb3_nbsp.interventions.compressed_buffer import CompressedReplayBuffer
 from sb3_nbsp.interventions.goal_window import GoalWindow
+from sb3_nbsp.random_states import drawing_from
 from sb3_nbsp.tasks.sequence import TaskSequence
 
 # Where SB3's gSDE keeps its noise
@@ -72,9 +72,7 @@ def fresh_steps(
     plain = DictReplayBuffer if isinstance(agent.observation_space, spaces.Dict) else ReplayBuffer
     make_buffer: type[ReplayBuffer] = CompressedReplayBuffer if is_compressed else plain
     buffer = make_buffer(n_steps, agent.observation_space, agent.action_space, device=agent.device)
-    cuda = [agent.device] if agent.device.type == "cuda" else []
-    with th.random.fork_rng(devices=cuda), kept_noise(agent):
-        th.manual_seed(seed)
+    with drawing_from(seed, agent.device), kept_noise(agent):
         env.seed(seed)
         observations: Any = env.reset()
         episode_steps = 0

@@ -75,6 +75,11 @@ class TaskAware(OffPolicyIntervention):
         """How many numbers have been given."""
         return max(self._numbers.values(), default=-1) + 1
 
+    @property
+    @abstractmethod
+    def knows_a_task(self) -> bool:
+        """Whether a task has a part that later ones leave as it is."""
+
     @abstractmethod
     def play(self, task: str) -> None:
         """
@@ -90,7 +95,9 @@ class TaskAware(OffPolicyIntervention):
         if has_phases(self.agent.env):
             assert self.agent.env is not None
             self._names = list(self.agent.env.get_attr("task_names", indices=0)[0])
-        self._numbers.setdefault(self._task, self._current)  # of the first phase
+        agent: Any = self.agent
+        if agent.n_finished_phases == agent.phase.index:  # what another agent has finished has no part
+            self._numbers.setdefault(self._task, self._current)  # of the first phase
         self.play(self._task)
 
     @override
@@ -99,6 +106,12 @@ class TaskAware(OffPolicyIntervention):
             self._numbers[phase.task] = self.n_tasks_so_far
         self._current = self._numbers[phase.task]
         self.play(phase.task)
+
+    @override
+    def on_phase_end(self, phase: Phase) -> None:
+        if phase.task not in self._numbers:  # another agent has learned it, and learn() was not called since
+            self._numbers[phase.task] = self._current
+            self.play(phase.task)
 
     @override
     def on_task(self, task: str) -> None:

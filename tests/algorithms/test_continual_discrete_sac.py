@@ -84,6 +84,28 @@ def test_targets_of_parallel_environments() -> None:
     assert when_targets_moved(agent, 66) == [24, 42, 60], "in the rollouts of six steps with 20, 40 and 60 in them"
 
 
+@pytest.mark.parametrize(
+    ("options", "n_steps"),
+    [
+        ({"train_freq": 4}, 4 * 60),
+        ({"train_freq": 1, "gradient_steps": 2}, 30),
+        ({"train_freq": 1, "gradient_steps": -1}, 60),
+        ({"train_freq": (2, "episode"), "gradient_steps": 5}, 2 * 10 * 60 // 5),
+    ],
+)
+def test_further_gradient_steps_move_the_targets_as_often_as_others(options: Any, n_steps: int) -> None:
+    """60 gradient steps beside the environment steps, as PackNet makes them, count as the environment steps of 60."""
+    agent = tiny(ContinualDiscreteSAC, pole(horizon=10), tau=1.0, learning_starts=0, target_update_interval=15, **options)
+    moved = when_targets_moved(agent, 40)
+    assert moved and agent._life_steps == 40
+    before = len(moved)
+    agent.train_further(60)
+    assert agent._life_steps == 40 + n_steps
+    assert len(moved) - before == (40 + n_steps) // 15 - 40 // 15
+    agent.learn(20, reset_num_timesteps=False)
+    assert agent._life_steps == 60 + n_steps and len(moved) == (60 + n_steps) // 15
+
+
 def test_time_limits_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     critic_loss = DiscreteGradients.critic_loss

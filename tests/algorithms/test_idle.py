@@ -11,7 +11,20 @@ import pytest
 from gymnasium import spaces
 from tagged_tasks import TaggedTask, tagged_sequence, tiny
 
-from sb3_nbsp import CBPPPO, CBPSAC, NBSPSAC, P3O, ContinualPPO, ContinualSAC, CycleSAC
+from sb3_nbsp import (
+    ANCLSAC,
+    CBPPPO,
+    CBPSAC,
+    EWCSAC,
+    NBSPSAC,
+    P3O,
+    ClonExSAC,
+    ContinualPPO,
+    ContinualSAC,
+    CoTASPSAC,
+    CycleSAC,
+    PackNetSAC,
+)
 from sb3_nbsp.interventions import CycleReset, InnerDistillation, Phase, RecoveryTraining
 
 PHASES = "The environment is no task sequence"
@@ -79,6 +92,51 @@ def test_a_model_without_the_file_of_its_memory_says_so_once(tmp_path: Path) -> 
     assert warnings_of(complete, 1, reset_num_timesteps=False) == []
     masks_only = NBSPSAC.load(tmp_path / "model", env=tagged_sequence(steps_per_task=20), replay=False)
     assert warnings_of(masks_only, 1, reset_num_timesteps=False) == []
+
+
+@pytest.mark.parametrize(
+    ("cls", "off", "on"),
+    [
+        (EWCSAC, {"ewc_coef": 0.0}, {"ewc_coef": 1.0}),
+        (EWCSAC, {}, {"ewc_critic_coef": 1.0}),
+        (ANCLSAC, {"ewc_coef": 0.0, "ancl_coef": 0.0}, {"ewc_coef": 1.0}),
+        (ClonExSAC, {}, {"best_return_exploration": True}),
+        (NBSPSAC, {"masking": False, "identification_steps": 20}, {"masking": True}),
+    ],
+)
+def test_what_was_off_at_the_end_of_a_phase_knows_nothing_of_it(cls: type, off: Any, on: Any, tmp_path: Path) -> None:
+    agent = tiny(cls, tagged_sequence(), **off)
+    assert warnings_of(agent, 70) == []
+    agent.save(tmp_path / "model")
+    agent.save_replay_buffer(tmp_path / "buffer")
+    for options in ({}, on):
+        loaded = cls.load(tmp_path / "model", env=tagged_sequence(), **options)
+        loaded.load_replay_buffer(tmp_path / "buffer")
+        messages = warnings_of(loaded, 1, reset_num_timesteps=False)
+        assert bool(messages) == bool(options)
+    (message,) = messages
+    name = "GradientMasking" if cls is NBSPSAC else cls.__name__.removesuffix("SAC")
+    assert message.startswith(f"{name} knows nothing of the phases of this {cls.__name__} that are over (1)")
+    assert warnings_of(loaded, 60, reset_num_timesteps=False) == []
+    loaded.save(tmp_path / "model")
+    loaded.save_replay_buffer(tmp_path / "buffer")
+    loaded = cls.load(tmp_path / "model", env=tagged_sequence())
+    loaded.load_replay_buffer(tmp_path / "buffer")
+    assert warnings_of(loaded, 1, reset_num_timesteps=False) == []
+
+
+@pytest.mark.parametrize("cls", [PackNetSAC, CoTASPSAC])
+def test_a_phase_that_another_agent_has_finished_has_no_part(cls: Any, tmp_path: Path) -> None:
+    agent = tiny(ContinualSAC, tagged_sequence()).learn(240)
+    assert agent.n_finished_phases == 4
+    agent.save(tmp_path / "model")
+    options = {"retrain_steps" if cls is PackNetSAC else "distill_steps": 2}
+    loaded = cls.load(tmp_path / "model", env=tagged_sequence(), **options)
+    (message,) = warnings_of(loaded, 1, reset_num_timesteps=False)
+    assert message.startswith(f"{type(loaded.all_interventions.find(cls.parts[0])).__name__} knows nothing of the phases")
+    assert loaded.all_interventions.find(cls.parts[0]).task_numbers == {"red": 0}
+    assert warnings_of(loaded, 70, reset_num_timesteps=False) == []
+    assert loaded.all_interventions.find(cls.parts[0]).knows_a_task
 
 
 def test_a_call_of_learn_that_ends_with_the_warm_up_says_so_once() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from tagged_tasks import TaggedTask, tiny
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from tagged_tasks import TaggedTask, differing, parameters, tiny
 
-from sb3_nbsp import NBSPSAC, ContinualSAC, PackNetSAC
+from sb3_nbsp import NBSPSAC, ContinualSAC, CoTASPSAC, FullResetPPO, PackNetSAC
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,69 @@ def test_a_loaded_agent_begins_another_phase(cls: Any, options: dict[str, Any], 
     assert (loaded.phase.index, loaded.phase.task, loaded.phase_steps) == (1, "blue", 30)
     first = next(iter(loaded.all_interventions))
     assert set(first.skill_neurons if cls is NBSPSAC else first.task_numbers) >= {"red"}
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [
+        (PackNetSAC, {"n_tasks": 2, "retrain_steps": 5}),
+        (NBSPSAC, {"identification": "random", "replay_interval": 2}),
+        (CoTASPSAC, {"distill_steps": 5}),
+        (FullResetPPO, {}),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, None])
+def test_a_loaded_agent_ends_as_one_that_was_not_saved(cls: Any, options: dict[str, Any], seed: Any, tmp_path: Path) -> None:
+    """What it draws in start_phase() is what the saved agent would have drawn next; acting begins with the seed."""
+    agent = tiny(cls, TaggedTask(1.0), seed=seed, **options)
+    agent.start_phase("red")
+    agent.learn(40)
+    agent.save(tmp_path / "model")
+    if cls is not FullResetPPO:
+        agent.save_replay_buffer(tmp_path / "buffer")
+    ends = []
+    for is_loaded in (False, True):
+        if is_loaded:
+            agent = cls.load(tmp_path / "model")
+            if cls is not FullResetPPO:
+                agent.load_replay_buffer(tmp_path / "buffer")
+        agent.set_env(env := agent._wrap_env(TaggedTask(2.0)))
+        env.seed(3)
+        state = np.random.get_state()[1].copy()
+        agent.start_phase("blue")
+        assert not is_loaded or np.array_equal(state, np.random.get_state()[1])
+        agent.learn(40, reset_num_timesteps=False)
+        ends.append(parameters(agent))
+    assert differing(*ends) == []
+
+
+@pytest.mark.parametrize("cls", [PackNetSAC, CoTASPSAC])
+def test_what_another_agent_has_learned_is_a_task_of_its_own(cls: Any, tmp_path: Path) -> None:
+    agent = tiny(ContinualSAC, TaggedTask(1.0))
+    agent.start_phase("red")
+    agent.learn(40)
+    agent.save(tmp_path / "model")
+    agent.save_replay_buffer(tmp_path / "buffer")
+    options = {"n_tasks": 2, "retrain_steps": 2} if cls is PackNetSAC else {"distill_steps": 2}
+    loaded = cls.load(tmp_path / "model", env=TaggedTask(2.0), **options)
+    loaded.load_replay_buffer(tmp_path / "buffer")
+    loaded.start_phase("blue")
+    loaded.learn(30, reset_num_timesteps=False)
+    (part,) = loaded.all_interventions
+    assert part.task_numbers == {"red": 0, "blue": 1} and part.knows_a_task
+
+
+def test_a_phase_does_not_end_on_observations_that_nothing_normalizes(tmp_path: Path) -> None:
+    agent = tiny(ContinualSAC, VecNormalize(DummyVecEnv([lambda: TaggedTask(1.0)])))
+    agent.start_phase("red")
+    agent.learn(30)
+    agent.save(tmp_path / "model")
+    loaded = ContinualSAC.load(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"the environment normalizes: first set_env\(\)"):
+        loaded.start_phase("blue")
+    loaded.set_env(agent.env)
+    loaded.start_phase("blue")
+    assert loaded.phase.index == 1
 
 
 def test_agents_can_share_a_dictionary_of_policy_kwargs() -> None:

@@ -174,6 +174,16 @@ def test_a_file_without_auxiliary_networks_is_told_of(tmp_path: Any) -> None:
         loaded.learn(1, reset_num_timesteps=False)
 
 
+def test_a_pull_that_a_file_switches_on_acts_at_once(tmp_path: Any) -> None:
+    agent = tiny(ANCLSAC, tagged_sequence()).learn(100)
+    agent.save(tmp_path / "model")
+    agent.save_replay_buffer(tmp_path / "buffer")
+    loaded = ANCLSAC.load(tmp_path / "model", env=tagged_sequence(), ancl_critic_coef=0.1)
+    loaded.load_replay_buffer(tmp_path / "buffer")
+    loaded.learn(1, reset_num_timesteps=False)
+    assert ancl_of(loaded)._aux_pulls.keys() == {"actor", "critic"}
+
+
 def test_records() -> None:
     agent = tiny(ANCLSAC, tagged_sequence(), ancl_critic_coef=0.1)
     agent.set_logger(logger := RecordingLogger())

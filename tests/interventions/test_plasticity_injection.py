@@ -15,7 +15,7 @@ from tagged_tasks import TaggedTask, differing, parameters, tagged_sequence, tin
 from torch import nn
 
 from sb3_nbsp import PISAC, ContinualSAC, PIDiscreteSAC
-from sb3_nbsp.interventions import CycleReset, FullReset, Phase, PlasticityInjection, ShrinkPerturb
+from sb3_nbsp.interventions import ClonEx, CycleReset, FullReset, Phase, PlasticityInjection, ShrinkPerturb
 from sb3_nbsp.neurons.injection import InjectedBody, InjectedOutput
 
 
@@ -172,6 +172,10 @@ def test_what_cannot_go_with_it_is_refused() -> None:
     for other in (ShrinkPerturb(), FullReset()):
         with pytest.raises(ValueError, match=f"further heads, of which {type(other).__name__} knows nothing"):
             tiny(ContinualSAC, tagged_sequence(), interventions=[other, PlasticityInjection()])
+    both = [PlasticityInjection(), ClonEx(best_return_exploration=True)]
+    with pytest.raises(ValueError, match="of which ClonEx knows nothing: do without best_return_exploration"):
+        tiny(ContinualSAC, tagged_sequence(), interventions=both)
+    tiny(ContinualSAC, tagged_sequence(), interventions=[PlasticityInjection("critic"), both[1]]).learn(90)
     with pytest.raises(ValueError, match="head_layers must be at most 3"):
         make("sac", head_layers=4)
     with pytest.raises(ValueError, match="use_sde"):
