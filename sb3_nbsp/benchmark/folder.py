@@ -103,7 +103,11 @@ class RunFolder:
 
     def result(self) -> dict[str, Any]:
         """What :meth:`write_result` has written."""
-        return read_json_object(self._result)
+        content = read_json_object(self._result)
+        for name, value in content.items():
+            if not isinstance(value, (int, float, type(None))):
+                raise ValueError(f"{self._result} is damaged: its {name} is {value!r}, which is no number")
+        return content
 
     def write_error(self, text: str) -> None:
         """The run has failed, and this is why."""
@@ -192,10 +196,14 @@ def _check_network(network: dict[str, Any], widths: dict[str, int]) -> None:
     for layer, neurons in network["skill_neurons"].items():
         if any(not 0 <= int(neuron) < widths[layer] for neuron in neurons):
             raise ValueError(f"{layer} has {widths[layer]} neurons, not {max(neurons) + 1}")
+    for layer, n_masked in dict(network.get("masked", {})).items():
+        if not 0 <= int(n_masked) <= widths[layer]:
+            raise ValueError(f"{layer} has {widths[layer]} neurons, of which {n_masked} cannot be masked")
     for histogram in network.get("histograms", []):
         edges, success, failure = (histogram[name] for name in ("edges", "success", "failure"))
         if not len(edges) - 1 == len(success) == len(failure) >= 1:
             raise ValueError(f"a histogram has {len(edges)} edges for {len(success)} and {len(failure)} bins")
         if not all(math.isfinite(value) for value in (*edges, *success, *failure, histogram["score"])):
             raise ValueError("a histogram has a value that is no finite number")
-        str(histogram["layer"]), int(histogram["neuron"])
+        if not 0 <= int(histogram["neuron"]) < widths[histogram["layer"]]:
+            raise ValueError(f"{histogram['layer']} has {widths[histogram['layer']]} neurons, not {histogram['neuron'] + 1}")

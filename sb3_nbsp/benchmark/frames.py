@@ -137,7 +137,7 @@ def _required(comparison: Comparison, run: Run) -> Frames:
     """What a run must have to count."""
     if reason := run.folder.why_unfinished():
         raise ValueError(reason)
-    result: dict[str, Any] = {"name": run.name, "config": {}, "steps": np.nan, **run.folder.result()}
+    result: dict[str, Any] = {"steps": np.nan, **run.folder.result(), "name": run.name, "config": {}}
     if not is_sequence(run.env_id):
         history = pd.DataFrame(read_history(run.path)).melt("step", var_name="measure").dropna()
         last = history.groupby("measure").value.last()
@@ -146,7 +146,7 @@ def _required(comparison: Comparison, run: Run) -> Frames:
     if len(matrix.rows) != n_phases:
         raise ValueError(f"{run.path / 'success_matrix.csv'} has {len(matrix.rows)} phases instead of {n_phases}")
     frame = pd.DataFrame(matrix.rows, columns=matrix.tasks, dtype=float)
-    if frame.empty or frame.isna().any(axis=None):
+    if frame.empty or not np.isfinite(frame).all(axis=None):
         raise ValueError(f"{run.path / 'success_matrix.csv'} has phases whose success is not known")
     frame = frame.assign(phase=range(1, n_phases + 1), trained=matrix.phase_tasks)
     success = frame.melt(["phase", "trained"], var_name="task", value_name="success")

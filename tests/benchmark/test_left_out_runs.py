@@ -27,6 +27,12 @@ def nan_matrix(folder: Path) -> None:
     matrix.save(folder / "success_matrix.csv")
 
 
+def infinite_matrix(folder: Path) -> None:
+    matrix = kept(1)
+    matrix.rows[1][0] = float("inf")
+    matrix.save(folder / "success_matrix.csv")
+
+
 def fail(folder: Path) -> None:
     (folder / "error.txt").write_text("Traceback\n  line\nValueError: [bold]out of memory[/bold]\n")
 
@@ -47,7 +53,9 @@ def lose_a_phase(folder: Path) -> None:
         (lambda folder: (folder / "success_matrix.csv").unlink(), "success_matrix.csv"),
         (corrupt_result, "result.json is damaged"),
         (lambda folder: (folder / "result.json").write_text("[1]"), "result.json is damaged"),
+        (lambda folder: (folder / "result.json").write_text('{"steps": "many"}'), "its steps is 'many', which is no number"),
         (nan_matrix, "has phases whose success is not known"),
+        (infinite_matrix, "has phases whose success is not known"),
         (fail, "failed: ValueError: [bold]out of memory[/bold]"),
         (lose_a_phase, "has 3 phases instead of 4"),
     ],

@@ -133,6 +133,11 @@ def test_without_neurons_the_other_figures_are_drawn(folder):
         (lambda content: json.dumps(content).replace("[0, ", "[256, ", 1), "actor.latent_pi.0 has 256 neurons, not 257"),
         (lambda content: json.dumps(content).replace('"edges": [0.0, ', '"edges": [', 1), "has 20 edges for 20 and 20 bins"),
         (lambda content: json.dumps(content).replace('"edges": [0.0, ', '"edges": [NaN, ', 1), "no finite number"),
+        (
+            lambda content: json.dumps(content).replace('"masked": {"', '"masked": {"no layer": 3, "', 1),
+            "'no layer' is missing",
+        ),
+        (lambda content: json.dumps(content).replace('"layer": "actor', '"layer": "', 1), "is missing"),
     ],
 )
 def test_damaged_neurons_are_named_and_left_out(folder, damage, reason):
