@@ -160,6 +160,13 @@ def test_a_wrong_argument_is_an_error_before_anything_is_written(arguments, erro
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["run --envs Pendulum-v1 --methods sac --n-timesteps 10 --out", "plot", "report", "zero"])
+def test_a_folder_that_cannot_be_is_an_error(command, tmp_path, capsys):
+    (tmp_path / "file").write_text("not a folder")
+    assert main([*command.split(), str(tmp_path / "file" / "out")]) == 2
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
 def test_another_comparisons_folder_is_an_error(uninterrupted, tmp_path, capsys):
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     arguments = ["run", "--envs", "CoffeeButton-HandlePress", "--methods", "nbsp_sac", "--out", str(tmp_path)]
