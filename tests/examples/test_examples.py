@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -138,9 +139,25 @@ def test_the_demo_says_why_a_run_failed(tmp_path):
     assert not processes_of(tmp_path)
 
 
+@pytest.fixture
+def parsed(monkeypatch, capfd, tmp_path):
+    """Run an example with arguments at which it ends, in this process: what it prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run_example(example: str, *arguments: str, expected: int = 0) -> str:
+        monkeypatch.setattr("sys.argv", command(example, *arguments)[1:])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(ROOT / "examples" / f"{example}.py"), run_name="__main__")
+        assert (stopped.value.code or 0) == expected
+        return "".join(capfd.readouterr())
+
+    return run_example
+
+
 @pytest.mark.parametrize("example", ["demo", "p3o_halfcheetah", "plasticity", "skill_neurons"])
-def test_help_shows_the_defaults(example, tmp_path):
-    output = run(example, "--help", cwd=tmp_path)
+def test_help_shows_the_defaults(example, parsed, tmp_path):
+    output = parsed(example, "--help")
     options = re.findall(r"^  (--[a-z-]+)", output, re.MULTILINE)
     assert options
     for option in options:
@@ -158,8 +175,8 @@ def test_help_shows_the_defaults(example, tmp_path):
         ("skill_neurons", ["--tasks", "drawer-close"], "argument --tasks: expected 2 arguments"),
     ],
 )
-def test_a_wrong_argument_is_an_error(example, arguments, error, tmp_path):
-    output = run(example, *arguments, cwd=tmp_path, expected=2)
+def test_a_wrong_argument_is_an_error(example, arguments, error, parsed, tmp_path):
+    output = parsed(example, *arguments, expected=2)
     assert f"{example}.py: error: {error}" in output
     assert not list(tmp_path.iterdir())
 
@@ -173,6 +190,8 @@ def test_skill_neurons_prints_what_it_found(tmp_path):
         "300",
         "--learning-starts",
         "200",
+        "--identification-steps",
+        "400",
         "--eval-episodes",
         "1",
     ]

@@ -72,6 +72,9 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 
 def test_an_agent_goes_through_its_phases() -> None:
     env = gym.make(ENV_ID, horizon=20, distance=0.01, steps_per_task=60)
-    model = NBSPSAC("MlpPolicy", env, learning_starts=30, policy_kwargs={"net_arch": [16]}, seed=1, device="cpu")
+    policy_kwargs = {"net_arch": [16]}
+    model = NBSPSAC(
+        "MlpPolicy", env, learning_starts=30, identification_steps=200, policy_kwargs=policy_kwargs, seed=1, device="cpu"
+    )
     model.learn(130)
     assert model.phase.task == "forwards" and model.phase.index == 2
