@@ -29,7 +29,7 @@ def in_second_phase(name: str, net_arch: Sequence[int]) -> ContinualSAC:
     :return: an agent that has left a task behind, and trains on random transitions
     """
     model: ContinualSAC = make(
-        TABLE[name].cls, net_arch, learning_starts=0, clear_replay_buffer=False, **SHORT_PHASE_END.get(name, {})
+        TABLE[name].cls, net_arch, seed=0, learning_starts=0, clear_replay_buffer=False, **SHORT_PHASE_END.get(name, {})
     )
     model._start_phase(Phase(0, "first"))
     assert model.replay_buffer is not None
