@@ -202,9 +202,13 @@ def _draw_training(axis: Axes, frame: pd.DataFrame, phases: pd.Series, palette: 
         is_new_cycle = phase > 1 and phases[phase] == phases.iloc[0]
         axis.axvline(phase - 1, color="0.3" if is_new_cycle else "0.8", ls="--" if is_new_cycle else "-", lw=1)
     steps = frame.groupby("phase").steps.mean()
-    axis.set_xticks(steps.index - 0.5, [f"{n / 1000:.0f}k{' steps' * (len(phases) <= 8)}" for n in steps])
+    axis.set_xticks(steps.index - 0.5, [f"{_short(n)}{' steps' * (len(phases) <= 8)}" for n in steps])
     axis.set(xlabel="", ylabel="", xlim=(0, len(phases)), ylim=(-0.03, 1.05), yticks=[0, 0.5, 1])
     axis.tick_params(axis="x", length=0)
+
+
+def _short(steps: float) -> str:
+    return f"{round(steps / 1000, 1):g}k" if steps >= 1000 else f"{steps:.0f}"
 
 
 def overview_figure(results: Results, title: str = "") -> Figure:

@@ -8,7 +8,7 @@ import pytest
 from fake_comparison import TASKS, TITLES
 from matplotlib.image import imread
 
-from sb3_nbsp.benchmark.figures import overview_figure, training_figure
+from sb3_nbsp.benchmark.figures import _short, overview_figure, training_figure
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.frames import episodes_frame, load_results
 from sb3_nbsp.figure_style import save
@@ -120,3 +120,8 @@ def test_the_overview_has_a_row_for_each_method(folder, tmp_path):
         np.testing.assert_allclose(heat.collections[0].get_array(), success[TASKS])
     save(figure, tmp_path / "one.png")
     assert imread(tmp_path / "one.png").shape[1] == 11 * 150
+
+
+@pytest.mark.parametrize("steps, label", [(600, "600"), (1400, "1.4k"), (3000, "3k"), (39_912, "39.9k"), (1e6, "1000k")])
+def test_the_length_of_a_phase_is_not_rounded_away(steps, label):
+    assert _short(steps) == label
