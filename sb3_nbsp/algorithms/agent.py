@@ -97,6 +97,11 @@ class ContinualAgent(PhasedAlgorithm):
                 "The saved networks have heads that plasticity injection has added: load them as the class that saved them, "
                 "or with interventions=[PlasticityInjection()]"
             )
+        self._check_combination()
+
+    def _check_combination(self) -> None:
+        super()._check_combination()
+        self.all_interventions.check_agent()
 
     def set_parameters(
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
@@ -106,7 +111,8 @@ class ContinualAgent(PhasedAlgorithm):
         set_fused(self._optimizers(), self.fused)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
-        set_fused(self._optimizers(), self.fused)  # they may have been exchanged since
+        self._check_combination()  # networks and optimizers may have been exchanged since
+        set_fused(self._optimizers(), self.fused)
         warn_if_without_effect(self.matmul_precision, self.device, self._can_round(), [self.policy])
         return super()._setup_learn(*args, **kwargs)
 

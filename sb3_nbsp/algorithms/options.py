@@ -40,6 +40,13 @@ class GuardedOptions:
         :raises ValueError: if one is out of its range
         """
 
+    def _check_combination(self) -> None:
+        """
+        Check whether the options go with the agent's networks and interventions, once these exist.
+
+        :raises ValueError: if they do not
+        """
+
     def _option_was_set(self, name: str) -> None:
         """What else has to be done for an option to act."""
 
@@ -57,6 +64,7 @@ class GuardedOptions:
         vars(self)[name] = value
         try:
             self._check_options()
+            self._check_combination()
         except ValueError:
             vars(self)[name] = before
             raise

@@ -65,14 +65,23 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         """
         self._pauses = True
 
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
-        is_hindsight, changes = isinstance(self.replay_buffer, HerReplayBuffer), self._has_phases() or self.phase.task != ""
-        if is_hindsight and changes and not self.clear_replay_buffer:
+    def start_phase(self, task: str) -> None:
+        """Announce that another task begins, see :meth:`PhasedAlgorithm.start_phase`."""
+        self._check_hindsight()
+        super().start_phase(task)
+
+    def _check_combination(self) -> None:
+        super()._check_combination()
+        if self._has_phases() or self.phase.task != "":
+            self._check_hindsight()
+
+    def _check_hindsight(self) -> None:
+        """Complain of hindsight about earlier tasks. Called when it is known that there are several."""
+        if isinstance(self.replay_buffer, HerReplayBuffer) and not self.clear_replay_buffer:
             raise ValueError(
                 "replay_buffer_class: HerReplayBuffer relabels with the rewards of the task at hand, which would be wrong for "
                 "transitions of earlier tasks. Use clear_replay_buffer=True (PerfectMemory sets it to False)"
             )
-        return super()._setup_learn(*args, **kwargs)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_pauses", "_is_paused"]

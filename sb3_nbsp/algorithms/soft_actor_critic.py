@@ -109,6 +109,11 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
         for name in ("clear_replay_buffer", "reset_optimizers", "reset_critics", "reset_ent_coef", "cuda_graph"):
             check_option(name, getattr(self, name), (True, False))
 
+    def _check_combination(self) -> None:
+        super()._check_combination()
+        if self.reset_critics:
+            check_redrawable(self._critics_alone())
+
     def _option_was_set(self, name: str) -> None:
         self._captured = None
         super()._option_was_set(name)
@@ -303,8 +308,6 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         self._captured = None  # networks and optimizers may have been exchanged since
-        if self.reset_critics:
-            check_redrawable(self._critics_alone())
         return super()._setup_learn(*args, **kwargs)
 
     def _end_phase(self) -> None:

@@ -28,6 +28,7 @@ AnyIntervention = TypeVar("AnyIntervention", bound="Intervention")
 # The hooks that every agent of this package calls, and those that an agent with a replay buffer or with rollouts calls
 _COMMON_HOOKS = frozenset(
     {
+        "check_agent",
         "on_learn_start",
         "on_phase_start",
         "on_phase_end",
@@ -99,6 +100,9 @@ class Intervention:
                 f"interventions: this {type(self).__name__} already works for another agent; make a new one for each agent"
             )
         self.agent = agent
+
+    def check_agent(self) -> None:
+        """Raise ValueError if the agent's options, just set, do not go with the intervention; also when ``learn()`` begins."""
 
     def on_learn_start(self, reset: bool) -> None:
         """

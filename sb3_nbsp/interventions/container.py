@@ -75,6 +75,11 @@ class Interventions:
                     del intervention.agent  # so that it can be given to an agent that fits
                 raise
 
+    def check_agent(self) -> None:
+        """See :meth:`Intervention.check_agent`."""
+        for intervention in self._all:
+            intervention.check_agent()
+
     def on_learn_start(self, reset: bool) -> None:
         """See :meth:`Intervention.on_learn_start`."""
         for intervention in self._all:

@@ -91,17 +91,20 @@ class EWC(OffPolicyIntervention):
         return [network for network in NETWORKS if self._coef(network) > 0 and not self._known[network]]
 
     @override
+    def check_agent(self) -> None:
+        if self._coef("critic") > 0 and getattr(self.agent, "reset_critics", False):
+            raise ValueError(
+                f"ewc_critic_coef={self.ewc_critic_coef:g} pulls the critics back to what reset_critics=True draws anew: use "
+                "one of the two"
+            )
+
+    @override
     def on_learn_start(self, reset: bool) -> None:
         normalizer = self.agent.get_vec_normalize_env()
         if normalizer is not None and normalizer.norm_obs and normalizer.training:
             warn(
                 f"{type(self).__name__} holds parameters in place, but VecNormalize keeps changing the observations that "
                 "they read: the policy forgets all the same. Use VecNormalize(training=False), or none"
-            )
-        if self._coef("critic") > 0 and getattr(self.agent, "reset_critics", False):
-            raise ValueError(
-                f"ewc_critic_coef={self.ewc_critic_coef:g} pulls the critics back to what reset_critics=True draws anew: use "
-                "one of the two"
             )
         self._prepare_pulls()  # networks may have been exchanged since
 

@@ -45,7 +45,7 @@ def refuse_holders(intervention: Intervention, agent: Any) -> None:
 
 def refuse_reset_critics(agent: Any, what: str, remedy: str) -> None:
     """
-    :param agent: an agent whose ``learn()`` begins
+    :param agent: the intervention's agent
     :param what: what an intervention does with the critics
     :param remedy: what else can be done
     :raises ValueError: if the agent draws its critics anew for each task

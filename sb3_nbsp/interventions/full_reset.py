@@ -29,7 +29,10 @@ class FullReset(PhaseStartChange):
     def attach(self, agent: BaseAlgorithm) -> None:
         super().attach(agent)
         refuse_holders(self, agent)
-        if getattr(agent, "known_task_threshold", None) is not None:
+
+    @override
+    def check_agent(self) -> None:
+        if getattr(self.agent, "known_task_threshold", None) is not None:
             raise ValueError("known_task_threshold: after a full reset, no task is known; leave it None")
 
     @override

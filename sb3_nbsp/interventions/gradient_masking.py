@@ -191,10 +191,13 @@ class GradientMasking(OffPolicyIntervention):
         return self._networks
 
     @override
-    def on_learn_start(self, reset: bool) -> None:
+    def check_agent(self) -> None:
         if self.mask_networks != "actor":
             what = "GradientMasking holds neurons of the critics as they were on earlier tasks"
             refuse_reset_critics(self.agent, what, "mask_networks='actor'")
+
+    @override
+    def on_learn_start(self, reset: bool) -> None:
         # Layers may have been exchanged since
         self._look_again()
         self._steps_to_look_at.on_learn_start(reset)

@@ -108,10 +108,13 @@ class NPC(OffPolicyIntervention):
         return self.npc_beta != math.inf
 
     @override
-    def on_learn_start(self, reset: bool) -> None:
+    def check_agent(self) -> None:
         if self.needs_autograd():
             what = "NPC holds back neurons of the critics by what they have learned"
             refuse_reset_critics(self.agent, what, "another method")
+
+    @override
+    def on_learn_start(self, reset: bool) -> None:
         self._find_layers()  # networks may have been exchanged since
 
     @override

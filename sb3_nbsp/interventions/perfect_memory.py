@@ -31,6 +31,13 @@ class PerfectMemory(OffPolicyIntervention):
         self._warned = False
 
     @override
+    def check_agent(self) -> None:
+        if self.agent.clear_replay_buffer:  # type: ignore[attr-defined]
+            raise ValueError(
+                "clear_replay_buffer=True empties D, in which PerfectMemory keeps all transitions: leave it False"
+            )
+
+    @override
     def on_learn_start(self, reset: bool) -> None:
         agent: Any = self.agent
         size, stored = (n * agent.n_envs for n in (agent.replay_buffer.buffer_size, agent.replay_buffer.size()))

@@ -98,7 +98,7 @@ class PlasticityInjection(PhaseStartChange):
                 self._inject(number)
 
     @override
-    def on_learn_start(self, reset: bool) -> None:
+    def check_agent(self) -> None:
         if self.injection_networks != "actor":
             refuse_reset_critics(self.agent, "PlasticityInjection adds heads to the critics", "injection_networks='actor'")
 

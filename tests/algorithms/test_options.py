@@ -10,7 +10,7 @@ import pytest
 from tagged_tasks import TaggedTask, tagged_sequence, tiny
 
 import sb3_nbsp
-from sb3_nbsp import NBSPSAC, P3O, ContinualPPO, ContinualSAC
+from sb3_nbsp import EWCSAC, NBSPSAC, P3O, ContinualPPO, ContinualSAC, FullResetSAC, PerfectMemorySAC
 from sb3_nbsp.algorithms.options import own_options
 from sb3_nbsp.interventions import RandomReset
 
@@ -105,3 +105,26 @@ def test_interventions_are_given_when_an_agent_is_made_or_loaded_and_not_later(c
         assert len(loaded.interventions) == 1 and list(loaded.interventions) == list(loaded.all_interventions)
     with pytest.raises(ValueError, match="interventions must be a list of Intervention objects"):
         cls.load(tmp_path / "model", interventions=[RandomReset])
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "name", "value"),
+    [
+        (NBSPSAC, {}, "reset_critics", True),
+        (EWCSAC, {"ewc_critic_coef": 1.0}, "reset_critics", True),
+        (FullResetSAC, {}, "known_task_threshold", 0.5),
+        (PerfectMemorySAC, {}, "clear_replay_buffer", True),
+    ],
+)
+def test_what_an_intervention_does_not_go_with_is_refused(cls: Any, options: Any, name: str, value: Any) -> None:
+    """In the middle of training, too: what was refused when the agent was made is not let in by a callback."""
+    agent = tiny(cls, tagged_sequence(), **options)
+    before = getattr(agent, name)
+
+    def set_it(*_: Any) -> bool:
+        with pytest.raises(ValueError, match=name):
+            setattr(agent, name, value)
+        return True
+
+    agent.learn(5, callback=set_it)
+    assert getattr(agent, name) is before

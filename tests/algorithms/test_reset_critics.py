@@ -8,7 +8,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from tagged_tasks import differing, tagged_sequence, tiny
+from tagged_tasks import TaggedTask, differing, tagged_sequence, tiny
 from torch import nn
 
 from sb3_nbsp import NBSPSAC, NPCSAC, PISAC, ContinualSAC, FullResetPPO, FullResetSAC
@@ -25,10 +25,15 @@ from sb3_nbsp.interventions.fresh_networks import fresh_policy
     ],
 )
 def test_what_holds_critics_is_refused(cls: type, without: dict[str, Any]) -> None:
-    agent = tiny(cls, tagged_sequence(), reset_critics=True)
     with pytest.raises(ValueError, match="reset_critics=True draws the critics anew, but "):
-        agent.learn(1)
-    tiny(cls, tagged_sequence(), reset_critics=True, **without).learn(1)
+        tiny(cls, tagged_sequence(), reset_critics=True)
+    agent = tiny(cls, TaggedTask(1.0)).learn(30)
+    with pytest.raises(ValueError, match="reset_critics=True draws the critics anew, but "):
+        agent.reset_critics = True
+    assert not agent.reset_critics
+    agent = tiny(cls, TaggedTask(1.0), **without).learn(1)
+    agent.reset_critics = True
+    agent.start_phase("other")
 
 
 class Features(BaseFeaturesExtractor):
@@ -97,7 +102,15 @@ def test_frozen_layers_stay_and_computed_weights_are_drawn(cls: type, options: d
         assert not differing(agent.critic.state_dict(), agent.critic_target.state_dict())
 
 
-def test_what_cannot_be_drawn_is_named_when_learning_begins() -> None:
-    agent = tiny(ContinualSAC, tagged_sequence(), reset_critics=True, policy_kwargs=policy_kwargs(is_known=False))
+def test_what_cannot_be_drawn_is_named_at_once() -> None:
+    options = {"policy_kwargs": policy_kwargs(is_known=False)}
     with pytest.raises(ValueError, match=r"'features_extractor.factor' cannot be drawn again: give its module"):
+        tiny(ContinualSAC, tagged_sequence(), reset_critics=True, **options)
+    agent = tiny(ContinualSAC, tagged_sequence(), **options)
+    with pytest.raises(ValueError, match=r"'features_extractor.factor' cannot be drawn again: give its module"):
+        agent.reset_critics = True
+    # A layer may be exchanged after the agent has been made
+    agent = tiny(ContinualSAC, tagged_sequence(), reset_critics=True)
+    agent.critic.qf0[0].factor = nn.Parameter(th.ones(1))
+    with pytest.raises(ValueError, match=r"'qf0.0.factor' cannot be drawn again"):
         agent.learn(1)

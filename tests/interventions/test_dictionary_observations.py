@@ -175,10 +175,20 @@ def test_the_end_of_a_phase_relabels_with_the_rewards_of_its_task() -> None:
 @pytest.mark.parametrize("cls", [ContinualSAC, PerfectMemorySAC])
 def test_hindsight_needs_an_empty_buffer(cls: Any) -> None:
     options = {} if cls is PerfectMemorySAC else {"clear_replay_buffer": False}
-    agent = tiny(cls, flips(), **HINDSIGHT, **options)
     with pytest.raises(ValueError, match=r"HerReplayBuffer .* clear_replay_buffer=True"):
-        agent.learn(1000)
-    assert agent.num_timesteps == 0
+        tiny(cls, flips(), **HINDSIGHT, **options)
+    # On a single task there is nothing to relabel wrongly, until another is announced
+    agent = tiny(cls, BitFlippingEnv(4, True, 8), **HINDSIGHT, **options).learn(30)
+    with pytest.raises(ValueError, match=r"HerReplayBuffer .* clear_replay_buffer=True"):
+        agent.start_phase("other")
+    assert agent.n_finished_phases == 0
+
+
+def test_hindsight_is_refused_when_the_buffer_is_told_to_stay() -> None:
+    agent = tiny(ContinualSAC, flips(), **HINDSIGHT)
+    with pytest.raises(ValueError, match=r"HerReplayBuffer .* clear_replay_buffer=True"):
+        agent.clear_replay_buffer = False
+    assert agent.clear_replay_buffer
 
 
 def test_fresh_steps_evaluation_and_diagnostics(tmp_path: Path) -> None:
