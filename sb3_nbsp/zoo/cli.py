@@ -35,9 +35,11 @@ def train() -> None:
     _prepare()
     import rl_zoo3.train
 
+    from sb3_nbsp.zoo.arguments import truth
     from sb3_nbsp.zoo.manager import SequenceExperimentManager
 
-    rl_zoo3.train.ExperimentManager = SequenceExperimentManager  # type: ignore[misc]
+    # As the type of an argument, the built-in bool takes every word for True
+    vars(rl_zoo3.train).update(ExperimentManager=SequenceExperimentManager, bool=truth)
     rl_zoo3.train.train()
 
 

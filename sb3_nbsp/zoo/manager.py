@@ -23,6 +23,7 @@ from sb3_nbsp.tasks.checkpoint import restore_position
 from sb3_nbsp.tasks.recognize import ages, has_phases
 from sb3_nbsp.tasks.registration import is_sequence
 from sb3_nbsp.zoo.algos import PLAIN, hyperparams_file, warn_of_missing_entry, with_schedules
+from sb3_nbsp.zoo.arguments import check_arguments
 from sb3_nbsp.zoo.checkpoints import (
     BUFFER,
     Learner,
@@ -39,13 +40,14 @@ from sb3_nbsp.zoo.checkpoints import (
     write_state_beside,
 )
 from sb3_nbsp.zoo.evaluation import EVALUATION_SEED, FollowTraining, keep_whole_best_model, spread_tasks
-from sb3_nbsp.zoo.options import ZOO_OPTIONS, check_env_kwargs, check_names
+from sb3_nbsp.zoo.options import ZOO_OPTIONS, check_env_kwargs, check_names, check_values, read_sections
 from sb3_nbsp.zoo.samplers import BUDGET
+from sb3_nbsp.zoo.studies import parameters_of_trial
 
 with needs("zoo", "sb3_nbsp.zoo"):
     import optuna
-    import yaml
     from rl_zoo3.exp_manager import ExperimentManager
+    from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER
     from rl_zoo3.utils import ALGOS as ZOO_ALGOS
 
 
@@ -77,6 +79,7 @@ class SequenceExperimentManager(ExperimentManager):
     """
 
     def __init__(self, args: Any, algo: str, env_id: str, *other: Any, **kwargs: Any) -> None:
+        check_arguments(args)
         super().__init__(args, algo, env_id, *other, **kwargs)
         own = hyperparams_file(algo)
         self.is_sequence = is_sequence(env_id)
@@ -87,11 +90,13 @@ class SequenceExperimentManager(ExperimentManager):
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         """Make all that a run needs, see rl-zoo3. If that fails, because a value is wrong, no folder is left behind."""
         self._made: list[Path] = []
+        made = None
         try:
-            return super().setup_experiment()
-        except BaseException:
-            self._remove_folders()
-            raise
+            made = super().setup_experiment()
+        finally:
+            if made is None:  # it has failed, or it is a search, whose trials have no folder
+                self._remove_folders()
+        return made
 
     def create_log_folder(self) -> None:
         """Make the run's folder, see rl-zoo3; where another run has just taken its number, that with the next one."""
@@ -121,6 +126,7 @@ class SequenceExperimentManager(ExperimentManager):
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read hyperparameters, see rl-zoo3; the wrapper that flattens is saved with them, so that enjoy has it too."""
         self._check_trial_id()
+        sections = read_sections(self.config)
         given, self.env_kwargs = self.env_kwargs, {}  # rl-zoo3 would drop those of the file
         hyperparams, _ = super().read_hyperparameters()
         self.env_kwargs = given
@@ -135,10 +141,20 @@ class SequenceExperimentManager(ExperimentManager):
             hyperparams.setdefault("env_wrapper", "gymnasium.wrappers.FlattenObservation")
         known = constructor_parameters(ZOO_ALGOS[self.algo]).keys() | ZOO_OPTIONS
         check_names(self.algo, hyperparams, known, "hyperparameter")
-        if self.config.endswith((".yml", ".yaml")):
-            entries = yaml.safe_load(Path(self.config).read_text(encoding="utf-8"))
-            warn_of_missing_entry(entries, self.env_name.gym_id, self.config)
+        check_values(hyperparams)
+        if sections:
+            warn_of_missing_entry(sections, self.env_name.gym_id, self.config)
         return hyperparams, OrderedDict(sorted(hyperparams.items()))
+
+    def load_trial(self, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True) -> dict[str, Any]:
+        """Hyperparameters of a trial, see rl-zoo3."""
+        assert trial_id is not None and convert
+        try:
+            return HYPERPARAMS_CONVERTER[self.algo](parameters_of_trial(storage, study_name, trial_id))
+        except KeyError as missing:
+            raise ValueError(
+                f"trial {trial_id} of study {study_name!r} is of another algorithm than {self.algo}: it has no {missing}"
+            ) from missing
 
     def _check_trial_id(self) -> None:
         if self.trial_id is not None and not (self.storage and self.study_name):
@@ -311,7 +327,7 @@ class SequenceExperimentManager(ExperimentManager):
         buffer = beside(path, BUFFER)
         if buffer.exists():
             print(f"Loading replay buffer {buffer.name}")
-            model.load_replay_buffer(buffer)
+            model.load_replay_buffer(buffer, truncate_last_traj=self.truncate_last_trajectory)
         elif model.replay_buffer is not None and model.replay_buffer.size() == 0:
             warn(
                 f"No replay buffer is saved with {path.name}: what the agent remembers, of earlier tasks too, starts empty. "

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
+from sb3_nbsp.extras import needs
 from sb3_nbsp.messages import did_you_mean
 from sb3_nbsp.tasks.registration import cycle_friction_ids, is_sequence
 from sb3_nbsp.tasks.sequence import TaskSequence
+
+with needs("zoo", "sb3_nbsp.zoo"):
+    import yaml
 
 # What a zoo's YAML file says beside the arguments of the agent
 ZOO_OPTIONS = {
@@ -91,6 +96,80 @@ def check_names(of: str, given: Iterable[str], known: Collection[str], what: str
     for name in given:
         if name not in known:
             raise ValueError(f"{of} has no {what} {name!r}{did_you_mean(name, known)}")
+
+
+def read_sections(file: str) -> dict[str, Any]:
+    """
+    :param file: a YAML file with hyperparameters
+    :return: its sections, by environment; none if it is no YAML file
+    :raises ValueError: if it has other contents
+    """
+    if not file.endswith((".yml", ".yaml")):
+        return {}
+    sections = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
+        raise ValueError(
+            f"{file} must have a section of hyperparameters for each environment, as the files in hyperparams/ do"
+        )
+    return sections
+
+
+def check_values(hyperparams: Mapping[str, Any]) -> None:
+    """
+    Check what is not of the agent, which checks its own options.
+
+    :param hyperparams: hyperparameters, as they are in a YAML file
+    :raises ValueError: if a value is not of the kind that rl-zoo3 takes
+    """
+    if "n_timesteps" not in hyperparams:
+        raise ValueError("The hyperparameters have no n_timesteps")
+    for name, value in hyperparams.items():
+        is_valid, expected = _KINDS.get(name, (None, ""))
+        if is_valid is not None and not is_valid(value):
+            raise ValueError(f"{name} must be {expected}, not {value!r}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value == int(value)
+
+
+def _is_dictionary(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_dictionary_or_code(value: Any) -> bool:
+    """Whether a value is a dictionary, also as Python code, which rl-zoo3 evaluates."""
+    return isinstance(value, dict) or (isinstance(value, str) and value.strip().startswith(("dict(", "{")))
+
+
+def _names_classes(value: Any) -> bool:
+    names = [
+        name
+        for each in (value if isinstance(value, list) else [value])
+        for name in (each if isinstance(each, dict) else [each])
+    ]
+    return value is None or all(isinstance(name, type) or (isinstance(name, str) and "." in name) for name in names)
+
+
+_DICTIONARY = (_is_dictionary_or_code, "a dictionary")
+_CLASSES = (
+    _names_classes,
+    "the full name of a class, such as 'gymnasium.wrappers.FlattenObservation', or a list of such names",
+)
+# By name of an option, whether a value is of its kind, and what that is
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "callback": _CLASSES,
+    "env_kwargs": (_is_dictionary, "a dictionary"),
+    "env_wrapper": _CLASSES,
+    "frame_stack": (_is_count, "a whole number of 1 or more"),
+    "monitor_kwargs": _DICTIONARY,
+    "n_envs": (lambda value: isinstance(value, int) and _is_count(value), "a whole number of 1 or more"),
+    "n_timesteps": (_is_count, "a whole number of 1 or more"),
+    "normalize": (lambda value: value in (True, False, None) or _is_dictionary_or_code(value), "True, False or a dictionary"),
+    "policy_kwargs": _DICTIONARY,
+    "replay_buffer_kwargs": _DICTIONARY,
+    "vec_env_wrapper": _CLASSES,
+}
 
 
 def check_env_kwargs(env_id: str, env_kwargs: Mapping[str, Any]) -> None:
