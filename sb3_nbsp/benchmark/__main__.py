@@ -12,6 +12,7 @@ from sb3_nbsp.benchmark.comparison import PRESETS, Comparison, key_value, sequen
 from sb3_nbsp.benchmark.methods import ABLATIONS, METHODS
 from sb3_nbsp.files import atomic_write
 from sb3_nbsp.machine import usable_cores
+from sb3_nbsp.messages import warn
 
 FORMATS = {"markdown": "md", "latex": "tex", "csv": "csv"}
 _FOLDER = "the folder of a comparison (that of `run --out`)"
@@ -24,6 +25,8 @@ def run(args: argparse.Namespace) -> int:
 
     comparison = Comparison.from_arguments(args)
     is_local = args.launcher == "local"
+    for sentence in (*comparison.without_effect(), *_unused_by_launcher(args)):
+        warn(sentence)
     launcher = LocalLauncher(args.jobs) if is_local else RayLauncher(args.address, args.cpus_per_run, args.gpus_per_run)
     console = Console()
     failed = run_comparison(comparison, args.out, launcher, console, share=not args.own_first_phases)
@@ -32,6 +35,12 @@ def run(args: argparse.Namespace) -> int:
         return 1
     console.print(f"All runs are done. Next: python -m sb3_nbsp.benchmark table {args.out}", soft_wrap=True)
     return 0
+
+
+def _unused_by_launcher(args: argparse.Namespace) -> list[str]:
+    others = {"jobs": usable_cores()} if args.launcher == "ray" else {"address": None, "cpus_per_run": 1, "gpus_per_run": 0.0}
+    given = [f"--{name.replace('_', '-')}" for name, default in others.items() if getattr(args, name) != default]
+    return [f"{name} has no effect with --launcher {args.launcher}" for name in given]
 
 
 def table(args: argparse.Namespace) -> None:

@@ -175,6 +175,24 @@ class Comparison:
                     f"{of} has {'no' if len(self.methods) == 1 else 'a'} hyper-parameter {name!r}{did_you_mean(name, known)}"
                 )
 
+    def without_effect(self) -> list[str]:
+        """For each option that is given and changes nothing, a sentence that says why."""
+        found = []
+        if self.switch_steps is None and self.eval_freq != 10_000:
+            found.append("--eval-freq has no effect without --switch-steps")
+        if self.switch_steps is not None and self.eval_freq > self.switch_steps:
+            found.append(
+                f"--eval-freq {self.eval_freq}: the second task has {self.switch_steps} steps and is evaluated at its end only"
+            )
+        if not any(map(is_sequence, self.env_ids.values())):
+            given = {"--n-eval-steps": self.n_eval_steps, "--eval-policy": self.eval_policy}
+            found += [
+                f"{name} only has an effect on task sequences" for name in given if given[name] not in (None, EVAL_POLICIES[0])
+            ]
+        if self.preset != "laptop" and not set(self.envs).intersection(sequence_names(self.preset)):
+            found.append("--preset only has an effect on Meta-World sequences that are given by name")
+        return found
+
     def runs(self, folder: str | os.PathLike[str]) -> list[Run]:
         """
         All runs, seed by seed, so that all methods have results early. Inside the folder of the comparison theirs are

@@ -79,3 +79,28 @@ def test_machine_and_versions():
     found = machine()
     assert found["cores"] == os.cpu_count() and found["processor"] and found["memory_gib"] > 0.1
     assert {"python", "sb3_nbsp", "torch", "stable_baselines3", "gymnasium"} <= set(versions())
+
+
+@pytest.mark.parametrize(
+    "arguments, sentences",
+    [
+        (["--eval-freq", "500"], ["--eval-freq has no effect without --switch-steps"]),
+        (["--switch-steps", "100"], ["--eval-freq 10000: the second task has 100 steps and is evaluated at its end only"]),
+        (["--switch-steps", "100", "--eval-freq", "100"], []),
+        (["--preset", "paper"], ["--preset only has an effect on Meta-World sequences that are given by name"]),
+        (["--envs", "WindowOpen-WindowClose", "--preset", "paper"], []),
+        (["--envs", "Pendulum-v1", "--n-eval-steps", "500"], ["--n-eval-steps only has an effect on task sequences"]),
+        (["--envs", "Pendulum-v1", "--eval-policy", "stochastic"], ["--eval-policy only has an effect on task sequences"]),
+        (
+            ["--address", "auto", "--gpus-per-run", "1"],
+            [f"--{name} has no effect with --launcher local" for name in ("address", "gpus-per-run")],
+        ),
+        ([], []),
+    ],
+)
+def test_options_without_effect_are_warned_about(arguments, sentences, monkeypatch, tmp_path, recwarn):
+    monkeypatch.setattr("sb3_nbsp.benchmark.run.run_comparison", lambda *_, **__: [])
+    assert (
+        main(["run", "--envs", "HalfCheetah-Directions-v0", "--methods", "nbsp_sac", "--out", str(tmp_path), *arguments]) == 0
+    )
+    assert [str(each.message) for each in recwarn if "--" in str(each.message)] == sentences
