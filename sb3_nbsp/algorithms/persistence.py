@@ -270,20 +270,28 @@ class PersistentAlgorithm(BaseAlgorithm):
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
     ) -> None:
         """
-        Load parameters, see SB3. A file's state of the interventions is loaded with them.
+        Load parameters, see SB3. A file's state of the interventions is loaded with them. If something does not fit, the agent
+        stays as it was; SB3's would have a part of them.
 
         :param load_path_or_dict: a file or :meth:`get_parameters`'s result
         :param exact_match: see SB3
         :param device: see SB3
         """
-        if isinstance(load_path_or_dict, dict) and not self._is_loading:
+        if self._is_loading:
+            super().set_parameters(load_path_or_dict, exact_match, device)
+            return
+        if isinstance(load_path_or_dict, dict):
             # PyTorch's optimizers take the tensors as they are: the moments would be those of the agent that gave them, too
             load_path_or_dict = copy.deepcopy(load_path_or_dict)
-        super().set_parameters(load_path_or_dict, exact_match, device)
-        if self._is_loading:
-            return
-        if not isinstance(load_path_or_dict, dict):
-            self.all_interventions.load_state_dict(read_member(load_path_or_dict, STATE, device) or {}, strict=exact_match)
+        before = copy.deepcopy((self.get_parameters(), self.all_interventions.state_dict()))
+        try:
+            super().set_parameters(load_path_or_dict, exact_match, device)
+            if not isinstance(load_path_or_dict, dict):
+                self.all_interventions.load_state_dict(read_member(load_path_or_dict, STATE, device) or {}, strict=exact_match)
+        except Exception:
+            super().set_parameters(before[0], device=device)  # type: ignore[arg-type]
+            self.all_interventions.load_state_dict(before[1])
+            raise
         self.all_interventions.on_load()
 
     def __getstate__(self) -> dict[str, Any]:
