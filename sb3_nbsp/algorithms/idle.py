@@ -37,6 +37,8 @@ def idle_parts(agent: Any, has_phases: bool, phase_options: dict[str, Any]) -> d
         messages["reset_ent_coef"] = f"reset_ent_coef has nothing to reset: {fixed}. Use ent_coef='auto', or leave it out"
     if isinstance(agent, OffPolicyAlgorithm) and _last_step(agent) <= agent.learning_starts:
         messages["learning_starts"] = _no_updates(agent)
+    elif isinstance(agent, OffPolicyAlgorithm) and has_phases and (message := _warm_up_only(agent)) is not None:
+        messages["warm-up"] = message
     for each in interventions:
         name = type(each).__name__
         if each.waits_for_renewals and not any(isinstance(other, NeuronReset) for other in interventions):
@@ -54,6 +56,22 @@ def _no_updates(agent: OffPolicyAlgorithm) -> str:
     return (
         f"{type(agent).__name__} learns nothing in this call of learn(), which ends at step {_last_step(agent)}: until step "
         f"learning_starts={agent.learning_starts} it acts at random, without updates. Train longer or lower it"
+    )
+
+
+def _warm_up_only(agent: Any) -> str | None:
+    """Whether the phases after the first one end ahead of any update, but for what an episode goes on beyond them."""
+    assert agent.env is not None
+    attributes = ("n_phases", "steps_per_task", "last_phase_steps")
+    n_phases, steps, of_last = (agent.env.get_attr(name, indices=0)[0] for name in attributes)
+    longest = max([steps] * (n_phases > 2) + [steps if of_last is None else of_last] * (n_phases > 1), default=None)
+    own = agent.phase_learning_starts
+    name, warmup = ("learning_starts", agent.learning_starts) if own is None else ("phase_learning_starts", own)
+    if longest is None or warmup < longest * agent.n_envs:
+        return None
+    return (
+        f"{type(agent).__name__} learns nothing from the second phase on: each begins with {name}={warmup} steps without "
+        f"updates, and ends after {longest * agent.n_envs} at the latest. Make phases longer, or lower phase_learning_starts"
     )
 
 

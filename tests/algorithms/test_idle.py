@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv
 from tagged_tasks import TaggedTask, tagged_sequence, tiny
 
 from sb3_nbsp import (
@@ -78,7 +80,7 @@ def test_a_fixed_entropy_coefficient_cannot_be_reset() -> None:
 
 
 def test_a_model_without_the_file_of_its_memory_says_so_once(tmp_path: Path) -> None:
-    agent = tiny(NBSPSAC, tagged_sequence(steps_per_task=20), identification_steps=20)
+    agent = tiny(NBSPSAC, tagged_sequence(steps_per_task=20), identification_steps=20, phase_learning_starts=10)
     assert warnings_of(agent, 25) == [] and agent.n_finished_phases == 1
     agent.save(tmp_path / "model")
     agent.save_replay_buffer(tmp_path / "buffer")
@@ -207,3 +209,31 @@ def test_actions_that_do_not_begin_at_0(space: Any) -> None:
     (message,) = warnings_of(agent)
     assert message.startswith(f"The actions of {space} begin at {space.start}, but SB3's agents send actions that begin at 0")
     assert warnings_of(agent) == []
+
+
+@pytest.mark.parametrize(
+    ("sequence", "options", "n_envs", "says"),
+    [
+        ({"steps_per_task": 20}, {}, 1, "learning_starts=20 steps without updates, and ends after 20 "),
+        ({"steps_per_task": 30}, {}, 1, None),
+        ({"steps_per_task": 15}, {"phase_learning_starts": 40}, 2, "phase_learning_starts=40 steps .* ends after 30 "),
+        ({"steps_per_task": 15}, {}, 2, None),
+        ({"steps_per_task": 30}, {"learning_starts": 0, "phase_learning_starts": 30}, 1, "phase_learning_starts=30"),
+        ({"steps_per_task": 30}, {"learning_starts": 35, "phase_learning_starts": 0}, 1, None),
+        ({"tasks": ["red"], "cycles": 1, "steps_per_task": 20}, {}, 1, None),
+        ({"cycles": 1, "steps_per_task": 10, "last_phase_steps": 50}, {}, 1, None),
+    ],
+)
+def test_a_warm_up_that_is_longer_than_a_phase(sequence: Any, options: Any, n_envs: int, says: str | None) -> None:
+    last, sequence = sequence.get("last_phase_steps"), {**sequence}
+    sequence.pop("last_phase_steps", None)
+
+    def make() -> Any:
+        env = tagged_sequence(**sequence)
+        env.last_phase_steps = last
+        return env
+
+    messages = warnings_of(tiny(ContinualSAC, DummyVecEnv([make] * n_envs), **options), 45)
+    assert len(messages) == (says is not None)
+    if says is not None:
+        assert re.search(f"learns nothing from the second phase on: each begins with {says}", messages[0])
