@@ -266,6 +266,8 @@ class Comparison:
             return cls(**content)
         except TypeError as error:
             raise ValueError(f"{path} is damaged: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -192,6 +193,17 @@ def test_a_folder_without_a_whole_comparison(text, tmp_path):
     if text is not None:
         (tmp_path / "benchmark.json").write_text(text)
     with pytest.raises(ValueError, match="holds no comparison" if text is None else "is damaged"):
+        Comparison.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change, error", [(("nbsp_sac", "gone_sac"), "no method 'gone_sac'"), (("1", "-1"), "must not be negative")]
+)
+def test_an_error_in_a_saved_comparison_names_the_file(change, error, tmp_path):
+    made(seeds=[1]).save(tmp_path)
+    path = tmp_path / "benchmark.json"
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: .*{error}"):
         Comparison.load(tmp_path)
 
 
