@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_nbsp.algorithms.model_file import gymnasium_as_gym
 from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
-from sb3_nbsp.files import atomic_write
+from sb3_nbsp.files import atomic_path, atomic_write
 from sb3_nbsp.random_states import load_random_states, restore_random_states, save_random_states
 from sb3_nbsp.tasks.checkpoint import get_position
 
@@ -193,7 +193,8 @@ class WholeCheckpoint(CheckpointCallback):
     def _save(self, model: Path) -> None:
         try:
             write_beside(self.model, model, position_of(self.model), self.with_buffer)
-            super()._on_step()
+            with atomic_path(model) as temporary:  # SB3's agents write in place, and a kill would leave half of one
+                self.model.save(temporary)
         except BaseException:  # a disk that is full: half a checkpoint is of no use, and takes room
             for path in (model, *(beside(model, *kind) for kind in _KINDS)):
                 path.unlink(missing_ok=True)

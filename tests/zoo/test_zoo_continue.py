@@ -306,6 +306,22 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_no_half_of_the_next(algo, ow
     assert names == whole | of_sb3s
 
 
+def test_a_checkpoint_has_its_name_when_it_is_whole(command, monkeypatch):
+    seen = []
+    save = SAC.save
+
+    def look_in_between(self, path, *args, **kwargs):
+        Path(path).with_suffix(".zip").write_text("half")
+        seen.append(sorted(path.name for path in run("sac", 1, "Pendulum-v1").glob("rl_model_*_steps.zip")))
+        save(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(SAC, "save", look_in_between)
+    arguments = ["--algo", "sac", "--env", "Pendulum-v1", "-n", "40", "--save-freq", "20", "--eval-freq", "-1"]
+    command("train", *arguments, "-params", *SMALL["sac"])
+    assert seen[:2] == [[], ["rl_model_20_steps.zip"]], "a process that is killed here leaves no half of a checkpoint"
+    SAC.load(run("sac", 1, "Pendulum-v1") / "rl_model_40_steps.zip")
+
+
 def test_a_checkpoint_is_whole(normalized):
     names = {path.name for path in normalized.iterdir()}
     assert {"rl_model_40_steps.zip", "rl_model_vecnormalize_40_steps.pkl", "best_model_vecnormalize.pkl"} <= names
