@@ -164,6 +164,8 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         self._sequence_over, self._is_untold, self._shown = False, False, None
         if len(self._crossed) != self.n_envs:
             self._crossed = np.zeros(self.n_envs, dtype=bool)
+        if not self._has_phases():
+            self._env_phase = None  # that of a sequence in which the agent has learned before
         if self._has_phases() and self._env_phase is None and self.phase_steps == 0:
             self._env_phase, task = self._here()  # the first phase gets its task's name
             self.phase = Phase(self.phase.index, task)

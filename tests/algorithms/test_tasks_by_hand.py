@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
-from tagged_tasks import TaggedTask, differing, parameters, tiny
+from tagged_tasks import TaggedTask, differing, parameters, tagged_sequence, tiny
 
 from sb3_nbsp import NBSPSAC, ContinualSAC, CoTASPSAC, FullResetPPO, PackNetSAC
 
@@ -99,3 +99,25 @@ def test_agents_can_share_a_dictionary_of_policy_kwargs() -> None:
     shared = {"net_arch": [8]}
     tiny(ContinualSAC, TaggedTask(1.0), policy_kwargs=shared)
     assert shared == {"net_arch": [8]}
+
+
+@pytest.mark.parametrize("cls", [NBSPSAC, FullResetPPO])
+@pytest.mark.parametrize("steps", [45, 1000])
+def test_from_a_sequence_to_another_environment_and_back(cls: Any, steps: int, tmp_path: Path) -> None:
+    """It is left in the midst of its second phase, or when it is over."""
+    agent = tiny(cls, tagged_sequence(cycles=1, steps_per_task=40)).learn(steps)
+    agent.save(tmp_path / "model")
+    loaded = cls.load(tmp_path / "model", env=TaggedTask(3.0))
+    for each in (agent, loaded):
+        if each is agent:
+            each.set_env(TaggedTask(3.0))
+        each.learn(20, reset_num_timesteps=False)
+        assert (each.phase.index, each.phase.task) == (1, "blue")
+        each.start_phase("green")
+        each.learn(20, reset_num_timesteps=False)
+        assert (each.phase.index, each.phase.task, each.n_finished_phases) == (2, "green", 2)
+        each.set_env(tagged_sequence(cycles=1, steps_per_task=40))
+        each.learn(20, reset_num_timesteps=False)
+        assert (each.phase.index, each.phase.task, each.n_finished_phases) == (3, "red", 3)
+        each.learn(1000, reset_num_timesteps=False)
+        assert each.n_finished_phases == 5
