@@ -108,7 +108,8 @@ def _accept_words() -> None:
         found: dict[str, Any] = {}
         for text in values:
             key, _, value = text.partition(":")
-            is_word = re.fullmatch(r"[A-Za-z_][\w-]*", value) and not hasattr(builtins, value)
+            # A dot ahead of a digit, as in auto_0.1, is of a number, not of Python's attributes
+            is_word = re.fullmatch(r"[A-Za-z_][\w-]*(\.\d[\w-]*)?", value) and not hasattr(builtins, value)
             try:
                 store(self, parser, namespace, [f"{key}:{value!r}" if is_word else text], option_string)
             except Exception as error:  # whatever the code raises

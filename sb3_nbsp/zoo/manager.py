@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections import OrderedDict
 from pathlib import Path
@@ -182,13 +183,11 @@ class SequenceExperimentManager(ExperimentManager):
         """Create environments, see rl-zoo3; those for evaluation have other seeds and play a sequence's tasks in turn."""
         if not eval_env:
             return super().create_envs(n_envs, eval_env, no_log)
-        seed, env_kwargs = self.seed, self.eval_env_kwargs
-        self.seed = (seed + EVALUATION_SEED) % 2**32
-        self.eval_env_kwargs = {"rotate": True, **env_kwargs} if self.is_sequence else env_kwargs
-        try:
-            env = super().create_envs(n_envs, eval_env, no_log)
-        finally:
-            self.seed, self.eval_env_kwargs = seed, env_kwargs
+        evaluation = copy.copy(self)  # a search with --n-jobs makes other environments meanwhile
+        evaluation.seed = (self.seed + EVALUATION_SEED) % 2**32
+        if self.is_sequence:
+            evaluation.eval_env_kwargs = {"rotate": True, **self.eval_env_kwargs}
+        env = super(SequenceExperimentManager, evaluation).create_envs(n_envs, eval_env, no_log)
         if self.is_sequence:
             spread_tasks(env)
         return env

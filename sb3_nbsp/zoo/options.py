@@ -119,11 +119,13 @@ def check_values(hyperparams: Mapping[str, Any]) -> None:
     Check what is not of the agent, which checks its own options.
 
     :param hyperparams: hyperparameters, as they are in a YAML file
-    :raises ValueError: if a value is not of the kind that rl-zoo3 takes
+    :raises ValueError: if a value is not of the kind that rl-zoo3 takes, or is an argument of the command
     """
     if "n_timesteps" not in hyperparams:
         raise ValueError("The hyperparameters have no n_timesteps")
     for name, value in hyperparams.items():
+        if name in _OF_THE_COMMAND:
+            raise ValueError(f"{name} is given by {_OF_THE_COMMAND[name]}, not among the hyperparameters")
         is_valid, expected = _KINDS.get(name, (None, ""))
         if is_valid is not None and not is_valid(value):
             raise ValueError(f"{name} must be {expected}, not {value!r}")
@@ -156,6 +158,14 @@ _CLASSES = (
     _names_classes,
     "the full name of a class, such as 'gymnasium.wrappers.FlattenObservation', or a list of such names",
 )
+# Arguments of an agent that rl-zoo3 takes from those of the command
+_OF_THE_COMMAND = {
+    "device": "--device",
+    "env": "--env",
+    "seed": "--seed",
+    "tensorboard_log": "--tensorboard-log",
+    "verbose": "--verbose",
+}
 # By name of an option, whether a value is of its kind, and what that is
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "callback": _CLASSES,

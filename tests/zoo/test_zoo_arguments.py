@@ -6,6 +6,7 @@ from pathlib import Path
 import optuna
 import pytest
 import rl_zoo3
+from rl_zoo3.exp_manager import ExperimentManager
 
 from sb3_nbsp.zoo.arguments import truth
 from sb3_nbsp.zoo.manager import SequenceExperimentManager
@@ -37,6 +38,8 @@ SEARCH = [*RUN, "-optimize", "--n-trials", "1", "--eval-episodes", "1", "--no-op
         (["-params", "n_envs:0"], "n_envs must be a whole number of 1 or more, not 0"),
         (["-params", "n_envs:1.5"], "n_envs must be a whole number of 1 or more, not 1.5"),
         (["-params", "n_timesteps:many"], "n_timesteps must be a whole number of 1 or more, not 'many'"),
+        (["-params", "seed:5"], "seed is given by --seed, not among the hyperparameters"),
+        (["-params", "device:cpu"], "device is given by --device, not among the hyperparameters"),
         (["-params", "frame_stack:0"], "frame_stack must be a whole number of 1 or more, not 0"),
         (["-params", "normalize:yes"], "normalize must be True, False or a dictionary, not 'yes'"),
         (["-params", "env_kwargs:3"], "env_kwargs must be a dictionary, not 3"),
@@ -94,6 +97,24 @@ def test_a_search_leaves_no_folder_of_a_run_behind(command, capsys):
     assert "Loading logs/p3o/Pendulum-v1_1/Pendulum-v1.zip" in capsys.readouterr().out, (
         "the last run is the one that was trained"
     )
+
+
+def test_environments_for_evaluation_leave_those_of_other_trials_alone(command, monkeypatch):
+    managers, seeds = [], []
+    init, create_envs = SequenceExperimentManager.__init__, ExperimentManager.create_envs
+
+    def remember(self, *args, **kwargs):
+        managers.append(self)
+        init(self, *args, **kwargs)
+
+    def look(self, *args, **kwargs):
+        seeds.append((self.seed, managers[0].seed))
+        return create_envs(self, *args, **kwargs)
+
+    monkeypatch.setattr(SequenceExperimentManager, "__init__", remember)
+    monkeypatch.setattr(ExperimentManager, "create_envs", look)
+    command("train", *RUN, "--eval-freq", "100", *PARAMS)
+    assert seeds == [(1_000_001, 1), (1, 1)], "of evaluation and training; each beside what another thread sees meanwhile"
 
 
 @pytest.mark.parametrize("storage", ["sqlite:///study.db", "study.log"])

@@ -78,8 +78,14 @@ def test_words_need_no_quotes(monkeypatch, capsys):
     parser = argparse.ArgumentParser()
     parser.add_argument("-params", nargs="+", action=StoreDict)
     given = ["mask_type:hard", "name:'a:b'", "flag:True", "nothing:None", "rate:1e-3", "kwargs:dict(a=[1])", "data:step-data"]
+    given += ["ent_coef:auto_0.1", "learning_rate:lin_2.5e-4"]
     expected = {"mask_type": "hard", "name": "a:b", "flag": True, "nothing": None, "rate": 1e-3, "kwargs": {"a": [1]}}
-    assert parser.parse_args(["-params", *given]).params == {**expected, "data": "step-data"}
+    assert parser.parse_args(["-params", *given]).params == {
+        **expected,
+        "data": "step-data",
+        "ent_coef": "auto_0.1",
+        "learning_rate": "lin_2.5e-4",
+    }
     for wrong in ["a:1 +", "a", "a:", "a:torch.nn.ReLU"]:
         with pytest.raises(SystemExit):
             parser.parse_args(["-params", "b:1", wrong])
