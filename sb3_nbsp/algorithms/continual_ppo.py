@@ -15,6 +15,7 @@ from sb3_nbsp.algorithms.agent import ContinualAgent
 from sb3_nbsp.algorithms.autograd_ppo import AutogradPPOGradients
 from sb3_nbsp.algorithms.policies import PPOCnnPolicy, PPOMlpPolicy, PPOMultiInputPolicy
 from sb3_nbsp.algorithms.rollout_phases import PhasedRollouts
+from sb3_nbsp.checks import whole
 from sb3_nbsp.fast.actor_rollouts import ActorRollouts
 from sb3_nbsp.fast.matmul_precision import on_cuda
 from sb3_nbsp.fast.mlp_actor_critic import MlpActorCritic, is_mlp_actor_critic
@@ -43,6 +44,11 @@ class ContinualPPO(ContinualAgent, PhasedRollouts, ActorRollouts):
         "CnnPolicy": PPOCnnPolicy,
         "MultiInputPolicy": PPOMultiInputPolicy,
     }
+
+    def _setup_model(self) -> None:
+        for name in ("batch_size", "n_epochs"):  # SB3 fails at the first update
+            setattr(self, name, whole(name, getattr(self, name), 1))
+        super()._setup_model()
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         return [self.policy.optimizer]

@@ -119,7 +119,8 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
         super()._option_was_set(name)
 
     def _setup_model(self) -> None:
-        whole("target_update_interval", self.target_update_interval, 1)
+        for name in ("batch_size", "target_update_interval"):
+            setattr(self, name, whole(name, getattr(self, name), 1))
         super()._setup_model()
         # SB3's are those of batch norms: a target without the state of spectral_norm is another function of its weights
         self.batch_norm_stats = state_beside_parameters(self.critic)

@@ -10,7 +10,7 @@ import pytest
 from stable_baselines3.common.buffers import NStepReplayBuffer
 from tagged_tasks import TaggedTask, tiny
 
-from sb3_nbsp import NBSPSAC, ContinualSAC
+from sb3_nbsp import NBSPSAC, ContinualDiscreteSAC, ContinualPPO, ContinualSAC
 from sb3_nbsp.interventions import ExperienceReplay, GradientMasking
 from sb3_nbsp.tasks import SequenceCheckpoint
 
@@ -74,6 +74,25 @@ def test_continual_sac(name: str, value: Any) -> None:
 def test_nbsp_sac(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=name):
         tiny(NBSPSAC, TaggedTask(1.0), **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "value"),
+    [
+        *((cls, "batch_size", value) for cls in (ContinualSAC, ContinualDiscreteSAC) for value in COUNT),
+        *((ContinualPPO, "n_epochs", value) for value in COUNT),
+        (ContinualPPO, "batch_size", 2.5),
+    ],
+)
+def test_what_would_fail_at_the_first_update(cls: Any, name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be a whole number"):
+        cls("MlpPolicy", "CartPole-v1" if cls is ContinualDiscreteSAC else "Pendulum-v1", **{name: value})
+
+
+def test_whole_floats_of_sb3s_options() -> None:
+    agent = ContinualPPO("MlpPolicy", "Pendulum-v1", n_steps=4, batch_size=4.0, n_epochs=2.0, policy_kwargs={"net_arch": [4]})
+    agent.learn(4)
+    assert agent._n_updates == 2
 
 
 @pytest.mark.parametrize("switched_off", [{"masking": False}, {"replay": False}])
