@@ -240,8 +240,8 @@ class Comparison:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.parent / ".lock"):
             written = asdict(self)
-            # As long as no run has got anywhere, everything may change
-            if path.exists() and any(list(path.parent.rglob(name)) for name in ("checkpoint_*", "result.json")):
+            # As long as no run has got anywhere, and none is on its way, everything may change
+            if path.exists() and _has_begun(path.parent):
                 earlier = asdict(self.load(folder))
                 written |= {name: list(dict.fromkeys([*earlier[name], *written[name]])) for name in GROWS}
                 changed = [name for name in written if name not in GROWS and written[name] != earlier[name]]
@@ -298,6 +298,13 @@ class Comparison:
                 texts = values if isinstance(values, list) else [values]
                 words += [f"--{each.name.replace('_', '-')}", *(shlex.quote(str(text)) for text in texts)]
         return " ".join(map(str, [*words, "--out", folder]))
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether a run of a comparison has got somewhere, or is being computed now."""
+    if any(list(folder.rglob(name)) for name in ("checkpoint_*", "result.json")):
+        return True
+    return any(RunFolder(each.parent).is_busy() for each in folder.rglob("config.json"))
 
 
 def _default(each: Field[Any]) -> Any:

@@ -188,6 +188,18 @@ def test_a_folder_is_of_one_comparison_only(tmp_path):
     assert (tmp_path / "benchmark.json").read_text() == before
 
 
+def test_a_comparison_whose_first_run_is_being_computed_only_grows(tmp_path):
+    made().save(tmp_path)
+    folder = made().runs(tmp_path)[0].folder
+    folder.path.mkdir(parents=True)
+    (folder.path / "config.json").write_text("{}")
+    with folder.lock():
+        made(methods=["continual_sac"]).save(tmp_path)
+        with pytest.raises(ValueError, match="other settings"):
+            made(hyperparams={"gamma": 0.9}).save(tmp_path)
+    assert Comparison.load(tmp_path).methods == ["nbsp_sac", "continual_sac"]
+
+
 @pytest.mark.parametrize("text", [None, "{", '{"colour": "red"}', "[]"])
 def test_a_folder_without_a_whole_comparison(text, tmp_path):
     if text is not None:
