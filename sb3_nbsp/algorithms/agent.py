@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, TensorDict
+from stable_baselines3.common.vec_env import VecEnv
 from typing_extensions import Self
 
 from sb3_nbsp.algorithms.options import check_names
@@ -135,13 +138,29 @@ class ContinualAgent(PhasedAlgorithm):
         :param reset_num_timesteps: see SB3; pass False to continue
         :param progress_bar: show a progress bar
         :return: the agent
+        :raises RuntimeError: if the process of an environment (``SubprocVecEnv``) has ended
         """
         if log_interval is None:
             log_interval = inspect.signature(self.sb3_class.learn).parameters["log_interval"].default
         name = tb_log_name or type(self).__name__
-        super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)  # type: ignore[safe-super]
+        try:
+            super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)  # type: ignore[safe-super]
+        except (EOFError, ConnectionError) as error:
+            if (ended := _ended_processes(self.env)) == []:
+                raise
+            raise RuntimeError(
+                f"The processes of environments {ended} have ended. Each has printed its own error, or was killed; with "
+                "DummyVecEnv in place of SubprocVecEnv, the error itself stops the training"
+            ) from error
         self._end_learn()
         return self
 
     def _end_learn(self) -> None:
         self._last_progress = self._get_progress()
+
+
+def _ended_processes(env: VecEnv | None) -> list[int]:
+    """Numbers of the environments whose processes have ended; one that has closed its pipe gets a moment for it."""
+    processes: list[BaseProcess] = getattr(env.unwrapped, "processes", []) if env is not None else []
+    ended = wait([process.sentinel for process in processes], timeout=5) if processes else []
+    return [index for index, process in enumerate(processes) if process.sentinel in ended]
