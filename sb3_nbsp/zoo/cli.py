@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 USAGE = """usage: sb3-nbsp COMMAND [options]
@@ -40,6 +41,7 @@ def train() -> None:
 
     # As the type of an argument, the built-in bool takes every word for True
     vars(rl_zoo3.train).update(ExperimentManager=SequenceExperimentManager, bool=truth)
+    _name_defaults(rl_zoo3.train)
     rl_zoo3.train.train()
 
 
@@ -50,6 +52,7 @@ def enjoy() -> None:
     _mend_load_from_hub()
     import rl_zoo3.enjoy
 
+    _name_defaults(rl_zoo3.enjoy)
     rl_zoo3.enjoy.enjoy()
 
 
@@ -118,6 +121,12 @@ def _accept_words() -> None:
         setattr(namespace, self.dest, found)
 
     StoreDict.__call__ = store_words  # type: ignore[method-assign]
+
+
+def _name_defaults(command: ModuleType) -> None:
+    """``--help`` of a command of rl-zoo3 names the defaults of all options, where the text alone does not."""
+    parser = partial(argparse.ArgumentParser, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    vars(command)["argparse"] = SimpleNamespace(**{**vars(argparse), "ArgumentParser": parser})
 
 
 def _prepare_to_play() -> None:

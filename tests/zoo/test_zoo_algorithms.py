@@ -184,6 +184,13 @@ def test_help_lists_every_name(command, capsys):
     assert all(algo in output for algo in ALGOS)
 
 
+@pytest.mark.parametrize(("name", "default"), [("train", "CartPole-v1"), ("enjoy", "rl-trained-agents")])
+def test_help_names_the_defaults(name, default, command, capsys):
+    with pytest.raises(SystemExit):
+        command(name, "--help")
+    assert f"(default: {default})" in capsys.readouterr().out
+
+
 def test_the_saved_settings_of_shimmys_ids_have_the_wrapper(command):
     needs_dm_control()
     env_id = "dm_control/hopper-hop-v0"
