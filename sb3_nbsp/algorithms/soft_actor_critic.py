@@ -22,7 +22,8 @@ from sb3_nbsp.fast.captured_step import CapturedStep, Step, can_be_captured
 from sb3_nbsp.fast.fused_optimizers import take_step
 from sb3_nbsp.fast.matmul_precision import on_cuda
 from sb3_nbsp.fast.sac_gradients import SACGradients
-from sb3_nbsp.interventions.base import OFF_POLICY_HOOKS, own_seed
+from sb3_nbsp.interventions.base import OFF_POLICY_HOOKS
+from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.neurons.module_kinds import state_beside_parameters
 from sb3_nbsp.neurons.redraw import check_redrawable, redraw
 from sb3_nbsp.random_states import drawing_from

@@ -15,11 +15,12 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.diagnostics.history import PICTURE, add_record, open_history
 from sb3_nbsp.diagnostics.measure import diagnostics, spread
-from sb3_nbsp.interventions.base import Intervention, own_seed
+from sb3_nbsp.interventions.base import Intervention
 from sb3_nbsp.interventions.inner_distillation import InnerDistillation
 from sb3_nbsp.interventions.networks import actor_of
 from sb3_nbsp.interventions.neuron_reset import NeuronReset
 from sb3_nbsp.interventions.observations import has_observations, training_observations
+from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.needs_plots import needs_plots
 
 

@@ -12,10 +12,11 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from typing_extensions import override
 
 from sb3_nbsp.checks import check_range, whole
-from sb3_nbsp.interventions.base import NETWORKS, Network, Phase, own_seed
+from sb3_nbsp.interventions.base import NETWORKS, Network, Phase
 from sb3_nbsp.interventions.container import Interventions
 from sb3_nbsp.interventions.ewc import EWC, fisher_of, learning_parameters
 from sb3_nbsp.interventions.observations import as_seen, phase_transitions
+from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.interventions.quadratic_pull import Importance, Pull, Tensors
 from sb3_nbsp.messages import warn
 from sb3_nbsp.neurons.module_kinds import state_beside_parameters

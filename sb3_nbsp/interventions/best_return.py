@@ -12,7 +12,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
 from sb3_nbsp.batches import ArrayObs, n_rows
-from sb3_nbsp.interventions.base import own_seed
+from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.random_states import drawing_from
 
 

@@ -14,10 +14,11 @@ from typing_extensions import override
 
 from sb3_nbsp.batches import ArrayObs, apply, concatenate, take
 from sb3_nbsp.checks import check_option, check_range, whole
-from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase, own_seed
+from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase
 from sb3_nbsp.interventions.best_return import BestReturnExploration
 from sb3_nbsp.interventions.networks import actor_of, taken_q_values
 from sb3_nbsp.interventions.observations import as_seen, phase_transitions
+from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.interventions.policy_divergence import alpha_dkl, of_parameters, parameters_of
 from sb3_nbsp.interventions.trial_pass import evaluating
 

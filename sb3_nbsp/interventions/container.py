@@ -14,7 +14,8 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 
 from sb3_nbsp.fast.masked_step import take_masked_step
-from sb3_nbsp.interventions.base import HOOKS, AnyIntervention, Intervention, Network, Phase, agent_seed
+from sb3_nbsp.interventions.base import HOOKS, AnyIntervention, Intervention, Network, Phase
+from sb3_nbsp.interventions.own_seeds import agent_seed
 from sb3_nbsp.messages import did_you_mean, warn
 
 if TYPE_CHECKING:

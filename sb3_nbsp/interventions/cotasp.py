@@ -15,9 +15,10 @@ from typing_extensions import override
 
 from sb3_nbsp.batches import n_rows, take
 from sb3_nbsp.checks import check_option, check_range, whole
-from sb3_nbsp.interventions.base import Network, Phase, own_seed
+from sb3_nbsp.interventions.base import Network, Phase
 from sb3_nbsp.interventions.networks import actor_of
 from sb3_nbsp.interventions.observations import has_observations, training_observations
+from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.interventions.sparse_coding import TaskDictionary, check_embeddings, embed_text, lasso
 from sb3_nbsp.interventions.task_aware import TaskAware
 from sb3_nbsp.interventions.unit_gates import free_parameters, make_gates, straight_through

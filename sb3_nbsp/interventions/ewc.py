@@ -12,10 +12,11 @@ from torch import nn
 from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, check_range, whole
-from sb3_nbsp.interventions.base import NETWORKS, Network, OffPolicyIntervention, Phase, own_seed
+from sb3_nbsp.interventions.base import NETWORKS, Network, OffPolicyIntervention, Phase
 from sb3_nbsp.interventions.fisher import diagonal_fisher, policy_outputs
 from sb3_nbsp.interventions.networks import actor_of, optimized_parameters, plain_policy, taken_q_values
 from sb3_nbsp.interventions.observations import as_seen, phase_transitions
+from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.interventions.quadratic_pull import Importance, Pull, Tensors
 from sb3_nbsp.interventions.trial_pass import evaluating
 from sb3_nbsp.messages import warn

@@ -12,7 +12,8 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, check_range, whole
-from sb3_nbsp.interventions.base import OffPolicyIntervention, Phase, own_seed
+from sb3_nbsp.interventions.base import OffPolicyIntervention, Phase
+from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.interventions.task_memory import StoredTransitions, TaskMemory
 from sb3_nbsp.messages import warn
 

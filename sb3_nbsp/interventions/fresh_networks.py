@@ -10,7 +10,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from typing_extensions import override
 
-from sb3_nbsp.interventions.base import Intervention, Phase, own_seed
+from sb3_nbsp.interventions.base import Intervention, Phase
+from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.random_states import drawing_from
 
 

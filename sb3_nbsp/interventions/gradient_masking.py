@@ -14,12 +14,13 @@ from torch import nn
 from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, check_range, whole
-from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase, own_seed
+from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase
 from sb3_nbsp.interventions.fresh_networks import refuse_reset_critics
 from sb3_nbsp.interventions.goal_window import GOAL_METRICS, GoalMetric
 from sb3_nbsp.interventions.identification_steps import IdentificationSteps
 from sb3_nbsp.interventions.masked_statistics import MaskedStatistics, check_maskable
 from sb3_nbsp.interventions.networks import AgentNetwork, networks_of
+from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.interventions.parameter_masks import MaskSide, parameter_masks
 from sb3_nbsp.interventions.scoring import ScoredNeurons, score_neurons
 from sb3_nbsp.messages import warn

@@ -12,8 +12,9 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_nbsp.batches import apply, take
-from sb3_nbsp.interventions.base import Phase, own_seed
+from sb3_nbsp.interventions.base import Phase
 from sb3_nbsp.interventions.goal_window import GoalWindow
+from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.interventions.rollout import fresh_steps, has_own_spaces
 from sb3_nbsp.interventions.scoring import looks_at_steps
 from sb3_nbsp.messages import warn

@@ -14,9 +14,10 @@ from typing_extensions import override
 from sb3_nbsp.batches import n_rows, split, take
 from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.fast.fused_optimizers import take_step
-from sb3_nbsp.interventions.base import Intervention, own_seed
+from sb3_nbsp.interventions.base import Intervention
 from sb3_nbsp.interventions.networks import actor_of
 from sb3_nbsp.interventions.observations import training_observations
+from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.interventions.policy_divergence import alpha_dkl, at_states, joined
 from sb3_nbsp.interventions.students import make_student
 from sb3_nbsp.neurons.layers import NeuronLayer

@@ -13,9 +13,10 @@ from torch.nn.utils.parametrize import is_parametrized
 from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, check_range, whole
-from sb3_nbsp.interventions.base import Intervention, own_seed
+from sb3_nbsp.interventions.base import Intervention
 from sb3_nbsp.interventions.container import Interventions
 from sb3_nbsp.interventions.networks import ActorNetwork, AgentNetwork, actor_of, plain_policy
+from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.neurons.layers import NeuronLayer, count_neurons
 from sb3_nbsp.neurons.new_state import check_renewable
 from sb3_nbsp.neurons.renewal import clear_incoming_moments, clear_outgoing_moments, cut_outgoing, renew_incoming

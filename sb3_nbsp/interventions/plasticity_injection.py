@@ -12,10 +12,10 @@ from torch import nn
 from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, whole
-from sb3_nbsp.interventions.base import own_seed
 from sb3_nbsp.interventions.clonex import ClonEx
 from sb3_nbsp.interventions.fresh_networks import PhaseStartChange, refuse_holders, refuse_reset_critics
 from sb3_nbsp.interventions.networks import plain_policy
+from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.neurons.injection import InjectableHead
 from sb3_nbsp.neurons.redraw import check_redrawable, redraw
 from sb3_nbsp.random_states import drawing_from

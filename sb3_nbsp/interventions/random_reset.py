@@ -8,8 +8,8 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from typing_extensions import override
 
-from sb3_nbsp.interventions.base import own_seed
 from sb3_nbsp.interventions.neuron_reset import PeriodicReset
+from sb3_nbsp.interventions.own_seeds import own_seed
 
 
 class RandomReset(PeriodicReset):

@@ -7,9 +7,9 @@ import math
 import torch as th
 
 from sb3_nbsp.checks import check_range, whole
-from sb3_nbsp.interventions.base import own_seed
 from sb3_nbsp.interventions.neuron_reset import PeriodicReset
 from sb3_nbsp.interventions.observations import training_observations
+from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.neurons.activations import record_activations
 from sb3_nbsp.neurons.utility import neuron_magnitudes, redo_score
 

@@ -16,8 +16,8 @@ from sb3_nbsp import P3O, SBPSAC, ContinualPPO, ContinualSAC, PlasticityCallback
 from sb3_nbsp.diagnostics.history import COLUMNS, read_covariance, read_history
 from sb3_nbsp.diagnostics.measure import MEASURES, spread
 from sb3_nbsp.interventions import CycleReset
-from sb3_nbsp.interventions.base import own_seed
 from sb3_nbsp.interventions.observations import training_observations
+from sb3_nbsp.interventions.own_seeds import own_seed
 
 RESETS = ["resets", "resets_per_neuron", "share_ever_reset", "distillation_epochs"]
 

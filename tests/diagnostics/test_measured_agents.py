@@ -15,8 +15,8 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_nbsp import P3O, diagnostics
 from sb3_nbsp.diagnostics.measure import MEASURES
-from sb3_nbsp.interventions.base import own_seed
 from sb3_nbsp.interventions.observations import training_observations
+from sb3_nbsp.interventions.own_seeds import own_seed
 
 
 def test_a_policy_that_cannot_be_measured_is_an_error_before_training():

@@ -16,8 +16,8 @@ from torch import nn
 from sb3_nbsp import ANCLSAC, EWCSAC, ANCLDiscreteSAC, ContinualDiscreteSAC, ContinualSAC
 from sb3_nbsp.interventions import ANCL
 from sb3_nbsp.interventions.ancl import Auxiliary
-from sb3_nbsp.interventions.base import own_seed
 from sb3_nbsp.interventions.ewc import fisher_of
+from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.interventions.quadratic_pull import Importance, Pull
 from sb3_nbsp.tasks import TaskSequence
 

@@ -29,7 +29,7 @@ from tagged_tasks import (
 
 from sb3_nbsp import ContinualSAC
 from sb3_nbsp.interventions import GradientMasking
-from sb3_nbsp.interventions.base import own_seed
+from sb3_nbsp.interventions.own_seeds import own_seed
 
 
 @pytest.mark.parametrize("normalized", [False, True])

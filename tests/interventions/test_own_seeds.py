@@ -11,7 +11,7 @@ from tagged_tasks import TaggedTask, random_states, tiny
 
 from sb3_nbsp import ContinualPPO, ContinualSAC
 from sb3_nbsp.interventions import Phase
-from sb3_nbsp.interventions.base import own_seed
+from sb3_nbsp.interventions.own_seeds import own_seed
 
 
 def test_own_seeds_differ() -> None:
