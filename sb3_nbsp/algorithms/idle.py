@@ -10,10 +10,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq
 
-from sb3_nbsp.interventions import EWC, ClonEx, ContinualBackprop, ExperienceReplay, GradientMasking, Intervention
+from sb3_nbsp.interventions import ContinualBackprop, Intervention
 from sb3_nbsp.interventions.fresh_networks import PhaseStartChange
 from sb3_nbsp.interventions.neuron_reset import NeuronReset, PeriodicReset
-from sb3_nbsp.interventions.task_aware import TaskAware
 
 
 def idle_parts(agent: Any, has_phases: bool, phase_options: dict[str, Any]) -> dict[str, str]:
@@ -43,10 +42,8 @@ def idle_parts(agent: Any, has_phases: bool, phase_options: dict[str, Any]) -> d
         name = type(each).__name__
         if each.waits_for_renewals and not any(isinstance(other, NeuronReset) for other in interventions):
             messages[name] = _no_renewals(name)
-        elif _lacks_memory(each) and agent.n_finished_phases > 0:
-            messages[name] = _nothing_remembered(agent, name)
-        elif _knows_nothing(each) and agent.n_finished_phases > 0:
-            messages[name] = _nothing_known(agent, name)
+        elif agent.n_finished_phases > 0 and (lacking := each.lacks) is not None:
+            messages[name] = _nothing_remembered(agent, name) if lacking == "memory" else _nothing_known(agent, name)
         elif (message := _too_short(agent, each)) is not None:
             messages[name] = message
     return messages
@@ -87,28 +84,12 @@ def _no_renewals(name: str) -> str:
     return f"{name} acts when neurons are renewed, and no intervention renews any: add one that does, e.g. CycleReset"
 
 
-def _lacks_memory(intervention: Intervention) -> bool:
-    if isinstance(intervention, ClonEx):
-        return intervention.memory is None and intervention.clone_coef + intervention.clone_critic_coef > 0
-    return isinstance(intervention, ExperienceReplay) and intervention.memory is None
-
-
 def _nothing_remembered(agent: Any, name: str) -> str:
     """A model's zip does not hold the memory, which can be large."""
     return (
         f"{name} has no memory of the phases of this {type(agent).__name__} that are over ({agent.n_finished_phases}), and "
         "will replay nothing of them. If it was on then, it is in the file of the replay buffer: load_replay_buffer(path)"
     )
-
-
-def _knows_nothing(intervention: Intervention) -> bool:
-    if isinstance(intervention, EWC):
-        return len(intervention.unknown) > 0
-    if isinstance(intervention, ClonEx):
-        return intervention.best_return_exploration and not intervention.has_policies
-    if isinstance(intervention, TaskAware):
-        return not intervention.knows_a_task
-    return isinstance(intervention, GradientMasking) and not intervention.skill_neurons
 
 
 def _nothing_known(agent: Any, name: str) -> str:

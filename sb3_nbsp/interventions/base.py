@@ -88,6 +88,16 @@ class Intervention:
     # neurons that are renewed
     holds_networks: ClassVar[bool] = False
 
+    @property
+    def lacks(self) -> Literal["memory", "knowledge"] | None:
+        """
+        What it needs of phases that are over, and has of none: ``learn()`` warns if the agent has finished some.
+
+        :return: "memory" for what a model's zip does not hold and the file of the replay buffer does, "knowledge" for what is
+            gathered at the end of a phase only; None if it lacks nothing
+        """
+        return None
+
     def attach(self, agent: BaseAlgorithm) -> None:
         """
         Called when the agent's networks have been built, also when a saved model is loaded.

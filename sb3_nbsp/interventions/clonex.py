@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch as th
@@ -90,6 +90,13 @@ class ClonEx(OffPolicyIntervention):
     def has_policies(self) -> bool:
         """Whether there are policies of earlier tasks for exploration."""
         return self._exploration.has_policies
+
+    @property
+    @override
+    def lacks(self) -> Literal["memory", "knowledge"] | None:
+        if self.memory is None and self.clone_coef + self.clone_critic_coef > 0:
+            return "memory"
+        return "knowledge" if self.best_return_exploration and not self.has_policies else None
 
     @override
     def on_learn_start(self, reset: bool) -> None:

@@ -91,6 +91,11 @@ class EWC(OffPolicyIntervention):
         """Networks with a λ above 0 of which nothing is known yet."""
         return [network for network in NETWORKS if self._coef(network) > 0 and not self._known[network]]
 
+    @property
+    @override
+    def lacks(self) -> Literal["memory", "knowledge"] | None:
+        return "knowledge" if self.unknown else None
+
     @override
     def check_agent(self) -> None:
         if self._coef("critic") > 0 and getattr(self.agent, "reset_critics", False):

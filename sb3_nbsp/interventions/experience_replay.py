@@ -76,6 +76,11 @@ class ExperienceReplay(OffPolicyIntervention):
         """D_pre, or None before the first phase has ended."""
         return self._memory
 
+    @property
+    @override
+    def lacks(self) -> Literal["memory", "knowledge"] | None:
+        return "memory" if self._memory is None else None
+
     def on_phase_end(self, phase: Phase) -> None:
         """Store a part of D into D_pre (Algorithm 2, line 21)."""
         buffer = self.agent.replay_buffer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -18,6 +18,7 @@ from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase
 from sb3_nbsp.interventions.fresh_networks import refuse_reset_critics
 from sb3_nbsp.interventions.goal_window import GOAL_METRICS, GoalMetric
 from sb3_nbsp.interventions.identification_steps import IdentificationSteps
+from sb3_nbsp.interventions.identified import Identified
 from sb3_nbsp.interventions.masked_statistics import MaskedStatistics, check_maskable
 from sb3_nbsp.interventions.networks import AgentNetwork, networks_of
 from sb3_nbsp.interventions.own_seeds import own_seed
@@ -28,41 +29,6 @@ from sb3_nbsp.neurons.layers import NeuronLayer, split_by_layer
 from sb3_nbsp.neurons.masks import MaskedStep, mask_gradients, skill_mask
 
 Identification = Literal["goal", "balanced", "activation", "weight", "random", "causal"]
-
-
-@dataclass
-class Identified:
-    """
-    What is known about a task since the end of its last phase.
-
-    :param phase: that phase
-    :param scores: by network, in [0.5, 1], each of shape (neurons,)
-    :param skill_neurons: by network, boolean, each of shape (neurons,)
-    """
-
-    phase: int
-    scores: dict[str, th.Tensor]
-    skill_neurons: dict[str, th.Tensor]
-
-    def drop(self, network: str) -> bool:
-        """
-        Forget a network.
-
-        :param network: its name
-        :return: whether it was known
-        """
-        self.scores.pop(network, None)
-        return self.skill_neurons.pop(network, None) is not None
-
-    def forget(self, network: str, neurons: th.Tensor) -> None:
-        """
-        Neurons of a network have been renewed, and know nothing of the task any more.
-
-        :param network: its name
-        :param neurons: boolean, shape (neurons,)
-        """
-        if network in self.skill_neurons:
-            self.skill_neurons[network] = self.skill_neurons[network] & ~neurons.to(self.skill_neurons[network].device)
 
 
 class GradientMasking(OffPolicyIntervention):
@@ -166,6 +132,11 @@ class GradientMasking(OffPolicyIntervention):
     def skill_neurons(self) -> dict[str, dict[str, th.Tensor]]:
         """By task and network: which of its hidden neurons are skill neurons, in the order of its layers (boolean)."""
         return {task: found.skill_neurons for task, found in self._identified.items()}
+
+    @property
+    @override
+    def lacks(self) -> Literal["memory", "knowledge"] | None:
+        return None if self._identified else "knowledge"
 
     @property
     def scores(self) -> dict[str, dict[str, th.Tensor]]:

@@ -80,6 +80,11 @@ class TaskAware(OffPolicyIntervention):
     def knows_a_task(self) -> bool:
         """Whether a task has a part that later ones leave as it is."""
 
+    @property
+    @override
+    def lacks(self) -> Literal["memory", "knowledge"] | None:
+        return None if self.knows_a_task else "knowledge"
+
     @abstractmethod
     def play(self, task: str) -> None:
         """
