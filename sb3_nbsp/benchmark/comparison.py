@@ -178,7 +178,7 @@ class Comparison:
     def without_effect(self) -> list[str]:
         """For each option that is given and changes nothing, a sentence that says why."""
         found = []
-        if self.switch_steps is None and self.eval_freq != 10_000:
+        if self.switch_steps is None and self.eval_freq != Comparison.eval_freq:
             found.append("--eval-freq has no effect without --switch-steps")
         if self.switch_steps is not None and self.eval_freq > self.switch_steps:
             found.append(
@@ -189,7 +189,7 @@ class Comparison:
             found += [
                 f"{name} only has an effect on task sequences" for name in given if given[name] not in (None, EVAL_POLICIES[0])
             ]
-        if self.preset != "laptop" and not set(self.envs).intersection(sequence_names(self.preset)):
+        if self.preset != Comparison.preset and not set(self.envs).intersection(sequence_names(self.preset)):
             found.append("--preset only has an effect on Meta-World sequences that are given by name")
         return found
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Network = Literal["actor", "critic"]
 NETWORKS: tuple[Network, ...] = ("actor", "critic")
+Lacking = Literal["memory", "knowledge"]
 AnyIntervention = TypeVar("AnyIntervention", bound="Intervention")
 
 # The hooks that every agent of this package calls, and those that an agent with a replay buffer or with rollouts calls
@@ -89,7 +90,7 @@ class Intervention:
     holds_networks: ClassVar[bool] = False
 
     @property
-    def lacks(self) -> Literal["memory", "knowledge"] | None:
+    def lacks(self) -> Lacking | None:
         """
         What it needs of phases that are over, and has of none: ``learn()`` warns if the agent has finished some.
 

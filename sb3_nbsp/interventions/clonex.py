@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from sb3_nbsp.batches import ArrayObs, apply, concatenate, take
 from sb3_nbsp.checks import check_option, check_range, whole
-from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase
+from sb3_nbsp.interventions.base import Lacking, Network, OffPolicyIntervention, Phase
 from sb3_nbsp.interventions.best_return import BestReturnExploration
 from sb3_nbsp.interventions.networks import actor_of, taken_q_values
 from sb3_nbsp.interventions.observations import as_seen, phase_transitions
@@ -93,7 +93,7 @@ class ClonEx(OffPolicyIntervention):
 
     @property
     @override
-    def lacks(self) -> Literal["memory", "knowledge"] | None:
+    def lacks(self) -> Lacking | None:
         if self.memory is None and self.clone_coef + self.clone_critic_coef > 0:
             return "memory"
         return "knowledge" if self.best_return_exploration and not self.has_policies else None

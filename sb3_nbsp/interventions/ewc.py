@@ -12,7 +12,7 @@ from torch import nn
 from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, check_range, whole
-from sb3_nbsp.interventions.base import NETWORKS, Network, OffPolicyIntervention, Phase
+from sb3_nbsp.interventions.base import NETWORKS, Lacking, Network, OffPolicyIntervention, Phase
 from sb3_nbsp.interventions.fisher import diagonal_fisher, policy_outputs
 from sb3_nbsp.interventions.networks import actor_of, optimized_parameters, plain_policy, taken_q_values
 from sb3_nbsp.interventions.observations import as_seen, phase_transitions
@@ -93,7 +93,7 @@ class EWC(OffPolicyIntervention):
 
     @property
     @override
-    def lacks(self) -> Literal["memory", "knowledge"] | None:
+    def lacks(self) -> Lacking | None:
         return "knowledge" if self.unknown else None
 
     @override

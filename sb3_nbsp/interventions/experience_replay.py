@@ -12,7 +12,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, check_range, whole
-from sb3_nbsp.interventions.base import OffPolicyIntervention, Phase
+from sb3_nbsp.interventions.base import Lacking, OffPolicyIntervention, Phase
 from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.interventions.task_memory import StoredTransitions, TaskMemory
 from sb3_nbsp.messages import warn
@@ -78,7 +78,7 @@ class ExperienceReplay(OffPolicyIntervention):
 
     @property
     @override
-    def lacks(self) -> Literal["memory", "knowledge"] | None:
+    def lacks(self) -> Lacking | None:
         return "memory" if self._memory is None else None
 
     def on_phase_end(self, phase: Phase) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from typing_extensions import override
 
 from sb3_nbsp.checks import check_option, check_range, whole
-from sb3_nbsp.interventions.base import Network, OffPolicyIntervention, Phase
+from sb3_nbsp.interventions.base import Lacking, Network, OffPolicyIntervention, Phase
 from sb3_nbsp.interventions.fresh_networks import refuse_reset_critics
 from sb3_nbsp.interventions.goal_window import GOAL_METRICS, GoalMetric
 from sb3_nbsp.interventions.identification_steps import IdentificationSteps
@@ -135,7 +135,7 @@ class GradientMasking(OffPolicyIntervention):
 
     @property
     @override
-    def lacks(self) -> Literal["memory", "knowledge"] | None:
+    def lacks(self) -> Lacking | None:
         return None if self._identified else "knowledge"
 
     @property

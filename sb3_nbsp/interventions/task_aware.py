@@ -9,7 +9,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from typing_extensions import override
 
 from sb3_nbsp.checks import check_option
-from sb3_nbsp.interventions.base import OffPolicyIntervention, Phase
+from sb3_nbsp.interventions.base import Lacking, OffPolicyIntervention, Phase
 from sb3_nbsp.interventions.fresh_networks import PhaseStartChange
 from sb3_nbsp.interventions.networks import plain_policy
 from sb3_nbsp.interventions.neuron_reset import NeuronReset
@@ -82,7 +82,7 @@ class TaskAware(OffPolicyIntervention):
 
     @property
     @override
-    def lacks(self) -> Literal["memory", "knowledge"] | None:
+    def lacks(self) -> Lacking | None:
         return None if self.knows_a_task else "knowledge"
 
     @abstractmethod
