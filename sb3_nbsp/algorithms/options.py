@@ -12,6 +12,9 @@ from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from typing import Any, ClassVar
 
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.sac.policies import SACPolicy
+
 from sb3_nbsp.messages import did_you_mean
 
 
@@ -108,8 +111,20 @@ def check_names(cls: type, given: Iterable[str], accepted: Collection[str]) -> N
     for name in given:
         if name not in accepted:
             raise TypeError(
-                f"{cls.__name__} has no option {name}{did_you_mean(name, constructor_parameters(cls).keys() - {name})}"
+                f"{cls.__name__} has no option {name}{option_hint(name, constructor_parameters(cls).keys() - {name})}"
             )
+
+
+def option_hint(name: str, names: Iterable[str]) -> str:
+    """
+    :param name: an option that is unknown
+    :param names: those that there are
+    :return: "; did you mean ...?" with the closest one, or with ``policy_kwargs`` if the policy has the option; or nothing
+    """
+    names = list(names)
+    if "policy_kwargs" in names and any(name in inspect.signature(each).parameters for each in (ActorCriticPolicy, SACPolicy)):
+        return f"; did you mean policy_kwargs=dict({name}=...)?"
+    return did_you_mean(name, names)
 
 
 def _documented(cls: type) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
+from sb3_nbsp.algorithms.options import option_hint
 from sb3_nbsp.extras import needs
-from sb3_nbsp.messages import did_you_mean
 from sb3_nbsp.tasks.registration import cycle_friction_ids, is_sequence
 from sb3_nbsp.tasks.sequence import TaskSequence
 
@@ -95,7 +95,7 @@ def check_names(of: str, given: Iterable[str], known: Collection[str], what: str
     """
     for name in given:
         if name not in known:
-            raise ValueError(f"{of} has no {what} {name!r}{did_you_mean(name, known)}")
+            raise ValueError(f"{of} has no {what} {name!r}{option_hint(name, known)}")
 
 
 def read_sections(file: str) -> dict[str, Any]:

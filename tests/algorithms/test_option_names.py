@@ -30,6 +30,13 @@ def test_a_constructor_says_what_may_have_been_meant(cls: type, name: str, meant
         cls("MlpPolicy", TaggedTask(1.0), device="cpu", zzzzzz=1)
 
 
+@pytest.mark.parametrize("cls", [NBSPSAC, P3O])
+@pytest.mark.parametrize("name", ["net_arch", "activation_fn", "log_std_init"])
+def test_an_option_of_the_policy_belongs_into_policy_kwargs(cls: type, name: str) -> None:
+    with pytest.raises(TypeError, match=rf"no option {name}; did you mean policy_kwargs=dict\({name}=\.\.\.\)\?$"):
+        cls("MlpPolicy", TaggedTask(1.0), device="cpu", **{name: 1})
+
+
 @pytest.mark.parametrize(("cls", "name", "meant"), MISSPELT[::5])
 def test_load_says_what_may_have_been_meant(tmp_path: Path, cls: type, name: str, meant: str) -> None:
     cls("MlpPolicy", TaggedTask(1.0), device="cpu").save(tmp_path / "model")
