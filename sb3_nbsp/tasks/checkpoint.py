@@ -97,9 +97,13 @@ def load_checkpoint(algorithm: type[Algorithm], checkpoint: str | os.PathLike[st
     :return: the agent, whose environment is ``get_env()``
     :raises ValueError: if there is no checkpoint, or its sequence has other tasks than the environment
     """
+    if checkpoint is None:  # what latest_checkpoint() returns where there is none
+        raise ValueError("checkpoint is None: there is none yet, so make a new agent")
     folder = Path(checkpoint)
     if not (folder / _MODEL).exists():
-        raise ValueError(f"{folder} holds no checkpoint: {_MODEL} is missing")
+        latest = latest_checkpoint(folder)
+        hint = f"; did you mean {latest}, as latest_checkpoint() returns it?" if latest else ""
+        raise ValueError(f"{folder} holds no checkpoint: {_MODEL} is missing{hint}")
     if (folder / _NORMALIZATION).exists():
         env = _normalized(env, folder / _NORMALIZATION)
     model = algorithm.load(folder / _MODEL, env=env, **kwargs)

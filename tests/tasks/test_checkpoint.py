@@ -1,3 +1,4 @@
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,15 @@ def test_an_environment_that_changes_with_its_steps_is_as_old_as_it_was(tmp_path
 
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no checkpoint: model\.zip is missing"):
+        load_checkpoint(SAC, tmp_path, gym.make("Pendulum-v1"))
+
+
+def test_what_stands_for_a_checkpoint_and_is_none(tmp_path: Path) -> None:
+    nothing: Any = latest_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match="there is none yet, so make a new agent"):
+        load_checkpoint(SAC, nothing, gym.make("Pendulum-v1"))
+    own = save_checkpoint(agent(), tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"did you mean {own}, as latest_checkpoint() returns it?")):
         load_checkpoint(SAC, tmp_path, gym.make("Pendulum-v1"))
 
 
