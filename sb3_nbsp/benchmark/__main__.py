@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         console.print(f"{len(failed)} of {len(comparison.runs(args.out))} runs failed; the same command tries them again")
         return 1
-    console.print(f"All runs are done. Next: python -m sb3_nbsp.benchmark table {args.out}", soft_wrap=True)
+    console.print(f"All runs are done. Next: sb3-nbsp benchmark table {args.out}", soft_wrap=True)
     return 0
 
 

@@ -44,7 +44,7 @@ def test_a_comparison_on_this_machine(uninterrupted):
         assert (folder / "model.zip").exists() and steps(folder) >= 700
         assert "is over" in (folder / "log.txt").read_text()
     assert re.search(r"all runs .* 2/2", output)
-    assert f"Next: python -m sb3_nbsp.benchmark table {uninterrupted}" in output
+    assert f"Next: sb3-nbsp benchmark table {uninterrupted}" in output
     assert list(load_results(uninterrupted).runs.method) == [*TITLES.values()]
 
 
