@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import builtins
 import importlib
+import os
 import re
 import runpy
 import shutil
@@ -15,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+
+from sb3_nbsp.messages import warn
 
 USAGE = """usage: sb3-nbsp COMMAND [options]
 
@@ -48,6 +51,7 @@ def train() -> None:
 def enjoy() -> None:
     """Run rl-zoo3's enjoy with this package registered."""
     _prepare_to_play()
+    _warn_without_display()
     _load_without_replay_buffer()
     _mend_load_from_hub()
     import rl_zoo3.enjoy
@@ -58,6 +62,7 @@ def enjoy() -> None:
 
 def record_video() -> None:
     """Run rl-zoo3's record_video with this package registered."""
+    _film_without_display()
     _prepare_to_play()
     _load_without_replay_buffer()
     runpy.run_module("rl_zoo3.record_video", run_name="__main__")
@@ -65,6 +70,7 @@ def record_video() -> None:
 
 def push_to_hub() -> None:
     """Run rl-zoo3's push_to_hub with this package registered."""
+    _film_without_display()
     _prepare_to_play()
     _mend_push_to_hub()
     runpy.run_module("rl_zoo3.push_to_hub", run_name="__main__")
@@ -142,6 +148,22 @@ def _given_env() -> tuple[str, list[str]]:
     parser.add_argument("--env-kwargs", nargs="+", default=[])
     given, _ = parser.parse_known_args()
     return given.env, given.env_kwargs
+
+
+def _is_headless() -> bool:
+    return sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
+
+
+def _film_without_display() -> None:
+    """Ahead of the import of MuJoCo, which would look for a display even to make pictures."""
+    if _is_headless():
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def _warn_without_display() -> None:
+    """MuJoCo's window aborts the process there, without a word about what to do."""
+    if _is_headless() and not {"--no-render", "--help", "-h"} & set(sys.argv):
+        warn("There is no display to watch the agent on: give --no-render, or record it with sb3-nbsp record_video")
 
 
 def _play_tasks_in_turn() -> None:

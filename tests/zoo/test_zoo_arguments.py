@@ -99,6 +99,19 @@ def test_a_search_leaves_no_folder_of_a_run_behind(command, capsys):
     )
 
 
+def test_without_a_display_enjoy_says_what_to_do(command, monkeypatch, recwarn):
+    monkeypatch.setattr("sys.platform", "linux")
+    for display, flags, is_said in (("", [], True), ("", ["--no-render"], False), (":0", [], False)):
+        for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+            monkeypatch.delenv(name, raising=False)
+        if display:
+            monkeypatch.setenv("DISPLAY", display)
+        with pytest.raises((AssertionError, ValueError)):  # there is nothing to play
+            command("enjoy", "--algo", "p3o", "--env", "Pendulum-v1", "-f", "nowhere", *flags)
+        assert any("no display" in str(each.message) for each in recwarn) == is_said
+        recwarn.clear()
+
+
 def test_environments_for_evaluation_leave_those_of_other_trials_alone(command, monkeypatch):
     managers, seeds = [], []
     init, create_envs = SequenceExperimentManager.__init__, ExperimentManager.create_envs

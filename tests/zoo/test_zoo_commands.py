@@ -293,7 +293,7 @@ def test_record_video(trained, tmp_path):
     if done.returncode != 0:
         pytest.skip(f"MuJoCo cannot render here: {done.stderr.strip().splitlines()[-1]}")
     arguments = ["--algo", "nbsp_sac", "--env", ENV_ID, "-f", str(trained.logs), "-o", "videos", "-n", "12"]
-    sb3_nbsp("record_video", *arguments, "--env-kwargs", "horizon:6", cwd=tmp_path, **rendering)
+    sb3_nbsp("record_video", *arguments, "--env-kwargs", "horizon:6", cwd=tmp_path)
     (video,) = (tmp_path / "videos").glob("*.mp4")
     assert video.stat().st_size > 5_000
     from moviepy import VideoFileClip
