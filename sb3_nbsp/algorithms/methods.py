@@ -329,4 +329,5 @@ class CoTASPSAC(StartsAnew, Method, ContinualSAC):
 CoTASPDiscreteSAC = on(ContinualDiscreteSAC, CoTASPSAC)
 
 
+# At the end, as it finds the classes above it only
 __all__ = [name for name, each in globals().items() if isinstance(each, type) and each.__module__ == __name__]

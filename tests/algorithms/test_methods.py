@@ -86,5 +86,9 @@ def test_a_method_of_ones_own() -> None:
         Extended("MlpPolicy", "Pendulum-v1").mask_alpha = 0.3
 
 
+def test_every_method_is_exported() -> None:
+    assert methods.__all__ == [each.__name__ for each in METHODS], "__all__ must come after all classes"
+
+
 def test_type_checkers_see_the_same() -> None:
     assert stubs.PATH.read_text(encoding="utf-8") == stubs.stub(), "run python -m tools.stubs"
