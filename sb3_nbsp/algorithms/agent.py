@@ -156,7 +156,7 @@ class ContinualAgent(PhasedAlgorithm):
         return self
 
     def _end_learn(self) -> None:
-        self._last_progress = self._get_progress()
+        self._keep_progress()
 
 
 def _ended_processes(env: VecEnv | None) -> list[int]:

@@ -23,6 +23,7 @@ from sb3_nbsp.tasks.recognize import has_phases
 
 # Attributes that are rebuilt when a model is loaded
 _NOT_SAVED = ["_crossed", "_sequence_over", "_shown", "_last_progress", "_asked", "_warned", "_is_untold", "show_progress"]
+_NOT_SAVED += ["_steps_then"]
 
 
 class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
@@ -44,7 +45,9 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         self._phase_over = False
         self._env_phase: int | None = None  # phase of the environment's own count
         self._sequence_progress: list[dict[str, Any]] | None = None  # of a saved model, until learn() is called
-        self._last_progress: list[dict[str, Any]] | None = None  # when learn() last returned
+        # When this phase's first rollout began, or learn() last returned; and phase_steps then
+        self._last_progress: list[dict[str, Any]] | None = None
+        self._steps_then = 0
         self._sequence_over = False
         self._crossed = np.zeros(0, dtype=bool)  # by environment: has it left the current phase?
         self._asked: tuple[VecEnv | None, bool] = (None, False)  # an environment, and whether it has phases
@@ -121,15 +124,27 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         """How far each environment is in the task sequence; None if there is no sequence."""
         if self.env is None or not self._has_phases():
             return None
+        if getattr(self.env.unwrapped, "waiting", False):  # learn() was interrupted: the next answer is that to its last step
+            return self._estimated_progress()
         try:
             progress: list[dict[str, Any]] = self.env.env_method("get_progress")
         except (OSError, EOFError):  # the environments' processes have been closed
-            return self._last_progress
+            return self._estimated_progress()
         if self._crossed.any():
             # A loaded model starts new episodes: no need to wait for those that are still in the old phase
             ahead = progress[int(self._crossed.argmax())]
             progress = [own if crossed else ahead for own, crossed in zip(progress, self._crossed, strict=True)]
         return progress
+
+    def _keep_progress(self) -> None:
+        """Ask the environments now how far they are: their processes may not be there any more when the agent is saved."""
+        self._last_progress, self._steps_then = self._get_progress(), self.phase_steps
+
+    def _estimated_progress(self) -> list[dict[str, Any]] | None:
+        """What was kept, and the steps that the agent has counted since."""
+        steps = (self.phase_steps - self._steps_then) // self.n_envs
+        kept = self._last_progress
+        return None if kept is None else [{**each, "phase_steps": each["phase_steps"] + steps} for each in kept]
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Exchange the environment, see SB3."""
@@ -254,9 +269,10 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
             self._enter(following)
 
     def _show_phase(self, callback: BaseCallback) -> None:
-        """The progress bar of ``learn()`` says which phase it is, and of which task."""
+        """Called before every rollout: at the first of a phase, the progress bar says which phase it is, and of which task."""
         if self._shown is self.phase:
             return
+        self._keep_progress()
         self._shown, number, total = self.phase, self.phase.index + 1, ""
         if self._env_phase is not None:
             assert self.env is not None
@@ -277,7 +293,11 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
 
     def _end_phase(self) -> None:
         self._phase_over = True
-        self.all_interventions.on_phase_end(self.phase)
+        try:
+            self.all_interventions.on_phase_end(self.phase)
+        except BaseException:  # interrupted, as by Ctrl-C: the next learn() ends the phase
+            self._phase_over = False
+            raise
         if hasattr(self, "_logger") and self.logger.name_to_value:
             self.logger.dump(self.num_timesteps)
 

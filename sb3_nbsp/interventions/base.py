@@ -134,7 +134,8 @@ class Intervention:
     def on_phase_end(self, phase: Phase) -> None:
         """
         A phase has ended. The replay buffer still holds its transitions. On-policy agents call this when the rollout that
-        contains the boundary is full, before they learn from it.
+        contains the boundary is full, before they learn from it. If it raises an error or is interrupted, the next call of
+        ``learn()`` begins with it again.
 
         :param phase: the phase that has ended
         """

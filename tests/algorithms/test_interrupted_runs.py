@@ -1,0 +1,111 @@
+"""Ctrl-C within learn(), after which the agent is saved or learns on: nothing is lost that SB3's agents do not lose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from phase_checks import sequences
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+from tagged_tasks import tagged_sequence, tiny
+
+from sb3_nbsp import NBSPSAC, ContinualPPO, ContinualSAC
+from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, Intervention, Phase
+
+
+class Interrupted(Intervention):
+    """Its first end of a phase is cut off."""
+
+    def attach(self, agent: Any) -> None:
+        super().attach(agent)
+        self._ends: list[Phase] = []
+
+    def on_phase_end(self, phase: Phase) -> None:
+        self._ends.append(phase)
+        if len(self._ends) == 1:
+            raise KeyboardInterrupt
+
+
+class Counts(Interrupted):
+    """Is told before the one that is cut off."""
+
+    def on_phase_end(self, phase: Phase) -> None:
+        self._ends.append(phase)
+
+
+@pytest.mark.parametrize("cls", [ContinualSAC, ContinualPPO])
+def test_the_end_of_a_phase_that_was_interrupted_comes_with_the_next_call(cls: type) -> None:
+    counts, interrupted = Counts(), Interrupted()
+    agent = tiny(cls, tagged_sequence(cycles=1), interventions=[counts, interrupted])
+    with pytest.raises(KeyboardInterrupt):
+        agent.learn(10_000)
+    assert (agent.phase, agent.n_finished_phases) == (Phase(0, "red"), 0)
+    agent.learn(10_000, reset_num_timesteps=False)
+    assert agent.n_finished_phases == 2
+    assert counts._ends == [Phase(0, "red"), Phase(1, "blue")], "each end once"
+    assert interrupted._ends == [Phase(0, "red"), Phase(0, "red"), Phase(1, "blue")]
+
+
+def test_masks_and_memory_are_not_lost_with_an_interrupted_identification(tmp_path: Any, monkeypatch: Any) -> None:
+    def interrupt(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    agent = tiny(NBSPSAC, tagged_sequence(), identification_steps=20)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("sb3_nbsp.interventions.gradient_masking.score_neurons", interrupt)
+        agent.learn(10_000)
+    agent.save(tmp_path / "model")
+    agent.save_replay_buffer(tmp_path / "buffer")
+    agent = NBSPSAC.load(tmp_path / "model", env=tagged_sequence())
+    agent.load_replay_buffer(tmp_path / "buffer")
+    agent.learn(1, reset_num_timesteps=False)
+    assert agent.phase == Phase(1, "blue")
+    assert set(agent.all_interventions.find(GradientMasking).skill_neurons) == {"red"}
+    assert agent.all_interventions.find(ExperienceReplay).memory.tasks == {"red": 60}
+
+
+class CtrlC(BaseCallback):
+    """At a step, what Ctrl-C does in a terminal, whose processes all get the signal: those of the environments end."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps == self.step:
+            for process in self.training_env.unwrapped.processes:  # type: ignore[attr-defined]
+                process.terminate()
+                process.join()
+            raise KeyboardInterrupt
+        return True
+
+
+@pytest.mark.parametrize("cls", [ContinualSAC, ContinualPPO])
+def test_a_model_whose_processes_were_interrupted_continues_in_its_phase(cls: type, tmp_path: Any) -> None:
+    agent = tiny(cls, SubprocVecEnv(sequences({}, {}), start_method="fork"))
+    with pytest.raises(KeyboardInterrupt):
+        agent.learn(10_000, callback=CtrlC(2 * 85))
+    agent.save(tmp_path / "model")
+    loaded = cls.load(tmp_path / "model", env=DummyVecEnv(sequences({}, {})))
+    loaded.set_env(loaded.get_env())
+    loaded._setup_learn(2, reset_num_timesteps=False)
+    assert loaded.phase == Phase(1, "blue")
+    # The step at which it ended was not stored; PPO counts whole rollouts
+    expected = 24 if cls is ContinualSAC else 20
+    assert [each["phase_steps"] for each in loaded.env.env_method("get_progress")] == [expected, expected]
+
+
+def test_an_answer_that_is_still_in_the_pipe_is_not_taken_for_another(tmp_path: Any) -> None:
+    """A notebook interrupts its own process alone, while it waits for the environments' step."""
+    env = SubprocVecEnv(sequences({}, {}), start_method="fork")
+    agent = tiny(ContinualSAC, env)
+    agent.learn(2 * 80)
+    env.step_async(np.zeros((2, 2)))
+    agent.save(tmp_path / "model")
+    env.step_wait()
+    env.close()
+    loaded = ContinualSAC.load(tmp_path / "model", env=DummyVecEnv(sequences({}, {})))
+    loaded.learn(2, reset_num_timesteps=False)
+    assert [each["phase_steps"] for each in loaded.env.env_method("get_progress")] == [21, 21]
