@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from sb3_nbsp.interventions.neuron_reset import PeriodicReset
 from sb3_nbsp.interventions.observations import has_observations
+from sb3_nbsp.tasks.callback_tree import check_sees_every_step
 
 
 class ResetCallback(BaseCallback):
@@ -20,6 +21,7 @@ class ResetCallback(BaseCallback):
     :param reset: :class:`ReDo`, :class:`RandomReset` or :class:`CycleReset`; use one object per agent
     :param verbose: see SB3
     :raises TypeError: if it is none of these
+    :raises ValueError: in training, if it is inside a callback that does not tell it of the ends of rollouts
     """
 
     def __init__(self, reset: PeriodicReset, verbose: int = 0) -> None:
@@ -30,6 +32,7 @@ class ResetCallback(BaseCallback):
 
     @override
     def _init_callback(self) -> None:
+        check_sees_every_step(self)
         if hasattr(self.model, "all_interventions"):
             raise ValueError(
                 f"{type(self.model).__name__} takes it without a callback: interventions=[{type(self.reset).__name__}(...)]"
@@ -39,10 +42,12 @@ class ResetCallback(BaseCallback):
 
     @override
     def _on_training_start(self) -> None:
+        check_sees_every_step(self)  # of those in a list, SB3 says only now where they are
         self.reset.on_learn_start(reset=True)
 
     @override
     def _on_step(self) -> bool:
+        check_sees_every_step(self)  # a list for callback_on_new_best hears of nothing before
         return True
 
     @override

@@ -1,11 +1,13 @@
 """Networks, diagnostics and neuron resets of agents of SB3 itself and of its contrib package."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import sb3_contrib
 import torch as th
 from stable_baselines3 import DDPG, DQN, PPO, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import CallbackList, EvalCallback, EveryNTimesteps
 from torch import nn
 
 from sb3_nbsp import ContinualSAC, PlasticityCallback, diagnostics
@@ -61,8 +63,6 @@ def test_the_distribution_of_agents_that_draw_nothing():
 def test_neurons_of_images():
     model = make(DQN, "CartPole-v1")
     assert len(networks_of(model)[0].layers) == 2
-    import gymnasium as gym
-
     pytest.importorskip("ale_py")
     atari = DQN("CnnPolicy", gym.make("Atari-Pong-Bowling-v0"), buffer_size=10, device="cpu")
     assert [layer.n_neurons for layer in actor_of(atari).layers] == [32, 64, 64, 512]
@@ -146,3 +146,14 @@ def test_what_the_callback_refuses():
     model = make(ContinualSAC, CONTINUOUS)
     with pytest.raises(ValueError, match=r"ContinualSAC takes it without a callback: interventions=\[ReDo"):
         model.learn(5, callback=ResetCallback(ReDo()))
+
+
+@pytest.mark.parametrize("in_list", [False, True])
+@pytest.mark.parametrize("outer", [EveryNTimesteps, EvalCallback])
+def test_resets_inside_callbacks_that_hand_on_steps_only_are_refused(outer, in_list):
+    model, inside = make(DQN, DISCRETE), ResetCallback(ReDo())
+    given = CallbackList([inside]) if in_list else inside
+    options = {"callback": given, "n_steps": 10} if outer is EveryNTimesteps else {"callback_on_new_best": given}
+    callback = outer(**options) if outer is EveryNTimesteps else outer(gym.make(DISCRETE), eval_freq=3, **options)
+    with pytest.raises(ValueError, match=f"ResetCallback must see every step and cannot be inside {outer.__name__}"):
+        model.learn(5, callback=callback)
