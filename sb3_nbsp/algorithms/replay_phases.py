@@ -173,6 +173,8 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         self.phase, self._phase_over, self.phase_steps = phase, False, 0
         if self.clear_replay_buffer:
             self._empty_replay_buffer()
+        else:
+            self._cut_trajectories()
         self._probe, self._is_probing = [], self.known_task_threshold is not None
         if self._is_probing:
             renew_noise(self, 0, self.n_envs)
@@ -191,6 +193,19 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
             buffer.reset()
             return
         self.remake_replay_buffer(buffer.buffer_size * buffer.n_envs)
+
+    def _cut_trajectories(self) -> None:
+        """
+        The transitions to come do not follow those in D, whose last may be in the midst of an episode. n-step returns and
+        next observations that are stored once would go on in the next task.
+        """
+        buffer = self.replay_buffer
+        assert buffer is not None
+        last = (buffer.pos - 1) % buffer.buffer_size
+        if buffer.optimize_memory_usage:
+            buffer.dones[last] = 1.0  # as SB3 does where it resets the environment
+        elif isinstance(buffer, NStepReplayBuffer):
+            buffer.timeouts[last] = np.logical_or(buffer.timeouts[last], np.logical_not(buffer.dones[last]))
 
     def remake_replay_buffer(self, size: int) -> None:
         """

@@ -15,7 +15,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tagged_tasks import TaggedTask, differing, parameters, tagged_sequence, tiny
 
-from sb3_nbsp import ContinualSAC
+from sb3_nbsp import ContinualSAC, PerfectMemorySAC
 from sb3_nbsp.interventions import Intervention
 from sb3_nbsp.tasks import TaskSequence
 
@@ -143,6 +143,24 @@ def test_the_interval_of_the_target_critics_counts_over_the_agents_life() -> Non
     assert moves_of_targets(ContinualSAC, 1, 4, 9) == [True, False, False, False, True, False, False, False, True]
     assert moves_of_targets(SAC, 1, 4, 9) == [True] * 9  # SB3 counts anew in every call
     assert moves_of_targets(ContinualSAC, 2, 5, 12) == [True, False, True, False, False, True]
+
+
+STORED_ONCE = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
+
+
+@pytest.mark.parametrize("options", [{"n_steps": 3}, STORED_ONCE], ids=["n-step returns", "observations stored once"])
+def test_no_transition_of_a_kept_buffer_goes_on_in_the_next_task(options: dict[str, Any]) -> None:
+    """Environments that wait for others store nothing: the last transition of the second one is in the midst of an episode."""
+    env = DummyVecEnv([lambda each=each: tagged_sequence(horizon=each) for each in (10, 7)])  # type: ignore[misc]
+    agent = tiny(PerfectMemorySAC, env, buffer_size=10_000, **options)
+    agent.learn(2 * 100)
+    buffer = agent.replay_buffer
+    assert set(buffer.observations[: buffer.pos, 1, 0]) == {1.0, 2.0}
+    batch = buffer._get_samples(np.repeat(np.arange(buffer.pos), 20))
+    crosses = batch.observations[:, 0] != batch.next_observations[:, 0]
+    # SB3 keeps no last observation of an episode where each is stored once: such a transition counts as the end
+    assert not (crosses & (batch.dones[:, 0] == 0)).any()
+    assert crosses.any() == (options is STORED_ONCE)
 
 
 # Penalties
