@@ -209,7 +209,7 @@ class NPC(OffPolicyIntervention):
         for _, layer in self._layers:
             known = self._averages.get(layer.name)
             if known is None or len(known) != layer.n_neurons:
-                self._averages[layer.name] = th.zeros(layer.n_neurons, device=self.agent.device)
+                self._averages[layer.name] = th.zeros(layer.n_neurons, dtype=th.float32, device=self.agent.device)
                 self._largest.pop(layer.name, None)
         watch_modules(policy, self, [layer.activation for _, layer in self._layers] if self.needs_autograd() else [])
         self._masks: dict[str, th.Tensor] = {}

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 import torch as th
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from tagged_tasks import ImageTask, RecordingLogger, differing, parameters, random_states, tagged_sequence, tiny
 from torch import nn
 
@@ -279,3 +279,23 @@ def test_networks_whose_neurons_cannot_be_held_back() -> None:
     agent.actor.latent_pi[0] = nn.Sequential(agent.actor.latent_pi[0], nn.BatchNorm1d(8))
     with pytest.raises(ValueError, match="cannot be frozen: their batch norm"):
         agent.learn(1)
+
+
+class DoubleExtractor(FlattenExtractor):
+    """SB3 hands observations over in single precision."""
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return super().forward(observations.double())
+
+
+def test_networks_in_double_precision() -> None:
+    """As torch.set_default_dtype(torch.float64) makes them."""
+    before = th.get_default_dtype()
+    th.set_default_dtype(th.float64)
+    try:
+        agent = tiny(NPCSAC, tagged_sequence(), policy_kwargs={"net_arch": [8], "features_extractor_class": DoubleExtractor})
+        agent.learn(100)
+    finally:
+        th.set_default_dtype(before)
+    assert agent.phase.index == 1 and next(agent.actor.parameters()).dtype is th.float64
+    assert npc_of(agent).masks and all(importance.any() for importance in npc_of(agent).importances.values())
