@@ -95,7 +95,8 @@ def _nothing_remembered(agent: Any, name: str) -> str:
 def _nothing_known(agent: Any, name: str) -> str:
     return (
         f"{name} knows nothing of the phases of this {type(agent).__name__} that are over ({agent.n_finished_phases}): it was "
-        "not there when they ended, or off, as with a coefficient of 0. It protects what is learned from now on"
+        "not there when they ended, or off (as with a coefficient of 0), or found nothing to protect. It protects what is "
+        "learned from now on"
     )
 
 
