@@ -39,7 +39,7 @@ class Interventions:
     def __init__(self, interventions: Sequence[Intervention] = (), switched_off: Iterable[str] = ()) -> None:
         self._all = list(interventions)
         self.switched_off = set(switched_off)
-        self._told_of_end: list[Intervention] = []  # of a phase's that was interrupted
+        self._n_told = 0  # how many have been told of the end of a phase, if it was interrupted
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(type(each).__name__ for each in self._all)})"
@@ -94,11 +94,10 @@ class Interventions:
 
     def on_phase_end(self, phase: Phase) -> None:
         """See :meth:`Intervention.on_phase_end`. After an error in it, the next call tells those that were not yet told."""
-        for intervention in self._all:
-            if intervention not in self._told_of_end:
-                intervention.on_phase_end(phase)
-                self._told_of_end.append(intervention)
-        self._told_of_end = []
+        for intervention in self._all[self._n_told :]:
+            intervention.on_phase_end(phase)
+            self._n_told += 1
+        self._n_told = 0
 
     def on_task(self, task: str) -> None:
         """See :meth:`Intervention.on_task`."""
