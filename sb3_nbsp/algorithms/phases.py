@@ -22,8 +22,17 @@ from sb3_nbsp.tasks.callback_tree import describe_progress
 from sb3_nbsp.tasks.recognize import has_phases
 
 # Attributes that are rebuilt when a model is loaded
-_NOT_SAVED = ["_crossed", "_sequence_over", "_shown", "_last_progress", "_asked", "_warned", "_is_untold", "show_progress"]
-_NOT_SAVED += ["_steps_then"]
+_NOT_SAVED = [
+    "_crossed",
+    "_sequence_over",
+    "_shown",
+    "_last_progress",
+    "_steps_then",
+    "_asked",
+    "_warned",
+    "_is_untold",
+    "show_progress",
+]
 
 
 class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):

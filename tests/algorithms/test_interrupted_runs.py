@@ -15,36 +15,35 @@ from sb3_nbsp import NBSPSAC, ContinualPPO, ContinualSAC
 from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, Intervention, Phase
 
 
-class Interrupted(Intervention):
-    """Its first end of a phase is cut off."""
+class Ends(Intervention):
+    """Notes the ends of phases that it is told of."""
 
-    def attach(self, agent: Any) -> None:
-        super().attach(agent)
+    def __init__(self) -> None:
         self._ends: list[Phase] = []
 
     def on_phase_end(self, phase: Phase) -> None:
         self._ends.append(phase)
+
+
+class Interrupted(Ends):
+    """Its first end of a phase is cut off."""
+
+    def on_phase_end(self, phase: Phase) -> None:
+        super().on_phase_end(phase)
         if len(self._ends) == 1:
             raise KeyboardInterrupt
 
 
-class Counts(Interrupted):
-    """Is told before the one that is cut off."""
-
-    def on_phase_end(self, phase: Phase) -> None:
-        self._ends.append(phase)
-
-
 @pytest.mark.parametrize("cls", [ContinualSAC, ContinualPPO])
 def test_the_end_of_a_phase_that_was_interrupted_comes_with_the_next_call(cls: type) -> None:
-    counts, interrupted = Counts(), Interrupted()
-    agent = tiny(cls, tagged_sequence(cycles=1), interventions=[counts, interrupted])
+    ends, interrupted = Ends(), Interrupted()
+    agent = tiny(cls, tagged_sequence(cycles=1), interventions=[ends, interrupted])
     with pytest.raises(KeyboardInterrupt):
         agent.learn(10_000)
     assert (agent.phase, agent.n_finished_phases) == (Phase(0, "red"), 0)
     agent.learn(10_000, reset_num_timesteps=False)
     assert agent.n_finished_phases == 2
-    assert counts._ends == [Phase(0, "red"), Phase(1, "blue")], "each end once"
+    assert ends._ends == [Phase(0, "red"), Phase(1, "blue")], "each end once"
     assert interrupted._ends == [Phase(0, "red"), Phase(0, "red"), Phase(1, "blue")]
 
 
