@@ -146,8 +146,10 @@ class PhasedReplay(PhasedAlgorithm, PersistentMemory):
         before = self._made_early, self._rollout_steps
         self._made_early, self._rollout_steps = 0, self._steps_for(gradient_steps)
         self._life_steps += self._rollout_steps * self.n_envs
-        self.train(gradient_steps, self.batch_size)
-        self._made_early, self._rollout_steps = before
+        try:
+            self.train(gradient_steps, self.batch_size)
+        finally:
+            self._made_early, self._rollout_steps = before
         self.policy.set_training_mode(False)
 
     def _steps_for(self, gradient_steps: int) -> int:

@@ -56,6 +56,7 @@ class PackNet(TaskAware):
             str, th.Tensor
         ] = {}  # by name of a weight, one byte each; empty until the first task has been packed
         self._n_packed = 0  # tasks that have handed weights on
+        self._has_to_retrain = False  # it may be interrupted
         self._is_full = False  # has the last task that there was to be been learned?
         self._view: int | None = None  # weights of later owners are zero; None: all weights are there
         self._aside: dict[str, th.Tensor] = {}  # by name of a weight, those of later owners, shape (k,)
@@ -102,8 +103,16 @@ class PackNet(TaskAware):
     @override
     def on_phase_end(self, phase: Phase) -> None:
         super().on_phase_end(phase)
-        if self._current < self._n_packed:
-            return  # it has handed its weights on before
+        if self._current >= self._n_packed:  # otherwise it has handed its weights on before
+            self._hand_on()
+        if self._has_to_retrain:
+            if self._can_retrain():
+                self.agent.train_further(self.retrain_steps)  # type: ignore[attr-defined]
+                self._forget_moments()
+            self._has_to_retrain = False
+
+    def _hand_on(self) -> None:
+        """Hand weights of the current task on to those still to come."""
         n_left = self._n_to_come(1) if self.n_tasks is None else self.n_tasks - self._current - 1
         if n_left is None:
             raise ValueError(_UNKNOWN_NUMBER)
@@ -115,13 +124,10 @@ class PackNet(TaskAware):
             self._owners = {name: th.zeros_like(weight, dtype=th.uint8) for name, weight in self._weights().items()}
         for name, weight in self._weights().items():
             prune(weight, self._owners[name], self._current, n_left)
-        self._n_packed = self._current + 1
+        self._n_packed, self._has_to_retrain = self._current + 1, self.retrain_steps > 0
         self._set_view(self._current)
         self._prepare_step()
         self._forget_moments()
-        if self.retrain_steps > 0 and self._can_retrain():
-            self.agent.train_further(self.retrain_steps)  # type: ignore[attr-defined]
-            self._forget_moments()
 
     @override
     def masked_step(self, network: Network) -> MaskedStep | None:
@@ -132,13 +138,14 @@ class PackNet(TaskAware):
         owners = {name: each.clone() for name, each in self._owners.items()}
         aside = {name: each.clone() for name, each in self._aside.items()}
         own = {"owners": owners, "n_packed": self._n_packed, "is_full": self._is_full, "view": self._view, "aside": aside}
-        return {**super().state_dict(), **own}
+        return {**super().state_dict(), **own, "has_to_retrain": self._has_to_retrain}
 
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._owners, self._aside = ({name: each.clone() for name, each in state[key].items()} for key in ("owners", "aside"))
         self._n_packed, self._is_full, self._view = state["n_packed"], state["is_full"], state["view"]
+        self._has_to_retrain = state.get("has_to_retrain", False)  # older files do not say
         self._prepare_step()
 
     def _weights(self) -> dict[str, nn.Parameter]:

@@ -11,8 +11,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from tagged_tasks import tagged_sequence, tiny
 
-from sb3_nbsp import NBSPSAC, ContinualPPO, ContinualSAC
-from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, Intervention, Phase
+from sb3_nbsp import NBSPSAC, ContinualPPO, ContinualSAC, PackNetSAC
+from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, Intervention, PackNet, Phase
 
 
 class Ends(Intervention):
@@ -63,6 +63,29 @@ def test_masks_and_memory_are_not_lost_with_an_interrupted_identification(tmp_pa
     assert agent.phase == Phase(1, "blue")
     assert set(agent.all_interventions.find(GradientMasking).skill_neurons) == {"red"}
     assert agent.all_interventions.find(ExperienceReplay).memory.tasks == {"red": 60}
+
+
+def test_a_retraining_that_was_interrupted_is_made_after_loading(tmp_path: Any, monkeypatch: Any) -> None:
+    retrained: list[int] = []
+
+    def retrain(agent: Any, steps: int) -> None:
+        retrained.append(steps)
+        if len(retrained) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(PackNetSAC, "train_further", retrain)
+    agent = tiny(PackNetSAC, tagged_sequence(cycles=1), retrain_steps=5)
+    with pytest.raises(KeyboardInterrupt):
+        agent.learn(10_000)
+    owners = {name: each.clone() for name, each in agent.all_interventions.find(PackNet).owners.items()}
+    agent.save(tmp_path / "model")
+    agent.save_replay_buffer(tmp_path / "buffer")
+    agent = PackNetSAC.load(tmp_path / "model", env=tagged_sequence(cycles=1))
+    agent.load_replay_buffer(tmp_path / "buffer")
+    agent.learn(1, reset_num_timesteps=False)
+    assert (agent.phase, retrained) == (Phase(1, "blue"), [5, 5])
+    handed_on = agent.all_interventions.find(PackNet).owners
+    assert owners and all((handed_on[name] == each).all() for name, each in owners.items()), "weights are handed on once"
 
 
 class CtrlC(BaseCallback):
