@@ -190,10 +190,12 @@ class CoTASP(TaskAware):
         super().on_phase_end(phase)
         self._of_unseen.clear()
         codes, vector = self._codes[self._current], self._embed(phase.task)
-        for index, (code, dictionary) in enumerate(zip(codes, self._dictionaries, strict=True)):
+        dictionaries = deepcopy(self._dictionaries)
+        for index, (code, dictionary) in enumerate(zip(codes, dictionaries, strict=True)):
             self._used[index] = th.maximum(self._used[index], (code > 0).float())
             generator = th.Generator().manual_seed(own_seed(self.agent, phase, purpose=1200 + index))
             dictionary.learn(code, vector, generator)
+        self._dictionaries = dictionaries  # all at once, so that after an interruption none learns the task twice
         self._finished = sorted({*self._finished, self._current})
         if self.distill_steps > 0 and not has_observations(self.agent):
             warn("CoTASP cannot distil: the replay buffer is empty. Load that of the agent: load_replay_buffer(path)")

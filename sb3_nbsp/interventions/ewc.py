@@ -120,12 +120,10 @@ class EWC(OffPolicyIntervention):
         if self.agent.phase_steps == 0 or not networks:  # type: ignore[attr-defined]
             return
         seed = own_seed(self.agent, phase, purpose=400)
-        found = phase_transitions(self.agent, self.fisher_states, seed, self.fisher_window)
-        states = as_seen(self.agent, found["observations"]), th.as_tensor(found["actions"], device=self.agent.device)
-        for network in networks:
-            learning = learning_parameters(self.agent, network)
-            anchor = {name: parameter.detach().clone() for name, parameter in learning.items()}
-            new = Importance(fisher_of(self.agent, network, *states), anchor)
+        rows = phase_transitions(self.agent, self.fisher_states, seed, self.fisher_window)
+        states = as_seen(self.agent, rows["observations"]), th.as_tensor(rows["actions"], device=self.agent.device)
+        found = {network: self._importance(network, states) for network in networks}
+        for network, new in found.items():  # only when all are known: after an interruption, the phase ends once more
             self._remember(network, phase.task, new)
             self.record(f"ewc/fisher_{network}", _mean(new.fisher))
         self._prepare_pulls()
@@ -152,6 +150,11 @@ class EWC(OffPolicyIntervention):
 
     def _coef(self, network: Network) -> float:
         return self.ewc_coef if network == "actor" else self.ewc_critic_coef
+
+    def _importance(self, network: Network, states: tuple[PyTorchObs, th.Tensor]) -> Importance:
+        learning = learning_parameters(self.agent, network)
+        anchor = {name: parameter.detach().clone() for name, parameter in learning.items()}
+        return Importance(fisher_of(self.agent, network, *states), anchor)
 
     def _remember(self, network: Network, task: str, new: Importance) -> None:
         known = self._known[network]

@@ -187,9 +187,11 @@ class TaskMemory(ReplayBuffer):
         return pack(saved) if self._packs(name) else unpack(saved, self.observation_space.shape or ())
 
     def _set(self, parts: dict[str, dict[str, Any]]) -> None:
-        self.tasks = {name: len(part["rewards"]) for name, part in parts.items()}
-        for name in FIELDS:
-            setattr(self, name, concatenate([part[name] for part in parts.values()]))
+        tasks = {name: len(part["rewards"]) for name, part in parts.items()}
+        arrays = {name: concatenate([part.pop(name) for part in parts.values()]) for name in FIELDS}
+        self.tasks = tasks  # with all arrays ready, so that an interruption leaves the memory as it was
+        for name, array in arrays.items():
+            setattr(self, name, array)
 
     def _by_task(self) -> dict[str, dict[str, Any]]:
         ends = np.cumsum(list(self.tasks.values()), dtype=np.int64)

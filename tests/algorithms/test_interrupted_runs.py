@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch as th
 from phase_checks import sequences
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
-from tagged_tasks import tagged_sequence, tiny
+from tagged_tasks import differing, tagged_sequence, tiny
 
-from sb3_nbsp import NBSPSAC, ContinualPPO, ContinualSAC, PackNetSAC
-from sb3_nbsp.interventions import ExperienceReplay, GradientMasking, Intervention, PackNet, Phase
+from sb3_nbsp import EWCSAC, NBSPSAC, ContinualPPO, ContinualSAC, CoTASPSAC, PackNetSAC
+from sb3_nbsp.interventions import EWC, CoTASP, ExperienceReplay, GradientMasking, Intervention, PackNet, Phase, ewc
+from sb3_nbsp.interventions.sparse_coding import TaskDictionary
 
 
 class Ends(Intervention):
@@ -86,6 +90,48 @@ def test_a_retraining_that_was_interrupted_is_made_after_loading(tmp_path: Any, 
     assert (agent.phase, retrained) == (Phase(1, "blue"), [5, 5])
     handed_on = agent.all_interventions.find(PackNet).owners
     assert owners and all((handed_on[name] == each).all() for name, each in owners.items()), "weights are handed on once"
+
+
+def tensors_in(state: Any, name: str = "") -> dict[str, th.Tensor]:
+    """All tensors in nested dictionaries and lists, by their path."""
+    if isinstance(state, th.Tensor):
+        return {name: state}
+    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list) else ()
+    return {path: tensor for key, each in items for path, tensor in tensors_in(each, f"{name}.{key}").items()}
+
+
+def cut_off(function: Callable[..., Any], call: int) -> Callable[..., Any]:
+    """The function, whose call of this number is interrupted."""
+    numbers = itertools.count(1)
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if next(numbers) == call:
+            raise KeyboardInterrupt
+        return function(*args, **kwargs)
+
+    return called
+
+
+@pytest.mark.parametrize(
+    ("cls", "kind", "module", "name"),
+    [(EWCSAC, EWC, ewc, "fisher_of"), (CoTASPSAC, CoTASP, TaskDictionary, "learn")],
+)
+def test_what_a_network_has_learned_of_a_phase_is_not_learned_twice(
+    cls: type, kind: type, module: Any, name: str, monkeypatch: Any
+) -> None:
+    options = (
+        {"ewc_coef": 1.0, "ewc_critic_coef": 1.0, "accumulate": "sum"}
+        if kind is EWC
+        else {"distill_steps": 4, "policy_kwargs": {"net_arch": [32, 32]}}
+    )
+    straight = tiny(cls, tagged_sequence(), **options).learn(61)
+    agent = tiny(cls, tagged_sequence(), **options)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module, name, cut_off(getattr(module, name), call=2))
+        agent.learn(61)
+    agent.learn(1, reset_num_timesteps=False)
+    expected, found = (tensors_in(each.all_interventions.find(kind).state_dict()) for each in (straight, agent))
+    assert len(expected) > 4 and differing(found, expected) == []
 
 
 class CtrlC(BaseCallback):

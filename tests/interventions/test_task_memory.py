@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +15,30 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from tagged_tasks import SERIAL, Spy, TaggedTask, random_states, tagged_sequence, tiny
 
 from sb3_nbsp import ContinualSAC
-from sb3_nbsp.interventions import ExperienceReplay, Phase
+from sb3_nbsp.batches import concatenate
+from sb3_nbsp.interventions import ExperienceReplay, Phase, task_memory
 from sb3_nbsp.interventions.task_memory import FIELDS, StoredTransitions
 
 # Shares
+
+
+def test_a_memory_whose_change_is_interrupted_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = empty_memory(20)
+    memory.store("red", transitions(1.0, 0, 20))
+    before = copy.deepcopy(memory.contents()["arrays"])
+    numbers = itertools.count(1)
+
+    def interrupted(parts: Any) -> Any:
+        if next(numbers) == len(FIELDS) + 3:  # the third array of the new memory
+            raise KeyboardInterrupt
+        return concatenate(parts)
+
+    monkeypatch.setattr(task_memory, "concatenate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        memory.store("blue", transitions(2.0, 0, 20))
+    assert memory.tasks == {"red": 20}
+    for name, array in memory.contents()["arrays"].items():
+        np.testing.assert_array_equal(array, before[name])
 
 
 def test_shares_stay_equal_over_six_phases_of_two_tasks() -> None:
