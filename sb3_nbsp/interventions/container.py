@@ -153,11 +153,21 @@ class Interventions:
         for network in networks:
             for intervention in self._all:
                 intervention.before_step(network)
-        masked = [each.masked_step(network) for network in networks for each in self._all]
-        take_masked_step(optimizer, [masks for masks in masked if masks is not None])
+        self.take_masked_step(optimizer, networks)
         for network in reversed(networks):
             for intervention in reversed(self._all):
                 intervention.after_step(network)
+
+    def take_masked_step(self, optimizer: th.optim.Optimizer, networks: Sequence[Network]) -> None:
+        """
+        The step alone, scaled as in :meth:`Intervention.masked_step`: also that of another optimizer than the agent's, so that
+        what is held back stays where it is, whoever moves the network.
+
+        :param optimizer: has the gradients
+        :param networks: the networks that it moves
+        """
+        masked = [each.masked_step(network) for network in networks for each in self._all]
+        take_masked_step(optimizer, [masks for masks in masked if masks is not None])
 
     def after_train(self) -> None:
         """See :meth:`Intervention.after_train`."""

@@ -13,8 +13,8 @@ from typing_extensions import override
 
 from sb3_nbsp.batches import n_rows, split, take
 from sb3_nbsp.checks import check_range, whole
-from sb3_nbsp.fast.fused_optimizers import take_step
 from sb3_nbsp.interventions.base import Intervention
+from sb3_nbsp.interventions.container import Interventions
 from sb3_nbsp.interventions.networks import actor_of
 from sb3_nbsp.interventions.observations import training_observations
 from sb3_nbsp.interventions.own_seeds import own_seed
@@ -29,7 +29,8 @@ class InnerDistillation(Intervention):
     r"""
     Whenever another intervention renews neurons of the actor, distil the policy from before the renewal (the teacher)
     into the policy after it (the student): P3O paper, Algorithms 1 and 2, equation 4. The incoming
-    parameters of the renewed neurons are frozen during distillation; all others that belong to the actor alone learn.
+    parameters of the renewed neurons are frozen during distillation; all others that belong to the actor alone learn, as far
+    as other interventions do not hold them back (:meth:`Intervention.masked_step`).
 
     The states are those of the last rollout, or are drawn from the replay buffer. Distillation repeats epochs
     until the loss over all states is at most τ. It uses a separate Adam optimizer, so the agent's moments are not affected.
@@ -138,7 +139,8 @@ class InnerDistillation(Intervention):
         for parameter, neurons in frozen:
             if parameter.grad is not None:  # those of a shared features extractor may have none
                 parameter.grad.index_fill_(0, neurons, 0.0)  # Adam leaves alone what has never had a gradient
-        take_step(optimizer)
+        everyone = getattr(self.agent, "all_interventions", Interventions())  # agents of SB3 itself have none
+        everyone.take_masked_step(optimizer, ["actor"])
 
     @th.no_grad()
     def _act(self, states: PyTorchObs) -> list[Distribution]:
