@@ -114,6 +114,10 @@ class PersistentAlgorithm(BaseAlgorithm):
                 self.env.env_method("set_elapsed_steps", expected, indices=index)
         self._env_lead = max(expected, *found) - own_steps
 
+    def _keep_age_of_environments(self, n_before: int) -> None:
+        """Each of another number of environments shall be as old as each of those of the saved agent."""
+        self._env_lead += self.num_timesteps // n_before - self.num_timesteps // self.n_envs
+
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         """
         SB3's share of the training that is left, which schedules depend on, but never below 0: the last rollout goes past the
@@ -246,6 +250,7 @@ class PersistentAlgorithm(BaseAlgorithm):
         :param replaced: names of attributes that are not the file's
         """
         del self._is_loading
+        self._keep_age_of_environments(read_attributes(path).get("n_envs", self.n_envs))
         state = read_member(path, STATE, device)
         if state is None:
             state = {}

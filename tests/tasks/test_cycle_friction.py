@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import TimeLimit
-from stable_baselines3 import SAC
+from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
@@ -243,6 +243,26 @@ def test_steps_are_counted_per_environment(cls, tmp_path):
     loaded.learn(20, reset_num_timesteps=False)
     assert (loaded.num_timesteps, ages(loaded)) == (60, [30, 30])
     loaded.get_env().close()
+
+
+@pytest.mark.parametrize(("n_envs", "steps"), [(4, 5), (1, 20)])
+def test_another_number_of_environments_continues_at_the_friction_of_each(n_envs, steps, tmp_path):
+    def venv(number):
+        return make_vec_env(f"sb3_nbsp:{HOPPER}", n_envs=number, env_kwargs=SHORT)
+
+    def check(loaded):
+        loaded.learn(20, reset_num_timesteps=False)
+        assert ages(loaded) == [20 + steps] * n_envs
+        # And back
+        loaded.save(tmp_path / "back")
+        again = CyclePPO.load(tmp_path / "back", env=venv(2), device="cpu").learn(20, reset_num_timesteps=False)
+        assert ages(again) == [20 + steps + 10] * 2
+
+    options = {"n_steps": 5, "batch_size": 5, "n_epochs": 1, "device": "cpu"}
+    CyclePPO("MlpPolicy", venv(2), **options).learn(40).save(tmp_path / "model")
+    check(CyclePPO.load(tmp_path / "model", env=venv(n_envs), device="cpu"))
+    PPO("MlpPolicy", venv(2), **options).learn(40).save(tmp_path / "plain")
+    check(CyclePPO.load(tmp_path / "plain", env=venv(n_envs), device="cpu"))
 
 
 def test_a_run_that_began_later_continues_later(tmp_path):
