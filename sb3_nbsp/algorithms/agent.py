@@ -156,6 +156,7 @@ class ContinualAgent(PhasedAlgorithm):
         return self
 
     def _end_learn(self) -> None:
+        self._play_own_task()
         self._keep_progress()
 
 

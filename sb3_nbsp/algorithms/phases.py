@@ -20,6 +20,7 @@ from sb3_nbsp.messages import warn
 from sb3_nbsp.tasks.boundaries import ended_phases
 from sb3_nbsp.tasks.callback_tree import describe_progress
 from sb3_nbsp.tasks.recognize import has_phases
+from sb3_nbsp.tasks.told_evaluation import tell_evaluations
 
 # Attributes that are rebuilt when a model is loaded
 _NOT_SAVED = [
@@ -31,6 +32,7 @@ _NOT_SAVED = [
     "_asked",
     "_warned",
     "_is_untold",
+    "_is_told_otherwise",
     "show_progress",
 ]
 
@@ -46,6 +48,7 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
 
     show_progress = False
     _shown: Phase | None = None  # in front of the progress bar
+    _is_told_otherwise = False  # is it at another task than its phase's, for an evaluation by SB3's EvalCallback?
     _is_untold = False  # does it act by a method that is told the task, has been loaded and not been told any?
 
     def _init_phases(self) -> None:
@@ -95,6 +98,29 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         self._is_untold = False
         self.all_interventions.on_task(task)
 
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        initialized = super()._init_callback(callback, progress_bar)
+        if self._is_told_tasks():
+            tell_evaluations(initialized, self._play_for_evaluation)
+        return initialized
+
+    def _is_told_tasks(self) -> bool:
+        return any(each.overrides("on_task") for each in self.all_interventions)
+
+    def _play_for_evaluation(self, task: str) -> None:
+        self._is_told_otherwise = True
+        self.all_interventions.on_task(task)
+
+    def _play_own_task(self) -> None:
+        if self._is_told_otherwise:
+            self._is_told_otherwise = False
+            self.all_interventions.on_task(self.phase.task)
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        """SB3 calls this after every step, when all callbacks have been called."""
+        self._play_own_task()
+        super()._update_info_buffer(infos, dones)
+
     def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """Act, see SB3. A task-aware agent that was loaded and not told its task plays as on its last one, with a warning."""
         if self._is_untold:
@@ -107,7 +133,7 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
 
     def _end_loading(self, path: File, device: th.device | str, replaced: set[str]) -> None:
         super()._end_loading(path, device, replaced)
-        self._is_untold = self.phase.index > 0 and any(each.overrides("on_task") for each in self.all_interventions)
+        self._is_untold = self.phase.index > 0 and self._is_told_tasks()
 
     @property
     def n_finished_phases(self) -> int:
@@ -122,6 +148,7 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
 
     def save(self, path: File, exclude: Any = None, include: Any = None) -> None:
         """Save the model and the position of its environment in the task sequence; see :meth:`PersistentAlgorithm.save`."""
+        self._play_own_task()
         loaded = self._sequence_progress
         self._sequence_progress = loaded or self._get_progress()
         try:

@@ -23,8 +23,8 @@ def check_sees_every_step(callback: BaseCallback, root: BaseCallback | None = No
     while outer is not None:
         _refuse_inside(callback, outer)
         outer = outer.parent
-    for each in _descendants(root) if root is not None else []:
-        if isinstance(each, EventCallback) and any(inner is callback for inner in _descendants(each) if inner is not each):
+    for each in descendants(root) if root is not None else []:
+        if isinstance(each, EventCallback) and any(inner is callback for inner in descendants(each) if inner is not each):
             _refuse_inside(callback, each)
 
 
@@ -36,8 +36,11 @@ def _refuse_inside(callback: BaseCallback, outer: BaseCallback) -> None:
         )
 
 
-def _descendants(callback: BaseCallback) -> Iterator[BaseCallback]:
-    """The callback and those inside it, as far as SB3's own callbacks have some."""
+def descendants(callback: BaseCallback) -> Iterator[BaseCallback]:
+    """
+    :param callback: any
+    :return: the callback and those inside it, as far as SB3's own callbacks have some
+    """
     yield callback
     inside: list[BaseCallback | None] = []
     if isinstance(callback, CallbackList):
@@ -48,7 +51,7 @@ def _descendants(callback: BaseCallback) -> Iterator[BaseCallback]:
         inside.append(callback.callback_on_new_best)
     for each in inside:
         if each is not None:
-            yield from _descendants(each)
+            yield from descendants(each)
 
 
 def describe_progress(root: BaseCallback | None, text: str) -> None:
@@ -78,4 +81,4 @@ def announce_end(root: BaseCallback | None, n_steps: int) -> None:
 
 def _progress_bars(root: BaseCallback | None) -> Iterator[ProgressBarCallback]:
     if root is not None:
-        yield from (each for each in _descendants(root) if isinstance(each, ProgressBarCallback))
+        yield from (each for each in descendants(root) if isinstance(each, ProgressBarCallback))

@@ -24,6 +24,17 @@ def has_phases(env: Any) -> bool:
     return _all_say(env, PHASES)
 
 
+def is_task_sequence(env: Any) -> bool:
+    """
+    :param env: a vectorized environment
+    :return: whether its environments are task sequences of this package, with phases or playing their tasks in turn
+    """
+    try:
+        return bool(env.has_attr(PHASES))
+    except Exception:
+        return False
+
+
 def ages(env: Any) -> bool:
     """
     :param env: a vectorized environment, or None

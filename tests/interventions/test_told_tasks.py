@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import SAC
+from stable_baselines3.common.callbacks import EvalCallback, StopTrainingOnRewardThreshold
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tagged_tasks import TaggedTask, differing, parameters, tagged_sequence, tiny
 
-from sb3_nbsp import ContinualPPO, ContinualSAC
+from sb3_nbsp import ContinualPPO, ContinualSAC, PackNetSAC
 from sb3_nbsp.interventions import Intervention
 from sb3_nbsp.interventions.base import Phase
-from sb3_nbsp.tasks import SequenceEvaluation
+from sb3_nbsp.tasks import SequenceEvaluation, TaskSequence
 
 
 class Told(Intervention):
@@ -44,6 +49,54 @@ def test_the_phases_task_is_back_even_after_an_error(monkeypatch: pytest.MonkeyP
     with pytest.raises(ZeroDivisionError):
         agent.learn(11, SequenceEvaluation(n_eval_episodes=1, progress_bar=False))
     assert told.heard == [("task", "red"), ("task", "red")]
+
+
+@pytest.mark.parametrize("wrap", [DummyVecEnv, lambda makers: VecNormalize(DummyVecEnv(makers))])
+@pytest.mark.parametrize("saves", [False, True])
+def test_sb3s_evaluation_tells_of_the_tasks_it_plays(wrap: Any, saves: bool, tmp_path: Path) -> None:
+    told = Told()
+    agent = tiny(ContinualSAC, wrap([lambda: tagged_sequence(horizon=5)]), interventions=[told])
+    rotating = wrap([lambda: Monitor(TaskSequence(tagged_sequence(horizon=5).task_makers, rotate=True))])
+    heard, predict = [], agent.predict
+
+    def predict_and_note(*args: Any, **kwargs: Any) -> Any:
+        heard.append(told.heard[-1][1] if told.heard else "red")
+        return predict(*args, **kwargs)
+
+    agent.predict = predict_and_note
+    folder = str(tmp_path) if saves else None
+    callback = EvalCallback(rotating, n_eval_episodes=2, eval_freq=7, verbose=0, best_model_save_path=folder)
+    agent.learn(30, callback)
+    evaluation = ["red"] * 5 + ["blue"] * 5
+    assert heard[:10] == evaluation
+    assert [each for each in heard if each == "blue"] == ["blue"] * 5 * 4
+    assert told.heard[-1] == ("task", "red")
+    callback.callback_on_new_best = StopTrainingOnRewardThreshold(-1e9)
+    callback.callback_on_new_best.parent, callback.best_mean_reward = callback, -np.inf
+    n_steps, last = agent.num_timesteps, len(heard)
+    agent.learn(30, callback, reset_num_timesteps=False)  # in the same environment, and training ends with the evaluation
+    assert agent.num_timesteps < n_steps + 10
+    assert heard[-10:] == evaluation
+    assert len(heard) > last
+    assert told.heard[-1] == ("task", "red")
+
+
+def test_an_evaluation_of_several_tasks_at_a_time_is_refused() -> None:
+    agent = tiny(ContinualSAC, tagged_sequence(horizon=5), interventions=[Told()])
+    two = DummyVecEnv([lambda: Monitor(tagged_sequence(horizon=5))] * 2)
+    with pytest.raises(ValueError, match="its 2 environments may be at different tasks"):
+        agent.learn(30, EvalCallback(two, verbose=0))
+
+
+def test_a_best_model_is_saved_as_it_plays_its_own_task(tmp_path: Path) -> None:
+    agent: Any = tiny(PackNetSAC, tagged_sequence(cycles=1, steps_per_task=30), retrain_steps=0, learning_starts=5)
+    agent.learn(55)
+    weight, own = agent.actor.latent_pi[0].weight, agent.actor.latent_pi[0].weight.clone()
+    agent._play_for_evaluation("red")
+    assert not th.equal(weight, own)
+    agent.save(tmp_path / "best")
+    assert th.equal(weight, own)
+    assert th.equal(SAC.load(tmp_path / "best").actor.latent_pi[0].weight, own)  # type: ignore[index]
 
 
 class Batches(Intervention):
