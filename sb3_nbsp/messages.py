@@ -35,13 +35,17 @@ def warn(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
-def did_you_mean(name: str, names: Iterable[str], n: int = 1, similarity: float = 0.6) -> str:
+def did_you_mean(name: str, names: Iterable[str], n: int = 1, similarity: float = 0.6, beginnings: bool = False) -> str:
     """
     :param name: a name that is unknown
     :param names: those that there are
     :param n: how many of them to suggest at most
     :param similarity: how similar they have to be, from 0 to 1
-    :return: "; did you mean ...?", or nothing where none is similar
+    :param beginnings: where none is similar, suggest those that begin with the name ("nbsp": "nbsp_sac")
+    :return: "; did you mean ...?", or nothing where none is similar. Upper and lower case do not matter
     """
-    close = difflib.get_close_matches(name, list(names), n=n, cutoff=similarity)
+    known = {each.lower(): each for each in names}
+    close = [known[each] for each in difflib.get_close_matches(name.lower(), known, n=n, cutoff=similarity)]
+    if name and beginnings and not close:
+        close = [each for lower, each in known.items() if lower.startswith(name.lower())][:n]
     return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -15,6 +15,9 @@ def test_a_warning_shows_the_users_line():
 
 def test_a_name_that_is_nearly_right_is_suggested():
     assert did_you_mean("cycels", ["tasks", "cycles", "horizon"]) == "; did you mean cycles?"
+    assert did_you_mean("P3O", ["ppo", "p3o"]) == "; did you mean p3o?"
+    assert did_you_mean("NBSP", ["p3o", "nbsp_sac", "nbsp_goal"], beginnings=True) == "; did you mean nbsp_sac?"
+    assert did_you_mean("", ["p3o"], beginnings=True) == ""
     assert did_you_mean("nothing_like_it", ["tasks", "cycles"]) == ""
 
 

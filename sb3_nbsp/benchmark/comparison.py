@@ -255,7 +255,9 @@ class Comparison:
         """Read what :meth:`save` wrote, also before version 0.2; ValueError if there is none in the folder."""
         path = Path(folder) / FILE
         if not path.exists():
-            raise ValueError(f"{folder} holds no comparison: {FILE} is missing. Make one with: benchmark run --out {folder}")
+            raise ValueError(
+                f"{folder} holds no comparison: {FILE} is missing. Make one with: sb3-nbsp benchmark run --out {folder}"
+            )
         content = read_json_object(path)
         content.pop("made_by", None)
         if not content.keys().isdisjoint(("env_ids", "sequence")):  # of version 0.1

@@ -44,7 +44,7 @@ def find_methods(names: Sequence[str]) -> list[Method]:
     expanded = [method for name in names for method in ABLATIONS.get(name, [name])]
     for name in expanded:
         if name not in METHODS:
-            hint = did_you_mean(name, [*METHODS, *ABLATIONS], n=3)
+            hint = did_you_mean(name, [*METHODS, *ABLATIONS], n=3, beginnings=True)
             raise ValueError(
                 f"There is no method {name!r}{hint}\nMethods: {', '.join(METHODS)}\nGroups of methods: {', '.join(ABLATIONS)}"
             )

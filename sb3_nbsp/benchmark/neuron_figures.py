@@ -60,6 +60,7 @@ def skill_neurons_figure(results: Results) -> Figure:
         axis.bar(range(len(masked)), masked, 0.9, fc="0.9", ec="0.6", lw=0.8)
         style: dict[str, Any] = {"hue_order": tasks, "palette": task_colors(tasks), "order": list(masked.index)}
         style |= {"errorbar": "se", "err_kws": {"lw": 0.9}, "capsize": 0.1, "legend": False}
+        style["saturation"] = 1  # seaborn pales bars by default, and not the legend
         sns.barplot(part, x="layer", y="count", hue="task", ax=axis, **style)
         widths = part.groupby("layer").width.first()
         axis.set_xticks(range(len(widths)), [f"{layer}\nof {width}" for layer, width in widths.items()])

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from sb3_nbsp.messages import warn
+from sb3_nbsp.messages import did_you_mean, warn
 
 USAGE = """usage: sb3-nbsp COMMAND [options]
 
@@ -271,7 +271,7 @@ def main() -> None:
         print(__version__)
         sys.exit()
     if name not in COMMANDS:
-        error = f"there is no command {sys.argv[1]!r}" if name else "which command?"
+        error = f"there is no command {sys.argv[1]!r}{did_you_mean(name, COMMANDS)}" if name else "which command?"
         print(f"{USAGE}\n\nsb3-nbsp: error: {error}", file=sys.stderr)
         sys.exit(2)
     del sys.argv[1]

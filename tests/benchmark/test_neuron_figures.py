@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_comparison import TASKS, make_histogram, write_comparison
+from matplotlib.colors import to_rgba
 from matplotlib.patches import StepPatch
 
 from sb3_nbsp.benchmark.comparison import Comparison
 from sb3_nbsp.benchmark.figures import draw_figures
 from sb3_nbsp.benchmark.frames import load_results
 from sb3_nbsp.benchmark.neuron_figures import histograms_figure, overlap_figure, overlaps, skill_neurons_figure
-from sb3_nbsp.benchmark.style import NoDataError
+from sb3_nbsp.benchmark.style import NoDataError, task_colors
 
 pytestmark = pytest.mark.usefixtures("style")
 
@@ -36,6 +37,7 @@ def test_skill_neurons_are_counted_by_layer_and_task(folder):
     for task, bars in zip(TASKS, by_task, strict=True):
         expected = [np.mean(counts_of(folder, "actor", layer, task)) for layer in layers]
         assert [bar.get_height() for bar in bars] == pytest.approx(expected)
+        assert {bar.get_facecolor() for bar in bars} == {to_rgba(task_colors(TASKS)[task])}  # that of the legend
     assert [label.get_text() for label in panel.get_xticklabels()] == ["layer 1\nof 256", "layer 2\nof 256"]
 
 

@@ -56,7 +56,10 @@ def test_help_lists_the_commands(arguments, monkeypatch, capsys):
         assert re.search(rf"^  {name}\s+\w", output, re.MULTILINE)
 
 
-@pytest.mark.parametrize("arguments, error", [([], "which command?"), (["fly"], "there is no command 'fly'")])
+@pytest.mark.parametrize(
+    "arguments, error",
+    [([], "which command?"), (["fly"], "there is no command 'fly'"), (["trian"], "'trian'; did you mean train?")],
+)
 def test_a_wrong_command_is_an_error(arguments, error, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["sb3-nbsp", *arguments])
     with pytest.raises(SystemExit) as stopped:
