@@ -53,6 +53,7 @@ def enjoy() -> None:
     _prepare_to_play()
     _warn_without_display()
     _load_without_replay_buffer()
+    _tell_tasks()
     _mend_load_from_hub()
     import rl_zoo3.enjoy
 
@@ -65,6 +66,7 @@ def record_video() -> None:
     _film_without_display()
     _prepare_to_play()
     _load_without_replay_buffer()
+    _tell_tasks()
     runpy.run_module("rl_zoo3.record_video", run_name="__main__")
 
 
@@ -72,6 +74,7 @@ def push_to_hub() -> None:
     """Run rl-zoo3's push_to_hub with this package registered."""
     _film_without_display()
     _prepare_to_play()
+    _tell_tasks()
     _mend_push_to_hub()
     runpy.run_module("rl_zoo3.push_to_hub", run_name="__main__")
 
@@ -218,6 +221,39 @@ def _normalize_as_the_model_did() -> None:
     vars(rl_zoo3).update(create_test_env=create)
 
 
+def _tell_tasks() -> None:
+    """The agent that is loaded is told which task of a sequence is played, as in training."""
+    import rl_zoo3
+    from rl_zoo3 import utils
+
+    from sb3_nbsp.tasks.recognize import is_task_sequence
+    from sb3_nbsp.tasks.told_evaluation import ToldTasks
+    from sb3_nbsp.zoo.algos import ALGOS
+
+    create_test_env = utils.create_test_env
+
+    def tell(task: str) -> None:
+        for agent in _LOADED:
+            agent.set_task(task)
+
+    def create(env_id: str, **kwargs: Any) -> Any:
+        env = create_test_env(env_id, **kwargs)
+        return ToldTasks(env, tell) if is_task_sequence(env) and env.num_envs == 1 else env
+
+    def remembering(load: Callable[..., Any]) -> Callable[..., Any]:
+        def load_and_remember(*args: Any, **kwargs: Any) -> Any:
+            _LOADED[:] = [load(*args, **kwargs)]
+            return _LOADED[0]
+
+        return load_and_remember
+
+    for name in ALGOS:
+        cls = rl_zoo3.ALGOS[name]
+        rl_zoo3.ALGOS[name] = type(cls.__name__, (cls,), {"load": staticmethod(remembering(cls.load))})
+    vars(utils).update(create_test_env=create)
+    vars(rl_zoo3).update(create_test_env=create)
+
+
 def _mend_push_to_hub() -> None:
     """What rl-zoo3 2.9.2 expects of sb3-team-hf-integration 3.2 and huggingface_hub 2, and its commands in the card."""
     from huggingface_hub import repocard
@@ -253,6 +289,8 @@ def _mend_load_from_hub() -> None:
 
     huggingface_sb3.load_from_hub = load_from_hub
 
+
+_LOADED: list[Any] = []  # the agent that plays
 
 COMMANDS: dict[str, Callable[[], None]] = {
     command.__name__: command for command in (train, enjoy, record_video, push_to_hub, load_from_hub, benchmark)

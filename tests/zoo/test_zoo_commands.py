@@ -1,6 +1,7 @@
 """Everything of the zoo's command line besides a plain training run on a sequence."""
 
 import importlib
+import itertools
 import os
 import re
 import subprocess
@@ -16,7 +17,7 @@ import yaml
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER
 from zoo_commands import ENV_ID, NBSP_PARAMS, ROOT, SAC_PARAMS, SEQUENCE, TASKS, environment, sb3_nbsp, train_py
 
-from sb3_nbsp import NBSPSAC
+from sb3_nbsp import NBSPSAC, ContinualSAC, PackNetSAC
 from sb3_nbsp import __version__ as sb3_nbsp_version
 from sb3_nbsp.tasks import TaskSequence
 from sb3_nbsp.zoo import cli
@@ -265,6 +266,35 @@ def test_enjoy_adds_to_given_arguments_of_the_environment(more, trained, command
     arguments = ["--algo", "nbsp_sac", "--env", ENV_ID, "-f", str(trained.logs), "--no-render", "-n", "50"]
     command("enjoy", *arguments, *more)
     assert played == dict.fromkeys(TASKS, 25)
+
+
+def test_enjoy_tells_the_agent_which_task_it_plays(command, monkeypatch, recwarn):
+    run = ["--algo", "packnet_sac", "--env", ENV_ID]
+    command(
+        "train",
+        *run,
+        "--env-kwargs",
+        "steps_per_task:100",
+        "cycles:1",
+        "horizon:50",
+        "--eval-freq",
+        "-1",
+        "-params",
+        *SAC_PARAMS,
+        "retrain_steps:0",
+    )
+    told, step = [], TaskSequence.step
+
+    def compare(self, action):
+        told[-1].add(self.task)
+        return step(self, action)
+
+    monkeypatch.setattr(TaskSequence, "step", compare)
+    monkeypatch.setattr(PackNetSAC, "set_task", lambda self, task: told.append({task}) or ContinualSAC.set_task(self, task))
+    command("enjoy", *run, "-f", "logs", "--no-render", "-n", "200")
+    in_turn = [tasks for tasks, _ in itertools.groupby(told)]  # in one process, commands before this one tell tasks, too
+    assert in_turn[:4] == [{TASKS[0]}, {TASKS[1]}] * 2, "each task is told before it is played"
+    assert not [each for each in recwarn if "told" in str(each.message)]
 
 
 def test_enjoy_plays_the_sequence_on_demand(trained, command, played):
