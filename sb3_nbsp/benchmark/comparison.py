@@ -172,7 +172,7 @@ class Comparison:
             if name not in known:
                 of = self.methods[0] if len(self.methods) == 1 else f"None of the methods {', '.join(self.methods)}"
                 raise ValueError(
-                    f"{of} has {'no' if len(self.methods) == 1 else 'a'} hyper-parameter {name!r}{did_you_mean(name, known)}"
+                    f"{of} has {'no' if len(self.methods) == 1 else 'a'} hyperparameter {name!r}{did_you_mean(name, known)}"
                 )
 
     def without_effect(self) -> list[str]:
@@ -209,7 +209,7 @@ class Comparison:
         return found
 
     def settings(self, run: Run) -> Settings:
-        """Settings of a run: the YAML file's hyper-parameters, replaced by those of all methods, then by the method's own."""
+        """Settings of a run: the YAML file's hyperparameters, replaced by those of all methods, then by the method's own."""
         method = METHODS[run.method]
         known = run_options(method.algo, run.env_id)
         own = {name: value for name, value in self.hyperparams.items() if name in known}

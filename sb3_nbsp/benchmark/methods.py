@@ -21,8 +21,8 @@ class Method:
     :param name: its name on the command line and in the names of folders
     :param title: its name in tables and figures
     :param description: what it is, in a few words
-    :param algo: the zoo's name of the algorithm, whose YAML file gives the hyper-parameters
-    :param options: hyper-parameters that differ from those of the YAML file
+    :param algo: the zoo's name of the algorithm, whose YAML file gives the hyperparameters
+    :param options: hyperparameters that differ from those of the YAML file
     """
 
     name: str

@@ -67,7 +67,7 @@ def _hyperparams(runs: pd.DataFrame) -> dict[str, Any]:
         names = [name for name in {**told, **own} if told.get(name, ...) != own.get(name, ...)]
         if names:
             other = ", ".join(f"{name} {_text(own[name])}" if name in own else f"no {name}" for name in names)
-            notes.append(f"{run.name} ran with other hyper-parameters than {usual.name}: {other}")
+            notes.append(f"{run.name} ran with other hyperparameters than {usual.name}: {other}")
     columns = [run.config["hyperparams"] for run in first.values()]
     options = dict.fromkeys(name for each in columns for name in each)
     rows = {name: [_text(each[name]) if name in each else None for each in columns] for name in options}

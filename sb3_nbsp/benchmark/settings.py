@@ -55,12 +55,12 @@ class Settings:
         cls, algo: str, env_id: str, seed: int, env_kwargs: Any = None, hyperparams: Any = None, **others: Any
     ) -> Settings:
         """
-        Settings with the YAML file's hyper-parameters, replaced by those that are given; ValueError if the algorithm or one of
-        its hyper-parameters does not exist, or a value is not plain.
+        Settings with the YAML file's hyperparameters, replaced by those that are given; ValueError if the algorithm or one of
+        its hyperparameters does not exist, or a value is not plain.
         """
         given = hyperparams or {}
         if algo in TABLE:  # reading the YAML file names any other
-            check_names(algo, given, run_options(algo, env_id), "hyper-parameter")
+            check_names(algo, given, run_options(algo, env_id), "hyperparameter")
         options = plain({**read_hyperparams(algo, env_id), **given})
         kwargs = options.get("policy_kwargs", {})
         if not isinstance(kwargs, dict):
@@ -85,7 +85,7 @@ class Settings:
         return None if normalize is False else {**gamma, **given}
 
     def arguments(self) -> dict[str, Any]:
-        """The hyper-parameters as an algorithm takes them: with schedules, tuples and classes for their plain forms."""
+        """The hyperparameters as an algorithm takes them: with schedules, tuples and classes for their plain forms."""
         given = {name: value for name, value in self.hyperparams.items() if name not in BESIDE_THE_AGENT}
         found = with_schedules(copy.deepcopy(given))  # SB3 may change it
         if isinstance(found.get("train_freq"), list):  # SB3 wants a tuple, which JSON does not know
@@ -127,7 +127,7 @@ class Settings:
 
 
 def run_options(algo: str, env_id: str) -> set[str]:
-    """Names of the hyper-parameters that a run of an algorithm on an environment can have."""
+    """Names of the hyperparameters that a run of an algorithm on an environment can have."""
     alone = {"n_envs"} if is_sequence(env_id) else set()
     return (constructor_parameters(algorithm(algo)).keys() | BESIDE_THE_AGENT) - alone
 

@@ -205,7 +205,7 @@ def _setting(results: Results, env_id: str) -> str:
     else:
         steps = f"{comparison.n_timesteps:,}" if comparison.n_timesteps else "the YAML file's number of"
         parts += [f"{steps} steps", f"{comparison.n_eval_episodes} evaluation episodes at the end"]
-    return ", ".join([*parts, *([f"hyper-parameters {json.dumps(comparison.hyperparams)}"] * bool(comparison.hyperparams))])
+    return ", ".join([*parts, *([f"hyperparameters {json.dumps(comparison.hyperparams)}"] * bool(comparison.hyperparams))])
 
 
 def _statistics_note(rows: Sequence[dict[str, Any]]) -> str:

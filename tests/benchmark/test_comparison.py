@@ -137,7 +137,7 @@ def test_hyperparams_go_to_the_methods_that_have_them(tmp_path):
 @pytest.mark.parametrize(
     "methods, error",
     [
-        (["sac"], "sac has no hyper-parameter 'mask_typ'"),
+        (["sac"], "sac has no hyperparameter 'mask_typ'"),
         (["sac", "nbsp_sac"], "None of the methods .* did you mean mask_type"),
     ],
 )

@@ -201,7 +201,7 @@ def test_damaged_and_failed_runs_are_named(finished, tmp_path):
         (["--envs", "Hoper-v5"], "There is no environment 'Hoper-v5'"),
         (["--n-timesteps", "0"], "n_timesteps must be at least 1, not 0"),
         (["--seeds", "-1"], "seeds must not be negative"),
-        (["--hyperparams", "reset_rat:0.1"], "p3o has no hyper-parameter 'reset_rat'"),
+        (["--hyperparams", "reset_rat:0.1"], "p3o has no hyperparameter 'reset_rat'"),
         (["--jobs", "0"], "jobs must be at least 1, not 0"),
     ],
 )

@@ -98,7 +98,7 @@ def test_report_marks_hyperparams_that_differ_from_the_first_method(folder, few_
     # policy, batch_size, mask_type of the three methods
     assert row == [("", "MlpPolicy")] * 3 + [("", "256")] * 3 + [("none", "–"), ("differs", "hard"), ("none", "–")]
     assert "learning_starts 100" in page.texts
-    assert "NBSP, seed 2 ran with other hyper-parameters than NBSP, seed 1: batch_size 128" in page.texts
+    assert "NBSP, seed 2 ran with other hyperparameters than NBSP, seed 1: batch_size 128" in page.texts
 
 
 def test_report_tells_machines_apart(folder, few_figures):
@@ -134,7 +134,7 @@ def test_report_of_a_comparison_without_a_finished_run(tmp_path):
 
 
 def write_script_into_all_files(folder: Path) -> None:
-    """As a task's name, a hyper-parameter, a machine, an error, a layer."""
+    """As a task's name, a hyperparameter, a machine, an error, a layer."""
     script = "<script>alert(1)</script>"
     for path in folder.glob("*/*/*"):
         path.write_text(path.read_text().replace("handle-press", script).replace("latent_pi", script))

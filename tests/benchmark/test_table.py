@@ -103,7 +103,7 @@ def test_the_setting_is_told(tmp_path: Path) -> None:
     assert table.notes[0] == (
         "Setting: MW-CoffeeButton-HandlePress-laptop-v0, coffee-button → handle-press, cycles 2, steps_per_task 500, "
         "mastery_threshold 0.96, mastery_window 30, horizon 200, 7 evaluation episodes per task after each phase, "
-        'hyper-parameters {"batch_size": 64}.'
+        'hyperparameters {"batch_size": 64}.'
     )
 
 
