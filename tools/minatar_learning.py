@@ -7,7 +7,7 @@ rest is each one's own.
 
 writes runs/minatar/curves.csv (columns game, agent, seed, step and return: the mean over the episodes of an evaluation, with
 deterministic actions) and curves.png, a line for each seed. A run that is complete is not repeated; one that was interrupted
-begins anew (500 000 steps take some ten minutes).
+begins anew.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ AGENTS: dict[str, Callable[[VecEnv, int, int], BaseAlgorithm]] = {"discrete_sac"
 
 def run(folder: Path, game: str, agent: str, seed: int, args: argparse.Namespace) -> pd.DataFrame:
     """The curve of a run, which is trained if its file is not there."""
-    path = folder / "runs" / f"{game}_{agent}_{seed}_{args.steps}.csv"
+    path = folder / "runs" / f"{game}_{agent}_{seed}_{args.steps}_{args.eval_freq}_{args.eval_episodes}.csv"
     if not path.exists():
         model = AGENTS[agent](make_vec_env(lambda: make_minatar_task(game), seed=seed), seed, args.steps)
         evaluation = EvalCallback(

@@ -115,7 +115,7 @@ class PersistentAlgorithm(BaseAlgorithm):
         self._env_lead = max(expected, *found) - own_steps
 
     def _keep_age_of_environments(self, n_before: int) -> None:
-        """Each of another number of environments shall be as old as each of those of the saved agent."""
+        """Continue at the age of each of the saved agent's environments, whatever their number is now."""
         self._env_lead += self.num_timesteps // n_before - self.num_timesteps // self.n_envs
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:

@@ -160,11 +160,11 @@ class Interventions:
 
     def take_masked_step(self, optimizer: th.optim.Optimizer, networks: Sequence[Network]) -> None:
         """
-        The step alone, scaled as in :meth:`Intervention.masked_step`: also that of another optimizer than the agent's, so that
-        what is held back stays where it is, whoever moves the network.
+        Take only the optimizer's step, scaled as in :meth:`Intervention.masked_step`. The optimizer need not be the agent's:
+        masks also hold for an intervention that trains a network with an optimizer of its own.
 
-        :param optimizer: has the gradients
-        :param networks: the networks that it moves
+        :param optimizer: an optimizer whose parameters have their gradients
+        :param networks: the networks whose parameters it updates
         """
         masked = [each.masked_step(network) for network in networks for each in self._all]
         take_masked_step(optimizer, [masks for masks in masked if masks is not None])

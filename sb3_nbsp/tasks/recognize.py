@@ -31,7 +31,7 @@ def is_task_sequence(env: Any) -> bool:
     """
     try:
         return bool(env.has_attr(PHASES))
-    except Exception:
+    except Exception:  # as in _all_say()
         return False
 
 
