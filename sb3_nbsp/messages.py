@@ -1,7 +1,8 @@
-"""What messages to users share: the line that a warning shows, and the name that was probably meant."""
+"""What messages to users share: the line that a warning shows, and the name or choice that was probably meant."""
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import importlib.util
 import os
@@ -9,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 _LIBRARIES = ("stable_baselines3", "sb3_contrib", "rl_zoo3")
 
@@ -49,3 +51,15 @@ def did_you_mean(name: str, names: Iterable[str], n: int = 1, similarity: float 
     if name and beginnings and not close:
         close = [each for lower, each in known.items() if lower.startswith(name.lower())][:n]
     return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """Says which choice was probably meant ahead of the list of all, which is long for the algorithms."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            hint = did_you_mean(str(value), map(str, action.choices or ()), n=3, beginnings=True)
+            error.message = error.message.replace(repr(value), f"{value!r}{hint}", 1)
+            raise

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from sb3_nbsp import messages
-from sb3_nbsp.messages import did_you_mean, warn
+from sb3_nbsp.messages import ArgumentParser, did_you_mean, warn
 
 
 def test_a_warning_shows_the_users_line():
@@ -30,3 +30,15 @@ def test_no_other_module_warns_by_itself():
         if isinstance(node, ast.Attribute) and node.attr == "warn" and ast.unparse(node.value) == "warnings"
     }
     assert calls == {"messages.py"}
+
+
+@pytest.mark.parametrize(
+    "given, hint", [("runn", "'runn'; did you mean run?"), ("PLO", "'PLO'; did you mean plot?"), ("x", "'x'")]
+)
+def test_the_parser_says_which_choice_was_probably_meant(given, hint, capsys):
+    parser = ArgumentParser()
+    parser.add_argument("command", choices=["run", "plot", "3"])
+    with pytest.raises(SystemExit):
+        parser.parse_args([given])
+    assert f"argument command: invalid choice: {hint} (choose from 'run', 'plot', '3')" in capsys.readouterr().err
+    assert parser.parse_args(["run"]).command == "run"

@@ -12,7 +12,7 @@ from sb3_nbsp.benchmark.comparison import PRESETS, Comparison, key_value, sequen
 from sb3_nbsp.benchmark.methods import ABLATIONS, METHODS
 from sb3_nbsp.files import atomic_write
 from sb3_nbsp.machine import usable_cores
-from sb3_nbsp.messages import warn
+from sb3_nbsp.messages import ArgumentParser, warn
 
 FORMATS = {"markdown": "md", "latex": "tex", "csv": "csv"}
 _FOLDER = "the folder of a comparison (that of `run --out`)"
@@ -99,7 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     own = "sb3-nbsp benchmark"
     prog = own if sys.argv[0] == own else "python -m sb3_nbsp.benchmark"
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = ArgumentParser(prog=prog, description=__doc__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands = {}
     for name, command in COMMANDS.items():

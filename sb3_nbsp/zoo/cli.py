@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from sb3_nbsp.messages import did_you_mean, warn
+from sb3_nbsp.messages import ArgumentParser, did_you_mean, warn
 
 USAGE = """usage: sb3-nbsp COMMAND [options]
 
@@ -44,7 +44,7 @@ def train() -> None:
 
     # As the type of an argument, the built-in bool takes every word for True
     vars(rl_zoo3.train).update(ExperimentManager=SequenceExperimentManager, bool=truth)
-    _name_defaults(rl_zoo3.train)
+    _improve_parser(rl_zoo3.train)
     rl_zoo3.train.train()
 
 
@@ -57,7 +57,7 @@ def enjoy() -> None:
     _mend_load_from_hub()
     import rl_zoo3.enjoy
 
-    _name_defaults(rl_zoo3.enjoy)
+    _improve_parser(rl_zoo3.enjoy)
     rl_zoo3.enjoy.enjoy()
 
 
@@ -132,9 +132,12 @@ def _accept_words() -> None:
     StoreDict.__call__ = store_words  # type: ignore[method-assign]
 
 
-def _name_defaults(command: ModuleType) -> None:
-    """``--help`` of a command of rl-zoo3 names the defaults of all options, where the text alone does not."""
-    parser = partial(argparse.ArgumentParser, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def _improve_parser(command: ModuleType) -> None:
+    """
+    ``--help`` of a command of rl-zoo3 names the defaults of all options, where the text alone does not, and the message about
+    a misspelt choice the one that was probably meant.
+    """
+    parser = partial(ArgumentParser, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     vars(command)["argparse"] = SimpleNamespace(**{**vars(argparse), "ArgumentParser": parser})
 
 

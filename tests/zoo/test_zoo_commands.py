@@ -148,7 +148,7 @@ def test_without_rl_zoo3_the_error_says_what_to_install(monkeypatch):
 
 def test_an_unknown_algorithm_is_an_error(tmp_path):
     output = train_py("--algo", "nbsp_sacc", "--env", "Pendulum-v1", cwd=tmp_path, expected=2)
-    assert "invalid choice: 'nbsp_sacc'" in output
+    assert "invalid choice: 'nbsp_sacc'; did you mean nbsp_sac" in output
     assert "nbsp_sac'" in output.split("choose from")[1]
 
 
