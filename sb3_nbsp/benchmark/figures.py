@@ -46,6 +46,7 @@ MEASURES = ["ep_rew_mean", "weight_norm", "dormant_ratio", "distillation_epochs"
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p"]
 GREYS = ["0.25", "0.4", "0.55", "0.7"]
 _EQUALLY_WIDE = "phases, each as wide as the others; below each its mean number of environment steps"
+_SEEDS = "thin: seeds; bold: mean ± standard error"
 
 
 @contextmanager
@@ -81,6 +82,7 @@ def metrics_figure(results: Results) -> Figure:
         axis.set_xlim(min(-0.03, left), 1.03 if runs[metric].max() <= 1 else right)
         axis.xaxis.set_major_locator(MaxNLocator(steps=[2.5, 5, 10]))
         axis.grid(axis="x")
+    figure.supxlabel("large: mean ± standard error; small: seeds")
     if len(results.baselines):
         figure.legend(handles=axes[0].get_legend_handles_labels()[0][-2:], loc="outside lower center", ncols=2)
     return figure
@@ -133,7 +135,7 @@ def forgetting_figure(results: Results) -> Figure:
         draw_baselines(axis.axhline, results, rates.to_dict())
         axis.set(title=task, xlabel="", ylabel="", xticks=phases.index, xlim=(0.5, len(phases) + 0.5), **limits)
         axis.grid(axis="y")
-    figure.supxlabel("after phase (shaded: phases that train the task)")
+    figure.supxlabel("after phase (mean ± standard error; shaded: phases that train the task)")
     figure.supylabel(results.measure)
     draw_legend(figure, {}, axes[0].get_legend_handles_labels()[0])
     return figure
@@ -159,7 +161,7 @@ def retention_figure(results: Results) -> Figure:
         axis.set(title=task, **axis_of(results.retention.success))
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.grid(axis="y")
-    figure.supxlabel(f"steps of {tasks[-1]}")
+    figure.supxlabel(f"steps of {tasks[-1]} (interquartile mean over seeds, 95 % interval)")
     figure.supylabel(results.measure)
     draw_legend(figure, {}, axes[0].get_legend_handles_labels()[0])
     return figure
@@ -181,7 +183,7 @@ def training_figure(results: Results) -> Figure:
         rates = {agent: phases.map(of.set_index("task").success) for agent, of in results.baselines.groupby("agent")}
         draw_baselines(partial(axis.hlines, xmin=phases.index - 1, xmax=phases.index), results, rates)
         axis.set_title(with_seeds(method, frame))
-    figure.supxlabel(_EQUALLY_WIDE)
+    figure.supxlabel(f"{_EQUALLY_WIDE}\n{_SEEDS}")
     figure.supylabel("training success")
     draw_legend(figure, task_colors(tasks), axes[0].get_legend_handles_labels()[0])
     return figure
@@ -246,7 +248,7 @@ def plasticity_figure(results: Results) -> Figure:
         axis.set(xlabel="", ylabel=env_id if name == shown[0] else "", xlim=(0, part.step.max()))
         format_panel(axis, name)
         axis.ticklabel_format(axis="y", useOffset=False)
-    figure.supxlabel("environment steps")
+    figure.supxlabel(f"environment steps ({_SEEDS})")
     draw_legend(figure, {}, axes[0].get_legend_handles_labels()[0])
     return figure
 
