@@ -12,17 +12,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+_RUNNERS, _SCRIPT = "<frozen runpy>", sys.argv[0]  # what starts a command: ``python -m``, or a script
 _LIBRARIES = ("stable_baselines3", "sb3_contrib", "rl_zoo3")
 
 
-def _folders() -> tuple[str, ...]:
-    """Folders of the code between a user's line and the place that warns."""
-    specs = [importlib.util.find_spec(name) for name in _LIBRARIES]
+def folders(*more: str) -> tuple[str, ...]:
+    """Beginnings of the paths of this package's code, of that of the libraries it works with, and of more packages."""
+    specs = [importlib.util.find_spec(name) for name in (*_LIBRARIES, *more)]
     origins = [Path(spec.origin).parent for spec in specs if spec is not None and spec.origin is not None]
-    return tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parent, *origins))
+    return _RUNNERS, *(f"{folder}{os.sep}" for folder in (Path(__file__).parent, *origins))
 
 
-_PASSED_OVER = _folders()
+# Between a user's line and the place that warns
+_PASSED_OVER = folders()
 
 
 def warn(message: str) -> None:
@@ -35,6 +37,18 @@ def warn(message: str) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PASSED_OVER):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)
+
+
+def warn_without_place() -> None:
+    """On a command line, a warning of :func:`warn` is the sentence alone: no line of the user's could be named."""
+    usual = warnings.formatwarning
+
+    def format_warning(message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+        if filename.startswith(_RUNNERS) or filename == _SCRIPT:
+            return f"Warning: {message}\n"
+        return usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = format_warning
 
 
 def did_you_mean(name: str, names: Iterable[str], n: int = 1, similarity: float = 0.6, beginnings: bool = False) -> str:

@@ -1,16 +1,28 @@
 import ast
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from sb3_nbsp import messages
-from sb3_nbsp.messages import ArgumentParser, did_you_mean, warn
+from sb3_nbsp.messages import ArgumentParser, did_you_mean, warn, warn_without_place
 
 
 def test_a_warning_shows_the_users_line():
     with pytest.warns(UserWarning, match="told") as told:
         warn("told")
     assert [warning.filename for warning in told] == [__file__]
+
+
+def test_the_warning_of_a_command_is_a_sentence(monkeypatch):
+    monkeypatch.setattr("warnings.formatwarning", usual := warnings.formatwarning)
+    warn_without_place()
+    for place in ("<frozen runpy>", sys.argv[0]):
+        assert warnings.formatwarning("no use", UserWarning, place, 88) == "Warning: no use\n"
+    assert warnings.formatwarning("no use", UserWarning, "/own.py", 8, "go()") == usual(
+        "no use", UserWarning, "/own.py", 8, "go()"
+    )
 
 
 def test_a_name_that_is_nearly_right_is_suggested():

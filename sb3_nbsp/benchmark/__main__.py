@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sb3_nbsp.benchmark.comparison import PRESETS, Comparison, key_value, sequence_names
+from sb3_nbsp.benchmark.comparison import PRESETS, Comparison, key_value, other_sequences, sequence_names
 from sb3_nbsp.benchmark.methods import ABLATIONS, METHODS
 from sb3_nbsp.files import atomic_write
 from sb3_nbsp.machine import usable_cores
-from sb3_nbsp.messages import ArgumentParser, warn
+from sb3_nbsp.messages import ArgumentParser, warn, warn_without_place
 
 FORMATS = {"markdown": "md", "latex": "tex", "csv": "csv"}
 _FOLDER = "the folder of a comparison (that of `run --out`)"
@@ -24,8 +24,10 @@ def run(args: argparse.Namespace) -> int:
     from sb3_nbsp.benchmark.run import run_comparison
 
     comparison = Comparison.from_arguments(args)
+    if args.out.exists() and not args.out.is_dir():  # before Ray is started
+        raise ValueError(f"--out must be a folder, and {args.out} is a file")
     is_local = args.launcher == "local"
-    for sentence in (*comparison.without_effect(), *_unused_by_launcher(args)):
+    for sentence in (*comparison.without_effect(), *_unused(args)):
         warn(sentence)
     launcher = LocalLauncher(args.jobs) if is_local else RayLauncher(args.address, args.cpus_per_run, args.gpus_per_run)
     console = Console()
@@ -37,10 +39,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _unused_by_launcher(args: argparse.Namespace) -> list[str]:
+def _unused(args: argparse.Namespace) -> list[str]:
+    """For each option that changes nothing, beside those of the comparison, a sentence that says why."""
     others = {"jobs": usable_cores()} if args.launcher == "ray" else {"address": None, "cpus_per_run": 1, "gpus_per_run": 0.0}
     given = [f"--{name.replace('_', '-')}" for name, default in others.items() if getattr(args, name) != default]
-    return [f"{name} has no effect with --launcher {args.launcher}" for name in given]
+    found = [f"{name} has no effect with --launcher {args.launcher}" for name in given]
+    twice = len(set(args.seeds)) < len(args.seeds)
+    return [*found, f"--seeds {' '.join(map(str, args.seeds))}: a seed that is given twice is run once"] if twice else found
 
 
 def table(args: argparse.Namespace) -> None:
@@ -111,9 +116,15 @@ def make_parser() -> argparse.ArgumentParser:
     lists = {
         "methods": {method.name: f"{method.title}: {method.description}" for method in METHODS.values()},
         "groups of methods": {name: ", ".join(names) for name, names in ABLATIONS.items()},
-        "sequences by preset": {preset: ", ".join(sequence_names(preset)) for preset in PRESETS},
+        "sequences": {
+            **{f"--preset {preset}": ", ".join(sequence_names(preset)) for preset in PRESETS},
+            "others": ", ".join(other_sequences()),
+        },
     }
-    parts = [f"{title}:\n" + "\n".join(f"  {name:<24} {text}" for name, text in of.items()) for title, of in lists.items()]
+    width = max(len(name) for of in lists.values() for name in of)
+    parts = [
+        f"{title}:\n" + "\n".join(f"  {name:<{width}} {text}" for name, text in of.items()) for title, of in lists.items()
+    ]
     commands["run"].epilog = "\n\n".join(parts)
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the comparison")
     own = "train each run's first phase separately, not once for all methods that are the same agent until it ends"
@@ -147,6 +158,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one of the commands, with the arguments of the command line or others; the exit status."""
+    warn_without_place()
     parser = make_parser()
     args = parser.parse_args(arguments)
     try:

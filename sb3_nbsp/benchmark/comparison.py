@@ -40,6 +40,12 @@ def sequence_names(preset: str) -> list[str]:
     return [name for name in dict.fromkeys(map(short_name, sequences())) if PRESETS[preset].format(name) in sequences()]
 
 
+def other_sequences() -> list[str]:
+    """Ids of the sequences that have one size only."""
+    own = (name for name, spec in gym.registry.items() if str(spec.entry_point).startswith("sb3_nbsp."))
+    return sorted(name for name in own if name not in sequences() and is_sequence(name))
+
+
 def short_name(env_id: str) -> str:
     """Of a sequence of this package the name without size and version, of any other environment its id."""
     if env_id in game_sequences():
@@ -58,7 +64,7 @@ def find_env(name: str, preset: str) -> str:
         hint = did_you_mean(name, [*names, *gym.registry])
         raise ValueError(
             f"There is no environment {name!r}, and no sequence of this name for the preset {preset!r}{hint}\n"
-            f"Sequences: {', '.join(names)}"
+            f"Sequences: {', '.join([*names, *other_sequences()])}"
         ) from error
     return name
 
@@ -111,11 +117,11 @@ class Comparison:
     :param methods: names of methods, or of groups of them
     :param seeds: seeds for every method
     :param preset: size of the sequences
-    :param n_timesteps: steps of a run on an environment that is not a sequence; None for those of the YAML file
+    :param n_timesteps: steps of a run on an environment that is not a sequence; default: that of the YAML file
     :param env_kwargs: arguments of the environments
     :param hyperparams: replace those of the YAML files, for methods that have them; a method's own options take precedence
     :param n_eval_episodes: episodes per evaluation: for every task after each phase, or at the end of a run
-    :param save_freq: steps between two checkpoints of a run; None for 5000, or 50000 on an environment that is not a sequence
+    :param save_freq: steps between two checkpoints of a run; default: 5000, or 50000 on an environment that is not a sequence
     :param switch_steps: play two tasks once each, the second for this many steps with evaluations on both in between
     :param eval_freq: with --switch-steps: steps of the second task between two evaluations on both tasks
     :param n_eval_steps: on sequences: evaluate whole episodes for this many steps instead (100000 in the paper, on Atari)
@@ -151,8 +157,8 @@ class Comparison:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if "n_timesteps" in self.hyperparams or (self.n_timesteps and all(map(is_sequence, self.env_ids.values()))):
             raise ValueError(
-                "n_timesteps: the steps of a sequence follow from steps_per_task and cycles of the environment; those of any "
-                "other environment are the option n_timesteps"
+                "n_timesteps: the steps of a sequence follow from steps_per_task and cycles of the environment (such as "
+                "--env-kwargs steps_per_task:20000 cycles:1); those of any other environment are the option --n-timesteps"
             )
         for name in self.methods if any(map(is_sequence, self.env_ids.values())) else ():
             if not issubclass(algorithm(METHODS[name].algo), OffPolicyAlgorithm):
@@ -246,8 +252,9 @@ class Comparison:
                 written |= {name: list(dict.fromkeys([*earlier[name], *written[name]])) for name in GROWS}
                 changed = [name for name in written if name not in GROWS and written[name] != earlier[name]]
                 if changed:
-                    was, now = ({name: each[name] for name in changed} for each in (earlier, written))
-                    raise ValueError(f"{path} is of a comparison with other settings: {was}, not {now}. Choose another folder")
+                    lines = (f"  {name}: {earlier[name]!r} there, {written[name]!r} now" for name in changed)
+                    begin = f"{path} is of a comparison with other settings. Choose another folder, or the same settings:"
+                    raise ValueError("\n".join([begin, *lines]))
             write_json(path, written)
 
     @classmethod

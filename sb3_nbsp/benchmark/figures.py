@@ -44,8 +44,9 @@ MEANINGS = {
 }
 MEASURES = ["ep_rew_mean", "weight_norm", "dormant_ratio", "distillation_epochs"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p"]
+LINES = ["-", "--", ":", "-."]
 GREYS = ["0.25", "0.4", "0.55", "0.7"]
-_EQUALLY_WIDE = "phases, each as wide as the others; below each its mean number of environment steps"
+_EQUALLY_WIDE = "phases (all of equal width; below each its mean number of environment steps)"
 _SEEDS = "thin: seeds; bold: mean ± standard error"
 
 
@@ -120,7 +121,7 @@ def forgetting_figure(results: Results) -> Figure:
     others = colors(results) if OF_INTEREST.keys().isdisjoint(methods) else {}
     palette = {method: others.get(method) or OF_INTEREST.get(method) or next(greys) for method in methods}
     style: dict[str, Any] = {"hue_order": methods, "palette": palette, "dodge": 0.5 if len(methods) > 1 else False}
-    style |= {"markers": (MARKERS * 9)[: len(methods)], "linestyles": (["-", "--", ":", "-."] * 9)[: len(methods)]}
+    style |= {"markers": (MARKERS * 9)[: len(methods)], "linestyles": (LINES * 9)[: len(methods)]}
     style |= {"native_scale": True, "errorbar": "se", "lw": 1.3, "markersize": 4.5, "err_kws": {"lw": 1}}
     width = max(3.4, 0.45 * len(phases) + 0.8)
     figure, axes = panels(len(tasks), max(1, min(2, int(13 // width))), (width, 2.1), 0.8, sharey=True)
@@ -152,16 +153,17 @@ def retention_figure(results: Results) -> Figure:
     figure, axes = panels(len(tasks), len(tasks), (4.2, 2.8), 0.7, sharey=True)
     for axis, task in zip(axes, tasks, strict=True):
         frame = results.retention[results.retention.task == task]
-        for method, part in frame.groupby("method", observed=True):
+        groups = frame.groupby("method", observed=True)
+        for (method, part), style in zip(groups, LINES * len(groups), strict=False):
             # Where episodes differ in length, so do the last steps of seeds
             rates = part.pivot_table(index="step", columns="seed", values="success").dropna()
             mean, low, high = zip(*(interquartile_mean(row[:, None]) for row in rates.to_numpy()), strict=True)
-            axis.plot(rates.index, mean, color=palette[method], lw=1.8, label=with_seeds(method, part))
+            axis.plot(rates.index, mean, style, color=palette[method], lw=1.8, label=with_seeds(method, part))
             axis.fill_between(rates.index, low, high, color=palette[method], alpha=0.15, lw=0)
         axis.set(title=task, **axis_of(results.retention.success))
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.grid(axis="y")
-    figure.supxlabel(f"steps of {tasks[-1]} (interquartile mean over seeds, 95 % interval)")
+    figure.supxlabel(f"training steps on {tasks[-1]} (interquartile mean over seeds, 95 % interval)")
     figure.supylabel(results.measure)
     draw_legend(figure, {}, axes[0].get_legend_handles_labels()[0])
     return figure

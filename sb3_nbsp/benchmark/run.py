@@ -50,6 +50,8 @@ def run_comparison(
         for sentence in sentences:
             console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     todo = [run for run in settings if not run.folder.is_done]
+    if len(todo) < len(settings):
+        console.print(f"{len(settings) - len(todo)} of {len(settings)} runs are done already")
     failed: list[Outcome] = []
     with launcher, _Display(console, len(settings), len(settings) - len(todo)) as display:
         unfinished, pending, active, waiting = len(todo), list(todo), set[Run](), set[Run]()
@@ -59,6 +61,8 @@ def run_comparison(
                     pending.remove(run)
                     waiting.discard(run)
                     active.add(run)
+                    if (checkpoint := run.folder.checkpoint) is not None:
+                        display.say(run, f"continues from {checkpoint.name}")
                     launcher.submit(run, settings[run])
             for outcome in launcher.poll():
                 active.remove(outcome.run)

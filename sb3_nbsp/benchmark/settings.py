@@ -116,7 +116,7 @@ class Settings:
         try:
             self.make_agent(env, device="cpu")
         except (TypeError, AssertionError) as error:
-            raise ValueError(f"{self.algo} cannot be made with {self.hyperparams}: {error}") from error
+            raise ValueError(f"{self.algo} on {self.env_id}: {error}\nIts hyperparameters: {self.hyperparams}") from error
         finally:
             env.close()
 

@@ -298,7 +298,10 @@ class SequenceEvaluation(BaseCallback):
             self._returns.add((phase, task))
         if result.kind == "return" and not self._warned:
             self._warned = True
-            warn("The tasks do not report success: the mean return of an episode takes its place (0 once they do)")
+            warn(
+                "The tasks do not report success: the mean return of an episode takes its place. Should one report success "
+                "later, earlier returns in the matrix become 0"
+            )
         return result
 
     def _save_matrix(self) -> None:

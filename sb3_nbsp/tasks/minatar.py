@@ -27,6 +27,8 @@ GAMES: dict[str, tuple[str, int | None]] = {
 ACTIONS = ["NOOP", "LEFT", "UP", "RIGHT", "DOWN", "FIRE"]
 # Of Seaquest, the game with most; the planes that another game lacks are empty
 N_CHANNELS = 10
+# Edge of one of the 10 × 10 fields in a picture, in pixels, and MinAtar's own pace of showing them
+FIELD, FRAMES_PER_SECOND = 32, 20
 
 # Mean return of games with MinAtar's own settings and at most 5000 steps, by tools/minatar_scores.py. Of random play over
 # 1000 games (Freeway: 100): standard errors 0.03, 0.02, 0.04, 0.01, 0.07
@@ -39,7 +41,8 @@ TRAINED: dict[str, float] = {}
 class MinAtarObservations(gym.ObservationWrapper):
     """
     Observations as bytes of 0 and 1, channels first, padded to shape (10, 10, 10). A time limit of MinAtar's own, which it
-    calls a termination, becomes a truncation; and the sticky action of one game does not reach into the next one.
+    calls a termination, becomes a truncation; the sticky action of one game does not reach into the next one; and pictures
+    are of bytes and large enough to be seen.
 
     :param env: MinAtar's own environment
     :param time_limit: steps after which the game itself ends; None if it does not
@@ -48,6 +51,7 @@ class MinAtarObservations(gym.ObservationWrapper):
     def __init__(self, env: gym.Env, time_limit: int | None) -> None:
         super().__init__(env)
         self.observation_space = spaces.Box(0, 1, (N_CHANNELS, 10, 10), np.uint8)
+        self.metadata = {**env.metadata, "render_fps": FRAMES_PER_SECOND}
         self._time_limit, self._steps = time_limit, 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -63,6 +67,14 @@ class MinAtarObservations(gym.ObservationWrapper):
         if terminated and self._time_limit is not None and self._steps > self._time_limit:
             terminated, truncated = False, True
         return observation, reward, bool(terminated), truncated, info
+
+    def render(self) -> Any:
+        """A picture of bytes, shape (320, 320, 3), where the render mode asks for one; see Gymnasium."""
+        fields = self.env.render()
+        if self.render_mode != "rgb_array":
+            return fields
+        # MinAtar's own has 10 × 10 pixels with colours from 0 to 1
+        return np.kron((255 * np.asarray(fields)).astype(np.uint8), np.ones((FIELD, FIELD, 1), np.uint8))
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
         """

@@ -333,10 +333,17 @@ def gymnasium_cycle(
     names = []
     for entry in env_ids:
         env_id, own = _id_and_arguments(entry)
-        given = ", ".join(f"{name}={value!r}" for name, value in own.items())
+        given = ", ".join(f"{name}={value!r}" for name, value in _in_order(own).items())
         names.append(f"{env_id} ({given})" if own else env_id)
         makers[names[-1]] = partial(make_registered, env_id, {**(env_kwargs or {}), **own})
     return TaskSequence(makers, names, **kwargs)
+
+
+def _in_order(value: Any) -> Any:
+    """Dictionaries by name, as in a YAML file: the same arguments make the same name of a task, in whatever order."""
+    if isinstance(value, dict):
+        return {name: _in_order(each) for name, each in sorted(value.items(), key=lambda item: str(item[0]))}
+    return type(value)(map(_in_order, value)) if type(value) in (list, tuple) else value
 
 
 def _id_and_arguments(entry: Any) -> tuple[str, dict[str, Any]]:

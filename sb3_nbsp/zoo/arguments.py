@@ -54,6 +54,14 @@ def truth(word: str) -> bool:
     return values[word.lower()]
 
 
+def is_given(*flags: str) -> bool:
+    """
+    :param flags: names of an option, such as "-tb" and "--tensorboard-log"
+    :return: whether the command line has it, where its value does not tell
+    """
+    return not {argument.partition("=")[0] for argument in sys.argv}.isdisjoint(flags)
+
+
 def check_arguments(args: argparse.Namespace) -> None:
     """
     :param args: the arguments of ``train``
@@ -107,7 +115,7 @@ def _warn_of_unused(args: argparse.Namespace) -> None:
     if not args.track and (unused := _given(args, _OF_TRACKING)):
         warn(f"No effect without --track: {', '.join(unused)}")
     # rl-zoo3 has replaced its value
-    if args.track and {"-tb", "--tensorboard-log"}.intersection(sys.argv):
+    if args.track and is_given("-tb", "--tensorboard-log"):
         warn(
             f"No effect with --track: --tensorboard-log. What it logs is in {args.tensorboard_log}, from where it is uploaded"
         )

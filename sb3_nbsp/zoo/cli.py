@@ -14,10 +14,11 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from traceback import walk_tb
+from types import ModuleType, SimpleNamespace, TracebackType
 from typing import Any
 
-from sb3_nbsp.messages import ArgumentParser, did_you_mean, warn
+from sb3_nbsp.messages import ArgumentParser, did_you_mean, folders, warn, warn_without_place
 
 USAGE = """usage: sb3-nbsp COMMAND [options]
 
@@ -53,7 +54,7 @@ def enjoy() -> None:
     _prepare_to_play()
     _warn_without_display()
     _load_without_replay_buffer()
-    _tell_tasks()
+    _tell_tasks(says=True)
     _mend_load_from_hub()
     import rl_zoo3.enjoy
 
@@ -95,6 +96,8 @@ def benchmark() -> None:
 
 
 def _prepare() -> None:
+    sys.excepthook = _say_what_is_wrong
+    warn_without_place()
     try:
         from sb3_nbsp.zoo.registration import register
     except ImportError as error:
@@ -108,6 +111,22 @@ def _prepare() -> None:
             import_dm_control()
         except ImportError as error:
             raise SystemExit(str(error)) from error
+
+
+def _say_what_is_wrong(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """
+    In place of the traceback: the message alone of an error that a check of what was given has raised, ahead of training. What
+    user code, PyTorch and others raise keeps its traceback.
+    """
+    import gymnasium as gym
+
+    of_checks = (ValueError, TypeError, AssertionError, ImportError, FileNotFoundError, gym.error.Error)
+    codes = [frame.f_code for frame, _ in walk_tb(trace)]
+    is_ahead = all(code.co_name != "learn" for code in codes) and codes[-1].co_filename.startswith(folders("gymnasium"))
+    if is_ahead and issubclass(kind, of_checks) and str(error):
+        print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _accept_words() -> None:
@@ -125,7 +144,8 @@ def _accept_words() -> None:
             try:
                 store(self, parser, namespace, [f"{key}:{value!r}" if is_word else text], option_string)
             except Exception as error:  # whatever the code raises
-                parser.error(f"{option_string} {text}: give name:value, where value is a word or Python code ({error})")
+                why = f" ({error})" if value else ""
+                parser.error(f"{option_string} {text}: give name:value, where value is a word or Python code{why}")
             found |= getattr(namespace, self.dest)
         setattr(namespace, self.dest, found)
 
@@ -224,8 +244,8 @@ def _normalize_as_the_model_did() -> None:
     vars(rl_zoo3).update(create_test_env=create)
 
 
-def _tell_tasks() -> None:
-    """The agent that is loaded is told which task of a sequence is played, as in training."""
+def _tell_tasks(says: bool = False) -> None:
+    """The agent that is loaded is told which task of a sequence is played, as in training; with ``says`` the user is, too."""
     import rl_zoo3
     from rl_zoo3 import utils
 
@@ -236,6 +256,8 @@ def _tell_tasks() -> None:
     create_test_env = utils.create_test_env
 
     def tell(task: str) -> None:
+        if says:
+            print(f"Task: {task}")
         for agent in _LOADED:
             agent.set_task(task)
 

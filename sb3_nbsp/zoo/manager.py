@@ -24,7 +24,7 @@ from sb3_nbsp.tasks.checkpoint import restore_position
 from sb3_nbsp.tasks.recognize import ages, has_phases
 from sb3_nbsp.tasks.registration import is_sequence
 from sb3_nbsp.zoo.algos import PLAIN, hyperparams_file, warn_of_missing_entry, with_schedules
-from sb3_nbsp.zoo.arguments import check_arguments
+from sb3_nbsp.zoo.arguments import check_arguments, is_given
 from sb3_nbsp.zoo.checkpoints import (
     BUFFER,
     Learner,
@@ -236,7 +236,10 @@ class SequenceExperimentManager(ExperimentManager):
             callbacks.append(WholeCheckpoint(each, self.save_replay_buffer) if is_plain else each)  # type: ignore[arg-type]
         self.callbacks = callbacks
         if self.is_sequence and not self.optimize_hyperparameters:
-            self.callbacks.append(SequenceEvaluation(self.save_path, progress_bar=self.show_progress, verbose=self.verbose))
+            options: dict[str, Any] = {"progress_bar": self.show_progress, "verbose": self.verbose}
+            if is_given("--eval-episodes"):  # rl-zoo3's default is for the periodic evaluation
+                options["n_eval_episodes"] = self.n_eval_episodes
+            self.callbacks.append(SequenceEvaluation(self.save_path, **options))
 
     def hyperparameters_optimization(self) -> None:
         """Search hyperparameters, see rl-zoo3; a warning tells of trials that are too short for what acts between phases."""

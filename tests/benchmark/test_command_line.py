@@ -87,6 +87,7 @@ def test_machine_and_versions():
         (["--eval-freq", "500"], ["--eval-freq has no effect without --switch-steps"]),
         (["--switch-steps", "100"], ["--eval-freq 10000: the second task has 100 steps and is evaluated at its end only"]),
         (["--switch-steps", "100", "--eval-freq", "100"], []),
+        (["--seeds", "1", "2", "1"], ["--seeds 1 2 1: a seed that is given twice is run once"]),
         (["--preset", "paper"], ["--preset only has an effect on Meta-World sequences that are given by name"]),
         (["--envs", "WindowOpen-WindowClose", "--preset", "paper"], []),
         (["--envs", "Pendulum-v1", "--n-eval-steps", "500"], ["--n-eval-steps only has an effect on task sequences"]),

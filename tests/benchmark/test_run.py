@@ -25,6 +25,7 @@ from small_comparison import (
     wait_for,
 )
 
+from sb3_nbsp.benchmark import launchers
 from sb3_nbsp.benchmark.__main__ import main
 from sb3_nbsp.benchmark.first_phase import FOLDER
 from sb3_nbsp.benchmark.frames import load_results
@@ -123,7 +124,8 @@ def test_what_is_done_is_not_done_again(uninterrupted, tmp_path, capsys):
     shutil.copytree(uninterrupted, tmp_path / "copy")
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "copy").rglob("*") if path.name != "benchmark.json"}
     assert main(arguments_of(small_comparison(), tmp_path / "copy")) == 0
-    assert re.search(r"all runs .* 2/2", capsys.readouterr().out)
+    output = capsys.readouterr().out
+    assert "2 of 2 runs are done already" in output and re.search(r"all runs .* 2/2", output)
     assert {path: path.stat().st_mtime_ns for path in files if path.is_file()} == {
         path: time for path, time in files.items() if path.is_file()
     }
@@ -150,6 +152,10 @@ def test_what_is_done_is_not_done_again(uninterrupted, tmp_path, capsys):
         (["--env-kwargs", "cycels:3"], "MW-CoffeeButton-HandlePress-laptop-v0 has no option 'cycels'; did you mean cycles?"),
         (["--env-kwargs", "cycles:0"], "cycles must be a whole number of at least 1, not 0"),
         (["--jobs", "0"], "jobs must be at least 1, not 0"),
+        (
+            ["--methods", "nbsp_discrete_sac"],
+            "nbsp_discrete_sac on MW-CoffeeButton-HandlePress-laptop-v0: The",
+        ),
         (["--launcher", "ray", "--cpus-per-run", "0"], "at least one core"),
     ],
 )
@@ -165,6 +171,14 @@ def test_a_folder_that_cannot_be_is_an_error(command, tmp_path, capsys):
     (tmp_path / "file").write_text("not a folder")
     assert main([*command.split(), str(tmp_path / "file" / "out")]) == 2
     assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_a_file_as_folder_is_an_error_before_ray_starts(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(launchers, "RayLauncher", None)
+    (tmp_path / "file").write_text("")
+    run = ["run", "--envs", "Pendulum-v1", "--methods", "sac", "--launcher", "ray", "--out", str(tmp_path / "file")]
+    assert main(run) == 2
+    assert f"--out must be a folder, and {tmp_path / 'file'} is a file" in capsys.readouterr().err
 
 
 def test_another_comparisons_folder_is_an_error(uninterrupted, tmp_path, capsys):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sb3_nbsp.tasks import gymnasium_cycle
+from sb3_nbsp.tasks.sequence import _in_order
 
 
 @pytest.mark.filterwarnings("ignore:.*out of date")
@@ -37,6 +38,16 @@ def test_gymnasium_cycle_with_arguments_of_each_task() -> None:
     assert env.tasks == [names[0], names[1], names[0], names[2]] and env.task_names == names
     assert [env._env(name).unwrapped.g for name in names] == [9.8, 1.6, 2.5]
     assert all(env._env(name).spec.max_episode_steps == 7 for name in names)
+
+
+def test_a_task_has_the_same_name_in_whatever_order_its_arguments_are() -> None:
+    """As they are after a round trip through the zoo's YAML file."""
+    names = set()
+    for own in ({"g": 2.0, "max_episode_steps": 7}, {"max_episode_steps": 7, "g": 2.0}):
+        names |= set(gymnasium_cycle([("Pendulum-v1", own)], cycles=1).tasks)
+    assert names == {"Pendulum-v1 (g=2.0, max_episode_steps=7)"}
+    assert _in_order({"b": [{"d": 1, "c": (2,)}], "a": 3}) == {"a": 3, "b": [{"c": (2,), "d": 1}]}
+    assert repr(_in_order({"b": [{"d": 1, "c": (2,)}], "a": 3})) == "{'a': 3, 'b': [{'c': (2,), 'd': 1}]}"
 
 
 @pytest.mark.filterwarnings("ignore:.*out of date")

@@ -87,6 +87,20 @@ def test_gymnasiums_checker_accepts_it() -> None:
     check_env(gym.make("MinAtar-AllGames-v0").unwrapped, skip_render_check=True)
 
 
+def test_a_picture_can_be_seen() -> None:
+    """MinAtar's own has 10 × 10 pixels from 0 to 1, which a video takes for black."""
+    env = gym.make("MinAtar-Breakout-SpaceInvaders-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    picture = env.render()
+    assert isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape == (320, 320, 3)
+    fields = picture[::32, ::32]
+    np.testing.assert_array_equal(picture, fields.repeat(32, axis=0).repeat(32, axis=1))
+    ball, paddle, bricks = fields[3, 0], fields[9, 4], fields[1:4, 1:9]
+    assert ball.any() and paddle.any() and bricks.any(axis=2).all() and bricks.max() > 100
+    assert not fields[5:8].any()  # nothing is there
+    assert env.metadata["render_fps"] == 20
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -19,6 +19,8 @@ from zoo_commands import ENV_ID, NBSP_PARAMS, ROOT, SAC_PARAMS, SEQUENCE, TASKS,
 
 from sb3_nbsp import NBSPSAC, ContinualSAC, PackNetSAC
 from sb3_nbsp import __version__ as sb3_nbsp_version
+from sb3_nbsp.checks import check_option
+from sb3_nbsp.messages import did_you_mean
 from sb3_nbsp.tasks import TaskSequence
 from sb3_nbsp.zoo import cli
 
@@ -152,6 +154,36 @@ def test_an_unknown_algorithm_is_an_error(tmp_path):
     assert "nbsp_sac'" in output.split("choose from")[1]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["train", "--algo", "nbsp_sac", "--env", "Pendulum-v1", "-params", "memory_size:0"], "memory_size must be"),
+        (["train", "--algo", "nbsp_sac", "--env", "CartPole-v1"], "The algorithm only supports"),
+        (["enjoy", "--algo", "nbsp_sac", "--env", "Pendulum-v1", "-f", ".", "--no-render"], "nbsp_sac folder was not found"),
+    ],
+)
+def test_an_error_in_what_is_given_is_one_line(arguments, error, tmp_path):
+    output = sb3_nbsp(*arguments, cwd=tmp_path, expected=1)
+    assert "Traceback" not in output
+    assert output.splitlines()[-1].startswith(f"sb3-nbsp {arguments[0]}: error: ") and error in output.splitlines()[-1]
+
+
+def test_other_errors_keep_their_traceback(capsys):
+    def learn():
+        did_you_mean(3, [])  # type: ignore[arg-type]
+
+    def show(function):
+        try:
+            function()
+        except Exception as error:
+            cli._say_what_is_wrong(type(error), error, error.__traceback__)
+        return capsys.readouterr().err
+
+    assert "Traceback" in show(learn) and "Traceback" in show(lambda: int("x"))
+    one_line = show(lambda: check_option("a", 1, (2,)))
+    assert one_line.startswith(f"{sys.argv[0]}: error: a must be") and one_line.count("\n") == 1
+
+
 def test_an_unknown_environment_is_an_error(command):
     with pytest.raises(ValueError, match="you maybe meant MW-CoffeeButton-DrawerClose-laptop-v0"):
         command("train", "--algo", "nbsp_sac", "--env", "MW-CoffeButton-DrawerClose-laptop-v0")
@@ -259,6 +291,7 @@ def test_enjoy_plays_all_tasks_in_turn(trained, command, played, capsys):
     assert played == dict.fromkeys(TASKS, 100)
     output = capsys.readouterr().out
     assert "4 Episodes" in output and "Success rate: " in output
+    assert re.findall("^Task: (.*)$", output, re.MULTILINE)[:4] == TASKS * 2
 
 
 @pytest.mark.parametrize("more", [["--env-kwargs", "horizon:25"], [f"--env={ENV_ID}", "--env-kwargs=horizon:25"]])

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch as th
 import yaml
@@ -52,6 +53,13 @@ def test_a_run_writes_its_files(trained):
     assert found == expected
     assert {path.name for path in (trained.folder / ENV_ID).iterdir()} == {"args.yml", "config.yml", "command.txt"}
     assert not list(trained.cwd.rglob(".*")), "leftovers of files that were being written"
+
+
+def test_the_evaluation_after_a_phase_has_as_many_episodes_as_given(trained):
+    """Two for each task."""
+    rates = pd.read_csv(trained.folder / "success_matrix.csv")[TASKS].to_numpy()
+    assert np.isin(rates, (0, 0.5, 1)).all()
+    assert re.search(r"evaluation after phase 1.* 4/4", trained.output)
 
 
 def test_a_run_keeps_its_arguments(trained):
