@@ -23,7 +23,7 @@ from sb3_nbsp.benchmark.methods import METHODS
 from sb3_nbsp.benchmark.table import build_tables
 from sb3_nbsp.figure_style import STYLE
 from sb3_nbsp.files import atomic_write
-from sb3_nbsp.tasks.registration import sequences
+from sb3_nbsp.tasks.registration import is_sequence, sequences
 
 
 def write_report(results: Results, path: str | os.PathLike[str] | None = None) -> Path:
@@ -51,13 +51,13 @@ def report_html(results: Results) -> str:
         skipped=skipped,
         comparison={**asdict(comparison), "folder": str(results.folder)},
         methods=[METHODS[name] for name in comparison.methods],
-        hyperparams={env_id: _hyperparams(runs) for env_id, runs in told.groupby("env", sort=False)},
+        hyperparams={env_id: _hyperparams(runs, is_sequence(env_id)) for env_id, runs in told.groupby("env", sort=False)},
         machines=_machines(told),
         command=comparison.command(),
     )
 
 
-def _hyperparams(runs: pd.DataFrame) -> dict[str, Any]:
+def _hyperparams(runs: pd.DataFrame, on_sequence: bool) -> dict[str, Any]:
     """A column for each method, as its first run on an environment has them, and the runs that have others."""
     first: dict[str, Any] = {}
     notes = []
@@ -70,6 +70,8 @@ def _hyperparams(runs: pd.DataFrame) -> dict[str, Any]:
             notes.append(f"{run.name} ran with other hyperparameters than {usual.name}: {other}")
     columns = [run.config["hyperparams"] for run in first.values()]
     options = dict.fromkeys(name for each in columns for name in each)
+    if on_sequence:  # which itself says how long it is
+        options.pop("n_timesteps", None)
     rows = {name: [_text(each[name]) if name in each else None for each in columns] for name in options}
     return {"columns": list(first), "rows": rows, "notes": notes}
 
