@@ -253,7 +253,7 @@ class Comparison:
                 changed = [name for name in written if name not in GROWS and written[name] != earlier[name]]
                 if changed:
                     lines = (f"  {name}: {earlier[name]!r} there, {written[name]!r} now" for name in changed)
-                    begin = f"{path} is of a comparison with other settings. Choose another folder, or the same settings:"
+                    begin = f"{path} is of a comparison with other settings. Choose another folder, or give the same settings:"
                     raise ValueError("\n".join([begin, *lines]))
             write_json(path, written)
 

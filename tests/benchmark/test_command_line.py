@@ -47,6 +47,7 @@ def test_the_help_of_run_lists_what_there_is(capsys):
         main(["run", "--help"])
     output = capsys.readouterr().out
     assert all(name in output for name in [*METHODS, *ABLATIONS, "CoffeeButton-HandlePress", "CW10"])
+    assert all(name in output for name in ["HalfCheetah-Directions-v0", "Atari-Pong-Bowling-v0", "GymCycle-v0"])
     assert "(default: [1, 2, 3])" in output and "(default: laptop)" in output and "MISSING" not in output
 
 

@@ -119,7 +119,7 @@ def test_killed_and_run_again_it_finds_the_same(finished, tmp_path):
         process.wait()
     assert under_way(tmp_path)
     time.sleep(1)  # the run ends with the one that started it
-    run(tmp_path)
+    assert "continues from checkpoint_" in run(tmp_path)
     assert outcome(tmp_path) == outcome(finished[0])
 
 

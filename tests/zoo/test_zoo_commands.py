@@ -20,7 +20,6 @@ from zoo_commands import ENV_ID, NBSP_PARAMS, ROOT, SAC_PARAMS, SEQUENCE, TASKS,
 from sb3_nbsp import NBSPSAC, ContinualSAC, PackNetSAC
 from sb3_nbsp import __version__ as sb3_nbsp_version
 from sb3_nbsp.checks import check_option
-from sb3_nbsp.messages import did_you_mean
 from sb3_nbsp.tasks import TaskSequence
 from sb3_nbsp.zoo import cli
 
@@ -170,7 +169,7 @@ def test_an_error_in_what_is_given_is_one_line(arguments, error, tmp_path):
 
 def test_other_errors_keep_their_traceback(capsys):
     def learn():
-        did_you_mean(3, [])  # type: ignore[arg-type]
+        check_option("a", 1, (2,))
 
     def show(function):
         try:
