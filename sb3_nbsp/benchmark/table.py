@@ -154,7 +154,7 @@ def _with_paper(rows: list[dict[str, Any]], sequence: str) -> tuple[list[dict[st
     if len(both) > len(rows):
         steps = ATARI_CYCLES.get(nearest.removeprefix("Atari-"), ([], 0))[1]
         size = f"convolutions and 2×768, {steps:.1e} steps a task" if steps else "3×768, 1e6 steps a task at most"
-        setting = f"mean ± standard error over {PAPER_SEEDS} seeds, {size}; never counted as best"
+        setting = f"two cycles, mean ± standard error over {PAPER_SEEDS} seeds, {size}; never counted as best"
         notes.append(f"Rows of the paper: {' → '.join(_TASKS[nearest])}, {setting}.")
     if nearest != sequence:
         place = f"{' → '.join(_TASKS[nearest])} (table {5 if nearest == NEAREST_GAMES else 2})"

@@ -131,7 +131,9 @@ def _rates(task: str, results: Sequence[TaskResult]) -> list[float]:
 def _skill_neurons(model: NBSPSAC, networks: Sequence[str]) -> dict[str, Neurons]:
     found = model.all_interventions.find(GradientMasking).skill_neurons
     if not found:
-        raise ValueError("The model has no skill neurons yet: no phase has ended, or none could identify any")
+        raise ValueError(
+            "The model has no skill neurons: it was trained without gradient masking, or no phase has identified any"
+        )
     if len(found) < 2:
         needs = "general and specific ones need two tasks with a finished phase"
         raise ValueError(f"The model has skill neurons of one task only, {', '.join(found)}: {needs}")

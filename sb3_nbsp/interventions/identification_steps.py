@@ -117,6 +117,8 @@ class IdentificationSteps:
         window = self._new_window(1)
         seed = own_seed(self._options.agent, phase, n_networks)
         bar = getattr(self._options.agent, "show_progress", False)
+        if self._options.agent.verbose >= 1 and not bar:
+            print(f"Skill neurons of {phase.task} are identified on {self._options.identification_steps} fresh steps")
         steps = fresh_steps(
             self._options.agent, self._task_makers[phase.task], self._options.identification_steps, seed, window, bar
         )

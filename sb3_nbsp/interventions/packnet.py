@@ -107,6 +107,9 @@ class PackNet(TaskAware):
             self._hand_on()
         if self._has_to_retrain:
             if self._can_retrain():
+                if self.agent.verbose >= 1:  # it can take as long as a phase
+                    task = phase.task or "the task"
+                    print(f"PackNet retrains the weights that {task} keeps: {self.retrain_steps} gradient steps")
                 self.agent.train_further(self.retrain_steps)  # type: ignore[attr-defined]
                 self._forget_moments()
             self._has_to_retrain = False

@@ -202,7 +202,8 @@ def test_damaged_and_failed_runs_are_named(finished, tmp_path):
 @pytest.mark.parametrize(
     "arguments, error",
     [
-        (["--methods", "p30"], "There is no method 'p30'; did you mean p3o?"),
+        (["--methods", "p30"], "There is no method 'p30'; did you mean p3o?\n"),
+        (["--methods", "xyzzy"], "There is no method 'xyzzy'\nMethods: "),
         (["--envs", "Hoper-v5"], "There is no environment 'Hoper-v5'"),
         (["--n-timesteps", "0"], "n_timesteps must be at least 1, not 0"),
         (["--seeds", "-1"], "seeds must not be negative"),

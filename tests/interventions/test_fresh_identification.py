@@ -111,6 +111,15 @@ def test_training_with_fresh_identification_is_undisturbed() -> None:
     assert differing(states[0][1], states[1][1]) == []
 
 
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_identification_on_fresh_steps_is_announced(verbose: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """It can take longer than a short phase."""
+    masking = GradientMasking(identification_data="fresh", identification_steps=30)
+    tiny(ContinualSAC, tagged_sequence(), interventions=[masking], verbose=verbose).learn(80)
+    said = "Skill neurons of red are identified on 30 fresh steps"
+    assert (said in capsys.readouterr().out) == bool(verbose)
+
+
 class FlattenedTwice(gym.ObservationWrapper):
     """Every observation twice."""
 

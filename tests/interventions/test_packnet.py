@@ -114,7 +114,7 @@ def test_what_moves_when() -> None:
         )
 
 
-def test_retraining_moves_the_kept_weights_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retraining_moves_the_kept_weights_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[Any] = []
     original = ContinualSAC.train_further
 
@@ -124,8 +124,9 @@ def test_retraining_moves_the_kept_weights_alone(monkeypatch: pytest.MonkeyPatch
         seen.append(parameters(self))
 
     monkeypatch.setattr(ContinualSAC, "train_further", recording)
-    agent = packnet(tagged_sequence(), train_freq=4, gradient_steps=4)
+    agent = packnet(tagged_sequence(), train_freq=4, gradient_steps=4, verbose=1)
     agent.learn(62)
+    assert "PackNet retrains the weights that red keeps: 5 gradient steps" in capsys.readouterr().out
     before, moments, after = seen
     assert moments == [0, 0, 0]
     part = agent.all_interventions.find(PackNet)
