@@ -47,7 +47,8 @@ class ContinualDiscreteSAC(SoftActorCritic, _DiscreteActions):
     :param target_entropy_scale: with ``target_entropy="auto"``, the target entropy is this share of the largest possible one,
         the logarithm of the number of actions. If the temperature grows without bound, it is too large
     :param loss_reduction: "mean" (CleanRL) or "sum" over the actions, in the losses of the actor and of the temperature. The
-        sum is the paper's expectation. The mean is 1 / (number of actions) of it, and penalties on the actor are scaled alike
+        sum is the paper's expectation. The mean is 1 / (number of actions) of it, and so are the penalties of EWC, ANCL and
+        ClonEx on the actor
     :raises ValueError: if an option is out of its range, or ``target_entropy`` is an entropy that no policy can have
     :raises TypeError: if there is no option of a name
     """

@@ -75,12 +75,12 @@ def metrics_figure(results: Results) -> Figure:
         sns.pointplot(x=metric, errorbar="se", ls="none", markersize=4, capsize=0.25, lw=1.5, ax=axis, **style)
         with _same_draws():
             sns.stripplot(x=metric, size=3, alpha=0.6, jitter=0.2, ax=axis, legend=False, **style)
-        if metric != "FM":
-            found = results.baseline_metrics()
-            draw_baselines(axis.axvline, results, {agent: metrics[metric] for agent, metrics in found.items()})
+        lines = {} if metric == "FM" else {agent: found[metric] for agent, found in results.baseline_metrics().items()}
+        if lines:
+            draw_baselines(axis.axvline, results, lines)
         left, right = axis.get_xlim()
         axis.set(title=title, xlabel=meaning.replace("success", results.measure), ylabel="")
-        axis.set_xlim(min(-0.03, left), 1.03 if runs[metric].max() <= 1 else right)
+        axis.set_xlim(min(-0.03, left), 1.03 if max([runs[metric].max(), *lines.values()]) <= 1 else right)
         axis.xaxis.set_major_locator(MaxNLocator(steps=[2.5, 5, 10]))
         axis.grid(axis="x")
     figure.supxlabel("large: mean ± standard error; small: seeds")

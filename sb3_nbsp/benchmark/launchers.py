@@ -83,15 +83,18 @@ class LocalLauncher(Launcher):
 
     @override
     def poll(self) -> list[Outcome]:
-        ended = [run for run, process in self._running.items() if process.poll() is not None]
-        return [_outcome(run, self._running.pop(run).returncode) for run in ended]
+        ended = {run: process for run, process in self._running.items() if process.poll() is not None}
+        for run, process in ended.items():
+            process.communicate()  # closes the pipe
+            del self._running[run]
+        return [_outcome(run, process.returncode) for run, process in ended.items()]
 
     @override
     def __exit__(self, *error: object) -> None:
         for process in self._running.values():
             process.terminate()
         for process in self._running.values():
-            process.wait()
+            process.communicate()
         self._running.clear()
 
 

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from sb3_nbsp.algorithms.options import constructor_parameters
 from sb3_nbsp.tasks.registration import is_sequence
 from sb3_nbsp.zoo.algos import TABLE, algorithm, read_hyperparams, with_schedules
-from sb3_nbsp.zoo.options import arguments_of, check_env_kwargs, check_names
+from sb3_nbsp.zoo.options import arguments_of, check_env_kwargs, check_names, plays_raw_frames
 
 # What a run takes beside the arguments of the agent
 BESIDE_THE_AGENT = {"n_timesteps", "normalize", "n_envs"}
@@ -108,6 +108,9 @@ class Settings:
 
     def check(self) -> None:
         """ValueError if one of the options does not exist or its value is out of its range."""
+        if plays_raw_frames(self.env_id, self.env_kwargs):
+            like = "--envs AtariCycle-v0 --env-kwargs \"tasks:['Pong']\" cycles:1"
+            raise ValueError(f"{self.env_id} is a game without preprocessing: compare on a sequence of one game, as {like}")
         check_env_kwargs(self.env_id, self.env_kwargs)
         try:
             env = self.make_env()

@@ -154,12 +154,17 @@ def _with_paper(rows: list[dict[str, Any]], sequence: str) -> tuple[list[dict[st
     if len(both) > len(rows):
         steps = ATARI_CYCLES.get(nearest.removeprefix("Atari-"), ([], 0))[1]
         size = f"convolutions and 2×768, {steps:.1e} steps a task" if steps else "3×768, 1e6 steps a task at most"
-        setting = f"two cycles, mean ± standard error over {PAPER_SEEDS} seeds, {size}; never counted as best"
+        setting = f"mean ± standard error over {PAPER_SEEDS} seeds, {size}, two cycles; never counted as best"
         notes.append(f"Rows of the paper: {' → '.join(_TASKS[nearest])}, {setting}.")
     if nearest != sequence:
         place = f"{' → '.join(_TASKS[nearest])} (table {5 if nearest == NEAREST_GAMES else 2})"
         missing = f"The paper does not have the sequence {sequence}"
         notes.append(f"{missing}. Its rows here are of the nearest that it has, {place}: other tasks in another setting.")
+        if nearest == NEAREST_GAMES:
+            notes.append(
+                "The paper's are scores, 0 for random play and 1 for a human. What is a return or another score cannot be "
+                "compared with them."
+            )
     if without:
         notes.append(f"The paper has no numbers here of: {', '.join(without)}.")
     return both, notes

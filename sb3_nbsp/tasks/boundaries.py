@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
+# In the info of the last step of an episode that another of several parallel environments has cut off by ending the phase
+CUT_OFF = "cut_off"
+
 
 def ended_phases(env: VecEnv, dones: np.ndarray, infos: Sequence[dict[str, Any]]) -> list[bool]:
     """

@@ -16,11 +16,11 @@ from tqdm.auto import tqdm
 from sb3_nbsp.checks import check_option, whole
 from sb3_nbsp.messages import warn
 from sb3_nbsp.tasks.agent_history import AgentHistory, keep_aside
-from sb3_nbsp.tasks.boundaries import ended_phases, is_over
+from sb3_nbsp.tasks.boundaries import CUT_OFF, ended_phases, is_over
 from sb3_nbsp.tasks.callback_tree import announce_end, check_sees_every_step
 from sb3_nbsp.tasks.episode_log import EpisodeLog, read_rows
 from sb3_nbsp.tasks.evaluation_files import add_evaluation, enter_failures, save_if_best
-from sb3_nbsp.tasks.games import GAME, LIFE_LOST, ends_game
+from sb3_nbsp.tasks.games import GAME, ends_game
 from sb3_nbsp.tasks.metrics import SuccessMatrix
 from sb3_nbsp.tasks.policy_evaluation import SEED, TaskResult, evaluate_task, evaluation_seed
 from sb3_nbsp.tasks.recognize import has_phases
@@ -233,8 +233,7 @@ class SequenceEvaluation(BaseCallback):
         return True
 
     def _log_episode(self, info: dict[str, Any]) -> None:
-        is_cut_off = LIFE_LOST in info and GAME not in info  # another environment has moved on: no whole game
-        if self._log is None or is_cut_off:
+        if self._log is None or CUT_OFF in info:
             return
         episode = info.get(GAME, info.get("episode", {"r": math.nan, "l": -1}))
         success = info.get("is_success", False if info["task"] in self._history.report_success else "")

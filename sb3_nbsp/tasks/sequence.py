@@ -12,8 +12,9 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_nbsp.checks import check_range, whole
+from sb3_nbsp.tasks.boundaries import CUT_OFF
 from sb3_nbsp.tasks.games import ends_game
-from sb3_nbsp.tasks.makers import MakeEnv, check_makers, make_registered, make_task
+from sb3_nbsp.tasks.makers import MakeEnv, check_makers, for_evaluation, make_registered, make_task
 from sb3_nbsp.tasks.names import check_task_names
 from sb3_nbsp.tasks.reports import as_number, step_success
 
@@ -49,9 +50,12 @@ class TaskSequence(gym.Env):
     - ``sequence_over``: True at the boundary of the last phase, and from then on
     - ``success`` (steps only): whether the step was a success, if the task reports it
     - ``is_success`` (steps only): whether any step of the episode so far was, if the task has ever reported success
+    - ``cut_off``: True where an episode ends only because another of several parallel environments has ended the phase;
+      otherwise it is missing
 
     :param task_makers: for each distinct task, its name (numbers become text) and a function that creates its environment and
-        is called with ``render_mode``
+        is called with ``render_mode``. If it has a method ``for_evaluation()``, the result of that makes the task where it is
+        evaluated: a game whose lives are episodes in training only
     :param tasks: names of the tasks of one cycle, in order; default: all
     :param cycles: how often the list of tasks is played
     :param steps_per_task: a phase ends with the episode in which it reaches this many steps
@@ -60,7 +64,7 @@ class TaskSequence(gym.Env):
         reaches this; None never ends a phase early
     :param mastery_window: number of episodes over which this rate is computed
     :param last_phase_steps: if given, the last phase has this many steps, mastered or not; None: it ends as the others do
-    :param rotate: for evaluation: play the next task at every episode, without phases
+    :param rotate: for evaluation: play the next task, as it is evaluated, at every episode, without phases
     :param render_mode: as in Gymnasium
     :param check_spaces: create every task once, to find unequal spaces before training
     :raises ValueError: if an option is out of its range, a task is unknown or the tasks' spaces differ
@@ -82,7 +86,7 @@ class TaskSequence(gym.Env):
     ) -> None:
         self.metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "depth_array"]}
         check_makers(task_makers)
-        self.task_makers = {str(name): make_env for name, make_env in task_makers.items()}
+        self.task_makers = {str(name): for_evaluation(make) if rotate else make for name, make in task_makers.items()}
         check_task_names(list(task_makers), tasks)
         self.tasks = [str(task) for task in (task_makers if tasks is None else tasks)]
         self.task_names = list(dict.fromkeys(self.tasks))
@@ -204,7 +208,8 @@ class TaskSequence(gym.Env):
             info["is_success"] = self._episode_success
         if plays_on := not ends_game(info):
             self._episode_steps = 0  # the reset that follows does not end the game either
-        truncated = truncated or (self._asked_to_move_on and not plays_on)
+        if self._asked_to_move_on and not (plays_on or terminated or truncated):
+            truncated, info[CUT_OFF] = True, True
         boundary = self._end_episode() if (terminated or truncated) and not plays_on else False
         return observation, float(reward), terminated, truncated, {**info, **self._describe(boundary)}
 

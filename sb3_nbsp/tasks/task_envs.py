@@ -137,8 +137,7 @@ def single_task(sequence: TaskSequence, task: str) -> TaskSequence:
     :param task: name of the task
     :return: the sequence
     """
-    makers = {name: for_evaluation(make_env) for name, make_env in sequence.task_makers.items()}
-    single = TaskSequence(makers, [task], cycles=1, rotate=True, check_spaces=False)
+    single = TaskSequence(sequence.task_makers, [task], cycles=1, rotate=True, check_spaces=False)
     single.task_names, single.n_phases = list(sequence.task_names), sequence.n_phases
     return single
 

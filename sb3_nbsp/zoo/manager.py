@@ -41,7 +41,14 @@ from sb3_nbsp.zoo.checkpoints import (
     write_state_beside,
 )
 from sb3_nbsp.zoo.evaluation import EVALUATION_SEED, FollowTraining, keep_whole_best_model, spread_tasks
-from sb3_nbsp.zoo.options import ZOO_OPTIONS, check_env_kwargs, check_names, check_values, read_sections
+from sb3_nbsp.zoo.options import (
+    ZOO_OPTIONS,
+    check_env_kwargs,
+    check_names,
+    check_values,
+    read_sections,
+    warn_of_skipped_frames,
+)
 from sb3_nbsp.zoo.samplers import BUDGET
 from sb3_nbsp.zoo.studies import parameters_of_trial
 
@@ -145,6 +152,8 @@ class SequenceExperimentManager(ExperimentManager):
         check_values(hyperparams)
         if sections:
             warn_of_missing_entry(sections, self.env_name.gym_id, self.config)
+        env_kwargs = {**hyperparams.get("env_kwargs", {}), **given}
+        warn_of_skipped_frames(self.env_name.gym_id, env_kwargs, hyperparams.get("env_wrapper"))
         return hyperparams, OrderedDict(sorted(hyperparams.items()))
 
     def load_trial(self, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from sb3_nbsp.algorithms.options import option_hint
 from sb3_nbsp.extras import needs
+from sb3_nbsp.messages import warn
 from sb3_nbsp.tasks.registration import cycle_friction_ids, is_sequence
 from sb3_nbsp.tasks.sequence import TaskSequence
 
@@ -191,3 +192,37 @@ def check_env_kwargs(env_id: str, env_kwargs: Mapping[str, Any]) -> None:
     known = environment_options(env_id)
     if known is not None:
         check_names(env_id, env_kwargs, known)
+
+
+def plays_raw_frames(env_id: str, env_kwargs: Mapping[str, Any]) -> bool:
+    """
+    :param env_id: id of an environment
+    :param env_kwargs: arguments of the environment
+    :return: whether it is a game of ale-py as such, not one of a task sequence, and shows frames, not the console's memory
+    """
+    options = _options_of_game(env_id, env_kwargs)
+    return options is not None and options.get("obs_type") != "ram"
+
+
+def _options_of_game(env_id: str, env_kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+    spec = gym.registry.get(env_id.rpartition(":")[2])  # "module:id"
+    return {**spec.kwargs, **env_kwargs} if spec is not None and "AtariEnv" in str(spec.entry_point) else None
+
+
+def warn_of_skipped_frames(env_id: str, env_kwargs: Mapping[str, Any], env_wrapper: Any) -> None:
+    """
+    Warn where a game skips frames, and SB3's ``AtariWrapper`` skips frames of those that are left.
+
+    :param env_id: id of an environment
+    :param env_kwargs: arguments of the environment
+    :param env_wrapper: the hyperparameter of this name
+    """
+    options = _options_of_game(env_id, env_kwargs)
+    if options is None or "AtariWrapper" not in str(env_wrapper) or "frame_skip" in str(env_wrapper):
+        return
+    if options["frameskip"] != 1:
+        warn(
+            f"{env_id} skips frames itself (frameskip={options['frameskip']}), and AtariWrapper those of four of its steps; "
+            f"actions are repeated with the probability {options['repeat_action_probability']}. For the usual four frames a "
+            "step: --env-kwargs frameskip:1 repeat_action_probability:0.0"
+        )

@@ -116,6 +116,17 @@ def test_figures_of_success_have_a_line_for_each(tmp_path: Path) -> None:
     ]
 
 
+def test_lines_beyond_1_are_seen(tmp_path: Path) -> None:
+    """Where success is a return, an agent that has learned nothing can do best."""
+    write_comparison(tmp_path, {"continual_sac": [0.5]})
+    rates = {agent: {task: 3 * rate for task, rate in of.items()} for agent, of in SUCCESS.items()}
+    (tmp_path / "baselines.json").write_text(json.dumps({ENV_ID: {"success": rates}}))
+    figure = metrics_figure(load_results(tmp_path))
+    for panel in (figure.axes[0], figure.axes[2]):
+        highest = max(line.get_xdata()[0] for line in panel.lines if line.get_label() in SUCCESS)
+        assert 1.03 < highest < panel.get_xlim()[1]
+
+
 def test_a_damaged_file_says_what_to_do(tmp_path: Path) -> None:
     write_run(tmp_path, "nbsp_sac", 1, kept(1.0))
     for content in ({ENV_ID: {}}, {ENV_ID: 3}, {ENV_ID: {"success": [1]}}, {ENV_ID: {"success": {RANDOM: {"a": None}}}}):

@@ -21,6 +21,7 @@ def test_paper_rows_of_the_same_sequence(tmp_path: Path) -> None:
     assert row(table, 3)[1:] == ["3", "0.90 ± 0.04", "0.18 ± 0.01", "0.96 ± 0.02", "–", "–", "–", "–"]
     assert "The paper has no numbers here of: SB3's SAC." in table.notes
     assert any("window-open → window-close, mean ± standard error over 3 seeds, 3×768" in note for note in table.notes)
+    assert any("two cycles; never counted as best" in note for note in table.notes)
     assert not any("nearest" in note for note in table.notes)
     paper = numbers(table, "paper: NBSP", "ASR")
     assert (paper["mean"], paper["se"], paper["n"]) == (0.90, 0.04, 3) and math.isnan(paper["iqm"])
@@ -42,6 +43,13 @@ def test_paper_rows_of_the_nearest_sequence(comparison: Path) -> None:
     (note,) = [note for note in table.notes if "nearest" in note]
     assert "does not have the sequence CoffeeButton-HandlePress" in note
     assert "button-press-topdown → window-open (table 2)" in note
+    assert not any("scores" in note for note in table.notes)
+
+
+def test_paper_rows_beside_other_games_are_in_other_units(tmp_path: Path) -> None:
+    folder = write_comparison(tmp_path, {"nbsp_discrete_sac": [0.5]}, "MinAtar-Breakout-SpaceInvaders-v0")
+    (table,) = tables_of(folder, paper=True)
+    assert any("The paper's are scores, 0 for random play and 1 for a human" in note for note in table.notes)
 
 
 def test_the_table_over_all_has_no_paper_rows(comparison: Path, tmp_path: Path) -> None:

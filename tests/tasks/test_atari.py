@@ -185,6 +185,18 @@ def test_rewards_are_signs_in_training_and_raw_in_evaluation() -> None:
     assert rewards[whole][1]["r"] == sum(reward for reward, _ in rewards[: whole + 1])
 
 
+def test_tasks_in_turn_are_whole_games_with_raw_rewards() -> None:
+    """``rotate=True`` is for evaluation: the zoo chooses its best model by such returns."""
+    env = gym.make("AtariCycle-v0", tasks=["Alien", "BankHeist"], cycles=1, max_frames=1_600, rotate=True)
+    env.reset(seed=5)
+    steps = [(step[1], step[4]) for step in play(env, 1_300, seed=1)]
+    games = [(info["task"], info["game"]["r"], "life_lost" in info) for _, info in steps if "game" in info]
+    assert [task for task, *_ in games[:3]] == ["Alien", "BankHeist", "Alien"]
+    assert not any(has_lives for *_, has_lives in games)
+    end = next(index for index, (_, info) in enumerate(steps) if "game" in info)
+    assert games[0][1] == sum(reward for reward, _ in steps[: end + 1]) > 9  # Alien pays 10 for a dot
+
+
 def test_a_time_limit_truncates() -> None:
     env = AtariTask("Pong", max_frames=60, noop_max=0)()
     env.reset(seed=0)

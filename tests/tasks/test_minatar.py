@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3 import DQN
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
-import sb3_nbsp  # noqa: F401  registers the sequences
+from sb3_nbsp import ContinualDiscreteSAC
 from sb3_nbsp.tasks import SequenceEvaluation, TaskSequence, minatar
 from sb3_nbsp.tasks.minatar import ACTIONS, GAMES, RANDOM, make_minatar_task
 
@@ -136,3 +137,28 @@ def test_an_agent_learns_on_five_games(tmp_path) -> None:
     model.learn(1_000, callback=SequenceEvaluation(tmp_path, n_eval_episodes=2, progress_bar=False))
     lines = (tmp_path / "success_matrix.csv").read_text().splitlines()
     assert [line.split(",")[1] for line in lines[1:]] == ["Breakout", "SpaceInvaders", "Asterix", "Freeway", "Seaquest"]
+
+
+class Ends(BaseCallback):
+    """Notes the games that end, whole or not."""
+
+    def _on_step(self) -> bool:
+        infos = [info for done, info in zip(self.locals["dones"], self.locals["infos"], strict=True) if done]
+        self.whole += [info["game"]["l"] for info in infos if "game" in info]
+        self.n_cut_off += sum("game" not in info for info in infos)
+        return True
+
+    def _on_training_start(self) -> None:
+        self.whole: list[int] = []
+        self.n_cut_off = 0
+
+
+def test_a_game_that_another_environment_cuts_off_is_not_logged(tmp_path) -> None:
+    kwargs = {"steps_per_task": 60, "max_steps": 1_000, "cycles": 1}
+    env = make_vec_env("MinAtar-Breakout-SpaceInvaders-v0", 2, env_kwargs=kwargs, seed=0)
+    ends, evaluation = Ends(), SequenceEvaluation(tmp_path, n_eval_episodes=1, progress_bar=False)
+    model = ContinualDiscreteSAC("MlpPolicy", env, buffer_size=200, learning_starts=10_000, seed=3, device="cpu")
+    model.learn(500, callback=[ends, evaluation])
+    rows = [line.split(",") for line in (tmp_path / "training.csv").read_text().splitlines()]
+    assert [int(float(row[-1])) for row in rows[1:]] == ends.whole != []
+    assert ends.n_cut_off == 2  # one for each phase

@@ -14,6 +14,7 @@ def test_next_phase_cuts_the_episode_at_the_next_step(make_sequence: MakeSequenc
     _, _, terminated, truncated, info = env.step(ACTION)
     assert (terminated, truncated) == (False, True)
     assert (info["task"], info["phase"], info["boundary"], info["sequence_over"]) == ("a", 0, True, False)
+    assert info["cut_off"] is True
     assert env.reset()[1]["phase"] == 1
     _, _, _, truncated, info = env.step(ACTION)  # the next episode is whole again
     assert (truncated, info["boundary"]) == (False, False)
@@ -27,7 +28,7 @@ def test_next_phase_in_the_last_phase(make_sequence: MakeSequence, hard: Options
     assert (truncated, info["boundary"], info["sequence_over"]) == (True, True, True)
     env.reset()
     infos = play_episode(env)  # from now on episodes are whole
-    assert len(infos) == 5
+    assert len(infos) == 5 and not any("cut_off" in each for each in infos)
     assert not any(info["boundary"] for info in infos)
 
 
