@@ -7,6 +7,7 @@ import ast
 import os
 import re
 import shlex
+from contextlib import suppress
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from itertools import product
 from pathlib import Path
@@ -22,6 +23,7 @@ from sb3_nbsp.benchmark.settings import Settings, plain, run_options
 from sb3_nbsp.checks import check_option
 from sb3_nbsp.files import read_json_object, write_json
 from sb3_nbsp.messages import did_you_mean
+from sb3_nbsp.tasks.atari import import_ale
 from sb3_nbsp.tasks.registration import game_sequences, is_sequence, sequences
 from sb3_nbsp.zoo.algos import algorithm
 
@@ -61,6 +63,10 @@ def find_env(name: str, preset: str) -> str:
     try:
         gym.spec(name)
     except gym.error.Error as error:
+        with suppress(ModuleNotFoundError):
+            import_ale()  # which registers its games
+        if name in gym.registry:
+            return name
         hint = did_you_mean(name, [*names, *gym.registry])
         raise ValueError(
             f"There is no environment {name!r}, and no sequence of this name for the preset {preset!r}{hint}\n"

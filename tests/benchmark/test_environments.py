@@ -205,6 +205,7 @@ def test_damaged_and_failed_runs_are_named(finished, tmp_path):
         (["--methods", "p30"], "There is no method 'p30'; did you mean p3o?\n"),
         (["--methods", "xyzzy"], "There is no method 'xyzzy'\nMethods: "),
         (["--envs", "Hoper-v5"], "There is no environment 'Hoper-v5'"),
+        (["--envs", "ALE/Pong-v5"], "ALE/Pong-v5 is a game without preprocessing: compare on a sequence of one game"),
         (["--n-timesteps", "0"], "n_timesteps must be at least 1, not 0"),
         (["--seeds", "-1"], "seeds must not be negative"),
         (["--hyperparams", "reset_rat:0.1"], "p3o has no hyperparameter 'reset_rat'"),
