@@ -45,6 +45,7 @@ def find_methods(names: Sequence[str]) -> list[Method]:
     for name in expanded:
         if name not in METHODS:
             hint = did_you_mean(name, [*METHODS, *ABLATIONS], n=3, beginnings=True)
-            listed = f"\nMethods: {', '.join(METHODS)}\nGroups of methods: {', '.join(ABLATIONS)}"
-            raise ValueError(f"There is no method {name!r}{hint or listed}")
+            raise ValueError(
+                f"There is no method {name!r}{hint}\nMethods: {', '.join(METHODS)}\nGroups of methods: {', '.join(ABLATIONS)}"
+            )
     return [METHODS[name] for name in dict.fromkeys(expanded)]

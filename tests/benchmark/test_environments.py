@@ -202,8 +202,7 @@ def test_damaged_and_failed_runs_are_named(finished, tmp_path):
 @pytest.mark.parametrize(
     "arguments, error",
     [
-        (["--methods", "p30"], "There is no method 'p30'; did you mean p3o?\n"),
-        (["--methods", "xyzzy"], "There is no method 'xyzzy'\nMethods: "),
+        (["--methods", "p30"], "There is no method 'p30'; did you mean p3o?"),
         (["--envs", "Hoper-v5"], "There is no environment 'Hoper-v5'"),
         (["--envs", "ALE/Pong-v5"], "ALE/Pong-v5 is a game without preprocessing: compare on a sequence of one game"),
         (["--n-timesteps", "0"], "n_timesteps must be at least 1, not 0"),
