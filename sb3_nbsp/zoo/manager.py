@@ -152,7 +152,7 @@ class SequenceExperimentManager(ExperimentManager):
         check_values(hyperparams)
         if sections:
             warn_of_missing_entry(sections, self.env_name.gym_id, self.config)
-        env_kwargs = {**hyperparams.get("env_kwargs", {}), **given}
+        env_kwargs = hyperparams.get("env_kwargs", given)
         warn_of_skipped_frames(self.env_name.gym_id, env_kwargs, hyperparams.get("env_wrapper"))
         return hyperparams, OrderedDict(sorted(hyperparams.items()))
 

@@ -220,9 +220,10 @@ def warn_of_skipped_frames(env_id: str, env_kwargs: Mapping[str, Any], env_wrapp
     options = _options_of_game(env_id, env_kwargs)
     if options is None or "AtariWrapper" not in str(env_wrapper) or "frame_skip" in str(env_wrapper):
         return
-    if options["frameskip"] != 1:
+    frameskip, sticky = options.get("frameskip", 4), options.get("repeat_action_probability", 0.25)  # ale-py's defaults
+    if frameskip != 1:
         warn(
-            f"{env_id} skips frames itself (frameskip={options['frameskip']}), and AtariWrapper those of four of its steps; "
-            f"actions are repeated with the probability {options['repeat_action_probability']}. For the usual four frames a "
+            f"{env_id} skips frames itself (frameskip={frameskip}), and AtariWrapper those of four of its steps; "
+            f"actions are repeated with the probability {sticky}. For the usual four frames a "
             "step: --env-kwargs frameskip:1 repeat_action_probability:0.0"
         )

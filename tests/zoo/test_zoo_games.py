@@ -64,6 +64,13 @@ def test_a_wrapper_that_skips_no_frames_is_not_warned_about(recwarn) -> None:
     assert not recwarn.list
 
 
+def test_a_game_that_is_registered_without_arguments_has_those_of_ale(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = gym.envs.registration.EnvSpec("Own-v0", entry_point="ale_py.env:AtariEnv", kwargs={"game": "pong"})
+    monkeypatch.setitem(gym.registry, "Own-v0", spec)
+    with pytest.warns(UserWarning, match=r"frameskip=4.* the probability 0\.25"):
+        warn_of_skipped_frames("Own-v0", {}, "stable_baselines3.common.atari_wrappers.AtariWrapper")
+
+
 def test_games_as_such_are_told_from_sequences_of_games() -> None:
     pytest.importorskip("ale_py", reason="ale-py is not installed: pip install 'sb3_nbsp[atari]'")
     assert plays_raw_frames("ale_py:ALE/Pong-v5", {}) and plays_raw_frames("PongNoFrameskip-v4", {"obs_type": "grayscale"})
