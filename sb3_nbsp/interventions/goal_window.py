@@ -9,6 +9,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 
+from sb3_nbsp.tasks.boundaries import CUT_OFF
 from sb3_nbsp.tasks.reports import as_number
 
 GoalMetric = (
@@ -62,7 +63,7 @@ class GoalWindow:
     def clear(self) -> None:
         """Forget all steps, as at the start of a phase."""
         shape = (self.n_rows, self.n_envs)
-        # nan: not known (yet); the episode's metrics are filled in when it ends
+        # nan: not known (yet); the episode's metrics are filled in when it ends, and never if another environment cuts it off
         self.metrics = {name: np.full(shape, np.nan, dtype=np.float32) for name in (*GOAL_METRICS[1:], "custom")}
         self.rows = 0
         self.reports_success = False
@@ -94,13 +95,15 @@ class GoalWindow:
             self._return[env] += rewards[env]
             self._length[env] += 1
             if dones[env]:
-                self._end_episode(env)
+                self._end_episode(env, is_known=CUT_OFF not in infos[env])
 
-    def _end_episode(self, env: int) -> None:
-        steps = min(self._length[env], self.n_rows)
-        rows = (self.rows - 1 - np.arange(steps)) % self.n_rows
-        self.metrics["episode_success"][rows, env] = self._success[env]
-        self.metrics["episode_return"][rows, env] = self._return[env]
+    def _end_episode(self, env: int, is_known: bool) -> None:
+        """:param is_known: whether how it ended says how well the agent did"""
+        if is_known:
+            steps = min(self._length[env], self.n_rows)
+            rows = (self.rows - 1 - np.arange(steps)) % self.n_rows
+            self.metrics["episode_success"][rows, env] = self._success[env]
+            self.metrics["episode_return"][rows, env] = self._return[env]
         self._length[env], self._success[env], self._return[env] = 0, np.nan, 0.0
 
     def best_known(self, buffer: ReplayBuffer) -> str:

@@ -167,6 +167,19 @@ def test_broken_off_episodes_stay_unknown() -> None:
     assert len(both.selected("step_success")) == 8
 
 
+def test_an_episode_that_another_environment_cuts_off_is_neither_success_nor_failure() -> None:
+    both = Recording(10, 2, 100)
+    both.add([1.0, 1.0], [True, False], [1.0, 0.0])
+    infos: list[dict[str, Any]] = [{"success": 0.0}, {"success": 0.0, "cut_off": True}]
+    both.buffer.add(*(np.array([[20.0], [21.0]]),) * 2, np.zeros((2, 1)), np.ones(2), np.array([True, True]), infos)
+    both.window.add(np.ones(2), np.array([True, True]), infos)
+    assert both.selected("episode_success") == [(0, 1), (20, 0)]
+    assert both.selected("episode_return") == [(0, 1), (20, 1)]
+    assert len(both.selected("step_success")) == 4  # what the environment says of a step stands
+    both.add([3.0, 3.0], [True, True], [0.0, 1.0])
+    assert both.selected("episode_return") == [(0, 1), (20, 1), (10, 3), (11, 3)]  # nothing is carried over
+
+
 def test_clear() -> None:
     both = Recording(10, 1, 100)
     both.add([3.0], [False], [1.0])
