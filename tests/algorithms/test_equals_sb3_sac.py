@@ -25,7 +25,8 @@ NBSP_WITHOUT_MEMORY: Method = (NBSPSAC, {"replay": False})  # the memory refuses
 
 
 def pendulum() -> gym.Env:
-    return gym.make("Pendulum-v1")
+    """Of short episodes, so that some end within a few steps."""
+    return gym.make("Pendulum-v1", max_episode_steps=25)
 
 
 def two_pendulums() -> DummyVecEnv:
@@ -58,21 +59,21 @@ CNN = {
 CNN_SHARED = {**CNN, "policy_kwargs": {**CNN["policy_kwargs"], "share_features_extractor": True}}  # type: ignore[dict-item]
 # Name: environment, environment steps, options
 CASES: dict[str, tuple[Callable[[], Any], int, dict[str, Any]]] = {
-    "default": (pendulum, 220, {}),
-    "sequence of one task": (one_task, 220, {}),
-    "Hopper": (hopper, 220, {}),
-    "two environments": (two_pendulums, 220, {"gradient_steps": 2}),
-    "n-step returns": (pendulum, 220, {"n_steps": 3}),
-    "gSDE": (pendulum, 220, {"use_sde": True, "sde_sample_freq": 4}),
+    "default": (pendulum, 60, {}),
+    "sequence of one task": (one_task, 60, {}),
+    "Hopper": (hopper, 60, {}),
+    "two environments": (two_pendulums, 60, {"gradient_steps": 2}),
+    "n-step returns": (pendulum, 60, {"n_steps": 3}),
+    "gSDE": (pendulum, 60, {"use_sde": True, "sde_sample_freq": 4}),
     "gSDE from the start": (pendulum, 60, {"use_sde": True, "use_sde_at_warmup": True}),
-    "fixed entropy coefficient": (pendulum, 220, {"ent_coef": 0.1}),
+    "fixed entropy coefficient": (pendulum, 60, {"ent_coef": 0.1}),
     "initial entropy coefficient": (pendulum, 60, {"ent_coef": "auto_0.1", "target_entropy": -0.5}),
-    "VecNormalize": (normalized_pendulum, 220, {}),
-    "VecNormalize, two environments": (two_normalized_pendulums, 220, {"train_freq": 2, "gradient_steps": -1}),
-    "target_update_interval": (pendulum, 90, {"target_update_interval": 2, "gradient_steps": 4}),
-    "train_freq": (pendulum, 220, {"train_freq": 2, "gradient_steps": 2}),
-    "episodes": (pendulum, 200, {"train_freq": (1, "episode"), "gradient_steps": 200}),
-    "shared features extractor": (pendulum, 220, {"policy_kwargs": SHARED}),
+    "VecNormalize": (normalized_pendulum, 60, {}),
+    "VecNormalize, two environments": (two_normalized_pendulums, 60, {"train_freq": 2, "gradient_steps": -1}),
+    "target_update_interval": (pendulum, 60, {"target_update_interval": 2, "gradient_steps": 2}),
+    "train_freq": (pendulum, 60, {"train_freq": 2, "gradient_steps": 2}),
+    "episodes": (pendulum, 60, {"train_freq": (1, "episode"), "gradient_steps": 20}),
+    "shared features extractor": (pendulum, 60, {"policy_kwargs": SHARED}),
     "three critics": (pendulum, 60, {"policy_kwargs": {"net_arch": {"pi": [8], "qf": [8, 4]}, "n_critics": 3}}),
     "schedule": (pendulum, 60, {"learning_rate": lambda remaining: 1e-3 * remaining}),
     "memory optimized": (
@@ -104,7 +105,7 @@ def run(method: Method, make_env: Callable[[], Any], steps: int, **kwargs: Any) 
 def test_bit_for_bit_without_fused_kernels(name: str) -> None:
     make_env, steps, kwargs = CASES[name]
     theirs, random_theirs = run((SAC, {}), make_env, steps, **kwargs)
-    assert theirs._n_updates >= {220: 200, 200: 200, 90: 200, 60: 40, 26: 6}[steps]
+    assert theirs._n_updates >= {60: 40, 26: 6}[steps]
     for cls, options in (CONTINUAL, method_of(name)):
         ours, random_ours = run((cls, {**options, "fused": False}), make_env, steps, **kwargs)
         assert (ours._n_updates, ours.num_timesteps) == (theirs._n_updates, theirs.num_timesteps)
