@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -15,6 +15,9 @@ from sb3_nbsp.checks import whole
 from sb3_nbsp.extras import needs
 from sb3_nbsp.tasks.names import check_is_list
 from sb3_nbsp.tasks.sequence import TaskSequence
+
+if TYPE_CHECKING:
+    from metaworld import MT1
 
 # Meta-World publishes other goal bounds for every task, and its resets lie outside its own bounds
 OBSERVATION_SPACE = spaces.Box(-np.inf, np.inf, shape=(39,), dtype=np.float32)
@@ -70,15 +73,28 @@ def make_metaworld_task(name: str, horizon: int = 500, goal_seed: int = 0, rende
     :param goal_seed: seed of the 50 goals
     :param render_mode: as in Gymnasium
     :return: the environment, whose ``info["success"]`` is 0 or 1
-    :raises ValueError: if there is no such task or the horizon is out of its range
+    :raises ValueError: if there is no such task, or the horizon or the seed is out of its range
     """
     with needs("metaworld", "A Meta-World task"):
-        import metaworld
+        from metaworld.wrappers import RandomTaskSelectWrapper
 
-    horizon = whole("horizon", horizon, 1, 500)
-    env = metaworld.make_mt_envs(full_task_name(name), seed=goal_seed, max_episode_steps=horizon, render_mode=render_mode)
-    assert isinstance(env, gym.Env)
-    return MetaWorldTask(env)
+    name = full_task_name(name)
+    horizon, goal_seed = whole("horizon", horizon, 1, 500), whole("goal_seed", goal_seed, 0, 2**32 - 1)
+    benchmark = _benchmark(name, goal_seed)
+    # What metaworld.make_mt_envs() makes
+    task = benchmark.train_classes[name](render_mode=render_mode)  # type: ignore[arg-type]
+    task.seed(goal_seed)
+    task.action_space.seed(goal_seed)
+    timed: gym.Env = gym.wrappers.RecordEpisodeStatistics(gym.wrappers.TimeLimit(task, horizon))
+    return MetaWorldTask(RandomTaskSelectWrapper(timed, benchmark.train_tasks))
+
+
+@cache
+def _benchmark(full_name: str, goal_seed: int) -> MT1:
+    """With the task's 50 goals. Meta-World draws them by 50 resets, four fifths of the time that an environment takes."""
+    from metaworld import MT1
+
+    return MT1(full_name, seed=goal_seed)
 
 
 def metaworld_cycle(

@@ -1,4 +1,4 @@
-"""Real Meta-World. Making a task takes most of a second, so the tests share them."""
+"""Real Meta-World."""
 
 import warnings
 from collections.abc import Iterator
@@ -60,6 +60,31 @@ def test_an_environment_of_its_own_has_the_same_goals(drawer: gym.Env) -> None:
         np.testing.assert_array_equal(first[0], second[0])
         assert first[1] == second[1]
     new.close()
+
+
+def test_it_is_the_environment_that_meta_world_makes() -> None:
+    import metaworld
+
+    ours = make_metaworld_task("drawer-close", horizon=5, goal_seed=3)
+    theirs = metaworld.make_mt_envs("drawer-close-v3", seed=3, max_episode_steps=5)
+    assert ours.unwrapped.action_space.sample().tolist() == theirs.unwrapped.action_space.sample().tolist()
+    for _ in range(3):  # three goals
+        first, second = ours.reset()[0], theirs.reset()[0]
+        for action in np.random.default_rng(0).uniform(-1, 1, (5, 4)).astype(np.float32):
+            np.testing.assert_array_equal(first, second.astype(np.float32))
+            (first, *our_rest, our_info), (second, *their_rest, their_info) = ours.step(action), theirs.step(action)
+            assert our_rest == their_rest
+            our_times, their_times = (info.get("episode", {}).pop("t", None) for info in (our_info, their_info))
+            assert our_info == their_info and (our_times is None) == (their_times is None)
+        assert our_rest[-1] and our_times is not None
+    ours.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, None, 2**32])
+def test_a_wrong_seed_of_the_goals_is_an_error(seed: object) -> None:
+    with pytest.raises(ValueError, match="goal_seed must be a whole number"):
+        make_metaworld_task("drawer-close", goal_seed=seed)  # type: ignore[arg-type]
 
 
 def test_goal_seed_makes_other_goals(drawer: gym.Env) -> None:
