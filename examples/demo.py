@@ -22,10 +22,10 @@ SEQUENCE = "HalfCheetah-Directions-v0"
 METHODS = ["nbsp_sac", "continual_sac"]
 # A few steps only: shows that it works, learns nothing
 QUICK = {
-    "env_kwargs": {"steps_per_task": 400},
-    "hyperparams": {"learning_starts": 250, "identification_steps": 400},
+    "env_kwargs": {"steps_per_task": 200},
+    "hyperparams": {"learning_starts": 100, "identification_steps": 200},
     "n_eval_episodes": 2,
-    "save_freq": 300,
+    "save_freq": 150,
 }
 
 console = Console()

@@ -59,14 +59,14 @@ def start(comparison: Comparison, folder: Path, *options: str) -> subprocess.Pop
 def run(comparison: Comparison, folder: Path, *options: str, expected: int = 0) -> str:
     process = start(comparison, folder, *options)
     try:
-        output, _ = process.communicate(timeout=250)
+        output, _ = process.communicate(timeout=500)
     finally:
         process.kill()
     assert process.returncode == expected, output[-6000:]
     return output
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 200) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 400) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"

@@ -34,7 +34,7 @@ def test_ray_finds_the_same_although_a_worker_is_killed_and_another_run_fails(un
         killed = workers_of(victim)
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
-        output, _ = process.communicate(timeout=280)
+        output, _ = process.communicate(timeout=500)
     finally:
         process.kill()
     assert process.returncode == 1, output[-6000:]

@@ -88,7 +88,7 @@ def test_of_two_runners_in_one_folder_one_is_killed_and_the_other_goes_on(uninte
         first.send_signal(signal.SIGKILL)
         first.wait()
         assert begun in [run.method for run, reason in load_results(tmp_path).left_out if reason == "not finished"]
-        output, _ = second.communicate(timeout=280)
+        output, _ = second.communicate(timeout=500)
     finally:
         first.kill()
         second.kill()
@@ -108,7 +108,7 @@ def test_runs_that_are_killed_or_fail_are_reported_and_the_others_go_on(uninterr
     wait_for(lambda: steps(tmp_path / killed / "seed_1") >= 100)
     (pid,) = processes_of(tmp_path / killed)
     kill(pid)
-    output, _ = process.communicate(timeout=250)
+    output, _ = process.communicate(timeout=500)
     assert process.returncode == 1 and not (tmp_path / FOLDER).exists()
     assert "replay only, seed 1: failed" in output and "The process ended by signal 9" in output
     assert "masks only, seed 1: failed:" in output and "has lost its config.json" in output and "ValueError" in output

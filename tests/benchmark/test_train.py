@@ -81,19 +81,14 @@ def kill_in_third_phase(algo: str, folder: Path) -> None:
         process.wait()
 
 
-@pytest.fixture(scope="session", params=["nbsp_sac", "sac"])
-def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[str, Path, Path]:
+@pytest.fixture(scope="module", params=["nbsp_sac", "sac"])
+def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
     """A run that was killed in its third phase, as it was then, and after it was started again. Not to be written to."""
     algo = request.param
-    shared = tmp_path_factory.getbasetemp()
-    if worker_id != "master":
-        shared = shared.parent
-    folder, then = shared / f"run-{algo}", shared / f"run-{algo}-then"
-    with FileLock(shared / f"run-{algo}.lock"):
-        if not folder.exists():
-            kill_in_third_phase(algo, folder)
-            shutil.copytree(folder, then)
-            train(settings(algo), RunFolder(folder))
+    folder, then = (tmp_path_factory.mktemp(algo) / name for name in ("run", "then"))
+    kill_in_third_phase(algo, folder)
+    shutil.copytree(folder, then)
+    train(settings(algo), RunFolder(folder))
     return algo, then, folder
 
 

@@ -29,7 +29,7 @@ def run(arguments: list[str], cwd: Path, expected: int = 0, **variables: str) ->
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=250,
+        timeout=500,
     )
     assert done.returncode == expected, f"{command} exited with {done.returncode}:\n{done.stdout[-6000:]}"
     return done.stdout
