@@ -21,7 +21,7 @@ def whole(name: str, value: float, low: int, high: float = np.inf) -> int:
     """
     is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not is_number or value != np.floor(value) or not low <= value <= high or np.isinf(value):
-        interval = f"of at least {low}" if np.isinf(high) else f"from {low} to {high:g}"
+        interval = f"of at least {low}" if np.isinf(high) else f"from {low} to {high:.0f}"
         raise ValueError(f"{name} must be a whole number {interval}, not {value!r}")
     return int(value)
 
@@ -37,16 +37,20 @@ def check_option(name: str, value: Any, allowed: Sequence[Any]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
 
 
-def check_range(name: str, value: float, low: float, high: float = np.inf, low_open: bool = False) -> None:
+def check_range(
+    name: str, value: float, low: float, high: float = np.inf, low_open: bool = False, infinite: bool = False
+) -> None:
     """
     :param name: name of the option
     :param value: its value
     :param low: smallest allowed value
     :param high: largest allowed value
     :param low_open: exclude the smallest value itself
+    :param infinite: whether the value may be infinite, where the range is
     :raises ValueError: if the value is outside the range, or no number
     """
-    interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if np.isinf(high) else ']'}"
+    interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if np.isinf(high) and not infinite else ']'}"
     is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not is_number or not (low < value if low_open else low <= value) or not value <= high:
+    is_within = is_number and (low < value if low_open else low <= value) and value <= high
+    if not is_within or (np.isinf(value) and not infinite):
         raise ValueError(f"{name} must be a number in {interval}, not {value!r}")

@@ -40,6 +40,15 @@ def test_check_range_of_an_open_interval() -> None:
         check_range("x", 0, 0, 1, low_open=True)
 
 
+def test_an_unbounded_range_has_no_infinity_unless_it_means_something() -> None:
+    for value in (float("inf"), float("-inf")):
+        with pytest.raises(ValueError, match=r"^x must be a number in \[-inf, inf\), not "):
+            check_range("x", value, -np.inf)
+        check_range("x", value, -np.inf, infinite=True)
+    with pytest.raises(ValueError, match=r"^x must be a number in \[0, inf\], not nan"):
+        check_range("x", float("nan"), 0, infinite=True)
+
+
 def test_check_option() -> None:
     check_option("x", "a", ("a", "b"))
     with pytest.raises(ValueError, match=r"^x must be one of 'a', 'b', not 'c'$"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import torch as th
@@ -113,10 +114,10 @@ class ContinualDiscreteSAC(SoftActorCritic, _DiscreteActions):
         """The temperature would fall to 0 or grow without bound, as with what SAC has for continuous actions."""
         assert isinstance(self.action_space, spaces.Discrete)
         highest = math.log(self.action_space.n)
-        if not 0 <= float(self.target_entropy) <= highest:
+        if not isinstance(self.target_entropy, Real) or not 0 <= float(self.target_entropy) <= highest:
             raise ValueError(
-                f"target_entropy must be between 0 and log({self.action_space.n}) = {highest:.3f}, the largest entropy of "
-                f"{self.action_space.n} actions, not {self.target_entropy}"
+                f'target_entropy must be "auto" or between 0 and log({self.action_space.n}) = {highest:.3f}, the largest '
+                f"entropy of {self.action_space.n} actions, not {self.target_entropy!r}"
             )
 
     @property

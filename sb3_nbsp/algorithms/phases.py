@@ -223,10 +223,17 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         self.all_interventions.on_learn_start(reset)
         if self._has_phases():
             self._catch_up_with_environment()
-        self._warn_of_what_is_idle()
+        self.warn_of_what_is_idle()
         return result
 
-    def _warn_of_what_is_idle(self) -> None:
+    def warn_of_what_is_idle(self, total_timesteps: int | None = None) -> None:
+        """
+        Warn, once, of everything that was asked for and will not act. ``learn()`` does it by itself.
+
+        :param total_timesteps: step at which ``learn()`` is going to end; None for the call that has begun
+        """
+        if total_timesteps is not None:
+            self._total_timesteps = total_timesteps
         for name, message in idle_parts(self, self._has_phases(), self.phase_options).items():
             if name not in self._warned:
                 self._warned.append(name)

@@ -24,8 +24,9 @@ def run(args: argparse.Namespace) -> int:
     from sb3_nbsp.benchmark.run import run_comparison
 
     comparison = Comparison.from_arguments(args)
-    if args.out.exists() and not args.out.is_dir():  # before Ray is started
-        raise ValueError(f"--out must be a folder, and {args.out} is a file")
+    for place in (args.out, *args.out.parents):  # before Ray is started
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"--out must be a folder, and {place} is a file")
     is_local = args.launcher == "local"
     for sentence in (*comparison.without_effect(), *_unused(args)):
         warn(sentence)

@@ -150,6 +150,7 @@ class Comparison:
     eval_policy: str = EVAL_POLICIES[0]
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         self.envs, self.seeds = list(dict.fromkeys(self.envs)), list(dict.fromkeys(self.seeds))
         self.env_ids = dict(zip(self.envs, [find_env(name, self.preset) for name in self.envs], strict=True))
         self.methods = [method.name for method in find_methods(self.methods)]
@@ -175,6 +176,20 @@ class Comparison:
             for name, env_id in self.env_ids.items():
                 if not is_sequence(env_id) or self.n_phases(env_id) != 2:
                     raise ValueError(f"switch_steps needs a sequence of two tasks, which {name} is not")
+
+    def _check_kinds(self) -> None:
+        """ValueError if a field is not of its kind, as in a file that somebody has edited."""
+        for name, kind in (("envs", str), ("methods", str), ("seeds", int)):
+            values = getattr(self, name)
+            if not isinstance(values, list) or not values or not all(type(each) is kind for each in values):
+                raise ValueError(f"{name} must be a list of {'words' if kind is str else 'whole numbers'}, not {values!r}")
+        for name in ("env_kwargs", "hyperparams"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(f"{name} must be a dictionary, not {getattr(self, name)!r}")
+        for name in ("n_eval_episodes", "n_eval_steps", "save_freq", "n_timesteps", "switch_steps", "eval_freq"):
+            value = getattr(self, name)
+            if type(value) is not int and (value is not None or name in ("n_eval_episodes", "eval_freq")):
+                raise ValueError(f"{name} must be a whole number, not {value!r}")
 
     def check_hyperparams(self) -> None:
         """ValueError if no method has one of them. Not for what is only read: names of options may have changed since."""

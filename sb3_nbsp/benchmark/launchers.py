@@ -133,7 +133,10 @@ class RayLauncher(Launcher):
         self._ray: Any = ray
         self._is_own = not ray.is_initialized()
         if self._is_own:
-            ray.init(address=address or "local", log_to_driver=False, include_dashboard=False if address is None else None)
+            try:
+                ray.init(address=address or "local", log_to_driver=False, include_dashboard=False if address is None else None)
+            except Exception as error:  # Ray has no class of its own for it
+                raise ValueError(f"Ray cannot be started or reached: {error}") from error
         # A process of its own for every run: nothing of an earlier one can be left in it
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": MAX_RETRIES, "max_calls": 1}
         self._task = self._ray.remote(**options, runtime_env={"env_vars": {"OMP_NUM_THREADS": str(cpus)}})(_run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from dataclasses import asdict, dataclass, fields
 from pydoc import locate
 from typing import Any
@@ -14,12 +15,15 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_nbsp.algorithms.options import constructor_parameters
+from sb3_nbsp.algorithms.phases import PhasedAlgorithm
 from sb3_nbsp.tasks.registration import is_sequence
 from sb3_nbsp.zoo.algos import TABLE, algorithm, read_hyperparams, with_schedules
 from sb3_nbsp.zoo.options import arguments_of, check_env_kwargs, check_names, plays_raw_frames
 
 # What a run takes beside the arguments of the agent
 BESIDE_THE_AGENT = {"n_timesteps", "normalize", "n_envs"}
+# What the agent takes from the run
+_OF_THE_RUN = {"env", "seed", "tensorboard_log", "_init_setup_model"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Settings:
         return algorithm(self.algo)(env=env, **{**self.arguments(), "seed": self.seed, **options})
 
     def check(self) -> None:
-        """ValueError if one of the options does not exist or its value is out of its range."""
+        """ValueError if one of the options does not exist or its value is out of its range; warns of what will not act."""
         if plays_raw_frames(self.env_id, self.env_kwargs):
             like = "--envs AtariCycle-v0 --env-kwargs \"tasks:['Pong']\" cycles:1"
             raise ValueError(f"{self.env_id} is a game without preprocessing: compare on a sequence of one game, as {like}")
@@ -117,7 +121,9 @@ class Settings:
         except gym.error.Error as error:
             raise ValueError(f"{self.env_id} cannot be made with {self.env_kwargs}: {error}") from error
         try:
-            self.make_agent(env, device="cpu")
+            agent = self.make_agent(env, device="cpu")
+            if isinstance(agent, PhasedAlgorithm):  # a sequence ends by itself
+                agent.warn_of_what_is_idle(sys.maxsize if self.is_sequence else int(self.hyperparams["n_timesteps"]))
         except (TypeError, AssertionError) as error:
             raise ValueError(f"{self.algo} on {self.env_id}: {error}\nIts hyperparameters: {self.hyperparams}") from error
         finally:
@@ -132,7 +138,7 @@ class Settings:
 def run_options(algo: str, env_id: str) -> set[str]:
     """Names of the hyperparameters that a run of an algorithm on an environment can have."""
     alone = {"n_envs"} if is_sequence(env_id) else set()
-    return (constructor_parameters(algorithm(algo)).keys() | BESIDE_THE_AGENT) - alone
+    return (constructor_parameters(algorithm(algo)).keys() | BESIDE_THE_AGENT) - alone - _OF_THE_RUN
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class EWC(OffPolicyIntervention):
     :param accumulate: how several phases are combined. "sum": F ← F + F_new with the latest θ*, so that a task that comes
         back counts twice; "online": F ← γF + F_new; "separate": each task has its own F and θ*, and a task that comes back
         replaces them
-    :param ewc_decay: γ of "online", in [0, 1]
+    :param ewc_decay: γ of "online", in [0, 1]; an error with another ``accumulate``
     :param fisher_states: number of states to compute F in
     :param fisher_window: these states are drawn from this many of the last transitions of a phase
     :raises ValueError: if an option is out of its range
@@ -66,6 +66,8 @@ class EWC(OffPolicyIntervention):
         check_range("ewc_critic_coef", ewc_critic_coef, 0)
         check_option("accumulate", accumulate, ("sum", "online", "separate"))
         check_range("ewc_decay", ewc_decay, 0, 1)
+        if ewc_decay != 0.9 and accumulate != "online":
+            raise ValueError(f"ewc_decay={ewc_decay} only has an effect with accumulate='online', not {accumulate!r}")
         self.ewc_coef = ewc_coef
         self.ewc_critic_coef = ewc_critic_coef
         self.accumulate = accumulate
@@ -77,6 +79,10 @@ class EWC(OffPolicyIntervention):
     def attach(self, agent: BaseAlgorithm) -> None:
         super().attach(agent)
         actor_of(agent)  # complains of other policies
+        for other in agent.all_interventions:  # type: ignore[attr-defined]
+            if isinstance(other, EWC) and other is not self:
+                names = f"{type(self).__name__} and {type(other).__name__}"
+                raise ValueError(f"interventions: {names} would both pull at the same parameters: do without one of them")
         # By network and task; one for all tasks together unless they are "separate"
         self._known: dict[Network, dict[str, Importance]] = {network: {} for network in NETWORKS}
         self._prepare_pulls()

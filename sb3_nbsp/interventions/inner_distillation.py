@@ -60,7 +60,7 @@ class InnerDistillation(Intervention):
         distill_learning_rate: float = 3e-4,
     ) -> None:
         check_range("distill_alpha", distill_alpha, 0, 1)
-        check_range("distill_threshold", distill_threshold, 0)
+        check_range("distill_threshold", distill_threshold, 0, infinite=True)
         max_distill_epochs = whole("max_distill_epochs", max_distill_epochs, 1)
         min_distill_epochs = whole("min_distill_epochs", min_distill_epochs, 0, max_distill_epochs)
         distill_states = whole("distill_states", distill_states, 1)

@@ -69,7 +69,7 @@ class NPC(OffPolicyIntervention):
         npc_clock: Literal["steps", "phases"] = "steps",
     ) -> None:
         if npc_beta is not None:
-            check_range("npc_beta", npc_beta, 0, low_open=True)
+            check_range("npc_beta", npc_beta, 0, low_open=True, infinite=True)
         check_range("npc_alpha", npc_alpha, 0, low_open=True)
         check_range("npc_delta", npc_delta, 0, 1)
         if npc_delta == 1:

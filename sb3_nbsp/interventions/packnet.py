@@ -85,8 +85,8 @@ class PackNet(TaskAware):
         total = self.n_tasks_so_far + (to_come or 0)
         if total > (_MOST_TASKS if self.n_tasks is None else self.n_tasks):
             raise ValueError(
-                f"n_tasks={self.n_tasks} (at most {_MOST_TASKS}), but the task sequence makes it {total} with "
-                f"revisit={self.revisit!r}"
+                f"n_tasks is {self.n_tasks} (at most {_MOST_TASKS}), but with revisit={self.revisit!r} the task sequence has "
+                f"{total} tasks in all"
             )
         if self._is_full and to_come:
             raise ValueError(self._no_weights_left("those to come"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.sac.policies import SACPolicy
@@ -53,12 +54,14 @@ class PlasticityInjection(PhaseStartChange):
     ) -> None:
         check_option("injection_networks", injection_networks, ("both", "critic", "actor"))
         head_layers = whole("head_layers", head_layers, 1)
+        if max_injections is not None:
+            max_injections = whole("max_injections", max_injections, 1)
         if injection_steps is not None:
+            if not np.ndim(injection_steps) or not len(injection_steps):
+                raise ValueError(f"injection_steps must be a list of steps such as [100_000], not {injection_steps!r}")
             injection_steps = [whole("injection_steps", each, 1) for each in injection_steps]
             if injection_steps != sorted(set(injection_steps)):
                 raise ValueError(f"injection_steps must be in ascending order, not {injection_steps}")
-        if max_injections is not None:
-            max_injections = whole("max_injections", max_injections, 0)
         self.injection_networks = injection_networks
         self.head_layers = head_layers
         self.injection_steps = injection_steps

@@ -36,7 +36,7 @@ class RecoveryTraining(Intervention):
     waits_for_renewals: ClassVar[bool] = True
 
     def __init__(self, reward_threshold: float = 100.0, recovery_epochs: int = 1, max_recovery_updates: int = 10) -> None:
-        check_range("reward_threshold", reward_threshold, -np.inf)
+        check_range("reward_threshold", reward_threshold, -np.inf, infinite=True)
         recovery_epochs = whole("recovery_epochs", recovery_epochs, 1)
         max_recovery_updates = whole("max_recovery_updates", max_recovery_updates, 1)
         self.reward_threshold = reward_threshold

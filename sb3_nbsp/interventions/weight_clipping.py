@@ -30,7 +30,7 @@ class WeightClipping(Intervention):
     capturable: ClassVar[bool] = True
 
     def __init__(self, clip_factor: float = 3.0) -> None:
-        check_range("clip_factor", clip_factor, 0, low_open=True)
+        check_range("clip_factor", clip_factor, 0, low_open=True, infinite=True)
         self.clip_factor = clip_factor
 
     @override

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_nbsp.checks import whole
+from sb3_nbsp.checks import check_option, whole
 from sb3_nbsp.extras import needs
 from sb3_nbsp.tasks.names import check_is_list
 from sb3_nbsp.tasks.sequence import TaskSequence
@@ -73,7 +73,7 @@ def make_metaworld_task(name: str, horizon: int = 500, goal_seed: int = 0, rende
     :param goal_seed: seed of the 50 goals
     :param render_mode: as in Gymnasium
     :return: the environment, whose ``info["success"]`` is 0 or 1
-    :raises ValueError: if there is no such task, or the horizon or the seed is out of its range
+    :raises ValueError: if there is no such task or render mode, or the horizon or the seed is out of its range
     """
     with needs("metaworld", "A Meta-World task"):
         from metaworld.wrappers import RandomTaskSelectWrapper
@@ -81,6 +81,7 @@ def make_metaworld_task(name: str, horizon: int = 500, goal_seed: int = 0, rende
     name = full_task_name(name)
     horizon, goal_seed = whole("horizon", horizon, 1, 500), whole("goal_seed", goal_seed, 0, 2**32 - 1)
     benchmark = _benchmark(name, goal_seed)
+    check_option("render_mode", render_mode, (None, *benchmark.train_classes[name].metadata["render_modes"]))
     # What metaworld.make_mt_envs() makes
     task = benchmark.train_classes[name](render_mode=render_mode)  # type: ignore[arg-type]
     task.seed(goal_seed)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -137,18 +138,27 @@ ALGOS = {name: entry.cls for name, entry in TABLE.items() if name not in PLAIN}
 SCHEDULED = {"learning_rate", "qf_learning_rate", "clip_range", "clip_range_vf"}
 
 
-def hyperparams_file(algo: str) -> Path | None:
+def hyperparams_file(algo: str, env_id: str = "default") -> Path | None:
     """
-    The YAML with an algorithm's hyperparameters: its own, or that of the class it derives from.
+    The YAML with an algorithm's hyperparameters on an environment: the first that has a section for it among the algorithm's
+    own and those of the classes it derives from, so that methods on one task sequence differ by nothing but the method. If
+    none has one, the first that there is.
 
     :param algo: name of the algorithm
+    :param env_id: id of the environment
     :return: the file, in the checkout or in the installed package; None if this package has none for it
     """
     package = Path(__file__).parent.parent
     bases = algorithm(algo).__mro__ if algo in TABLE else ()
     names = [algo, *(name for base in bases for name, entry in TABLE.items() if entry.cls is base)]
     candidates = [folder / "hyperparams" / f"{name}.yml" for name in names for folder in (package, package.parent)]
-    return next((path for path in candidates if path.is_file()), None)
+    files = [path for path in candidates if path.is_file()]
+    return next((path for path in files if env_id in _sections(path)), files[0] if files else None)
+
+
+@cache
+def _sections(file: Path) -> frozenset[str]:
+    return frozenset(yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
 def read_hyperparams(algo: str, env_id: str) -> dict[str, Any]:
@@ -160,7 +170,7 @@ def read_hyperparams(algo: str, env_id: str) -> dict[str, Any]:
     :return: keyword arguments of the algorithm, with ``n_timesteps``
     :raises ValueError: if there is no such algorithm
     """
-    file = hyperparams_file(algo)
+    file = hyperparams_file(algo, env_id)
     if file is None:
         raise ValueError(f"algo must be one of {', '.join(map(repr, TABLE))}, not {algo!r}")
     entries = yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -89,7 +89,7 @@ class SequenceExperimentManager(ExperimentManager):
     def __init__(self, args: Any, algo: str, env_id: str, *other: Any, **kwargs: Any) -> None:
         check_arguments(args)
         super().__init__(args, algo, env_id, *other, **kwargs)
-        own = hyperparams_file(algo)
+        own = hyperparams_file(algo, env_id)
         self.is_sequence = is_sequence(env_id)
         self.position: Position = {}  # of a plain SB3 agent's environments, at the end
         if kwargs.get("config") is None and own is not None and (algo not in PLAIN or is_own(env_id)):

@@ -190,8 +190,10 @@ def check_env_kwargs(env_id: str, env_kwargs: Mapping[str, Any]) -> None:
     :raises ValueError: if there is no such argument
     """
     known = environment_options(env_id)
-    if known is not None:
-        check_names(env_id, env_kwargs, known)
+    for name in env_kwargs if known is not None else ():
+        if name not in known:
+            others = option_hint(name, known) or f"; its options: {', '.join(sorted(known))}"
+            raise ValueError(f"{env_id} has no option {name!r}{others}")
 
 
 def plays_raw_frames(env_id: str, env_kwargs: Mapping[str, Any]) -> bool:

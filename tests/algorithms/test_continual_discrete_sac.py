@@ -247,6 +247,7 @@ class Shifted(gym.Wrapper):
         ({"target_entropy_scal": 0.5}, TypeError, "target_entropy_scale"),
         ({"target_entropy": -2.0}, ValueError, r"between 0 and log\(2\) = 0.693, the largest entropy of 2 actions, not -2.0"),
         ({"target_entropy": 0.7}, ValueError, r"between 0 and log\(2\) = 0.693"),
+        ({"target_entropy": "aut"}, ValueError, r"target_entropy must be \"auto\" or between 0 .* not 'aut'"),
         ({"target_update_interval": 0}, ValueError, "target_update_interval must be a whole number of at least 1, not 0"),
         ({"policy_kwargs": {"log_std_init": -3}}, TypeError, "log_std_init"),
     ],

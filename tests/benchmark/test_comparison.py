@@ -209,6 +209,40 @@ def test_a_folder_without_a_whole_comparison(text, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "name, value, expected",
+    [
+        ("envs", "HalfCheetah-Directions-v0", "a list of words"),
+        ("envs", [], "a list of words"),
+        ("methods", [], "a list of words"),
+        ("seeds", "1", "a list of whole numbers"),
+        ("seeds", [1, "a"], "a list of whole numbers"),
+        ("n_eval_episodes", "20", "a whole number"),
+        ("eval_freq", None, "a whole number"),
+        ("env_kwargs", [], "a dictionary"),
+    ],
+)
+def test_a_field_of_another_kind_is_named(name, value, expected, tmp_path):
+    made().save(tmp_path)
+    path = tmp_path / "benchmark.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{path}: {name} must be {expected}, not {value!r}')}$"):
+        Comparison.load(tmp_path)
+
+
+def test_what_will_not_act_is_told_where_the_comparison_is_started(recwarn):
+    on_hopper = made(envs=["Hopper-v5"], methods=["ewc_sac", "sbp_sac", "sac"], n_timesteps=300)
+    for run in on_hopper.runs("folder"):
+        on_hopper.settings(run).check()
+    said = "\n".join(str(each.message) for each in recwarn)
+    assert "EWC of this EWCSAC will not act" in said and "EWCSAC learns nothing in this call of learn()" in said
+    assert "the next reset is due at step 10000" in said
+    recwarn.clear()
+    for run in made(methods=["ewc_sac", "cycle_sac"]).runs("folder"):
+        made(methods=[run.method]).settings(run).check()
+    assert [each for each in recwarn if "Continual" in str(each.message) or "SAC" in str(each.message)] == []
+
+
+@pytest.mark.parametrize(
     "change, error", [(("nbsp_sac", "gone_sac"), "no method 'gone_sac'"), (("1", "-1"), "must not be negative")]
 )
 def test_an_error_in_a_saved_comparison_names_the_file(change, error, tmp_path):

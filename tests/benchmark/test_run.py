@@ -148,8 +148,11 @@ def test_what_is_done_is_not_done_again(uninterrupted, tmp_path, capsys):
             "normalize has no option 'norm_rewards'; did you mean norm_reward?",
         ),
         (["--hyperparams", "n_envs:2"], "has no hyperparameter 'n_envs'"),
+        (["--hyperparams", "seed:4"], "has no hyperparameter 'seed'"),
+        (["--hyperparams", "env:Hopper-v5"], "has no hyperparameter 'env'"),
         (["--hyperparams", "learning_rate:lin3e-4"], "learning_rate must be a number or a schedule such as 'lin_3e-4'"),
         (["--env-kwargs", "cycels:3"], "MW-CoffeeButton-HandlePress-laptop-v0 has no option 'cycels'; did you mean cycles?"),
+        (["--env-kwargs", "speed:3"], "has no option 'speed'; its options: cycles, goal_seed, horizon, "),
         (["--env-kwargs", "cycles:0"], "cycles must be a whole number of at least 1, not 0"),
         (["--jobs", "0"], "jobs must be at least 1, not 0"),
         (
@@ -178,6 +181,8 @@ def test_a_file_as_folder_is_an_error_before_ray_starts(tmp_path, capsys, monkey
     (tmp_path / "file").write_text("")
     run = ["run", "--envs", "Pendulum-v1", "--methods", "sac", "--launcher", "ray", "--out", str(tmp_path / "file")]
     assert main(run) == 2
+    assert f"--out must be a folder, and {tmp_path / 'file'} is a file" in capsys.readouterr().err
+    assert main([*run[:-1], str(tmp_path / "file" / "out")]) == 2
     assert f"--out must be a folder, and {tmp_path / 'file'} is a file" in capsys.readouterr().err
 
 

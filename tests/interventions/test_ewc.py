@@ -16,7 +16,7 @@ from tagged_tasks import ImageTask, RecordingLogger, Spy, differing, parameters,
 from torch import nn
 
 from sb3_nbsp import EWCSAC, ContinualSAC, EWCDiscreteSAC
-from sb3_nbsp.interventions import EWC, Phase
+from sb3_nbsp.interventions import ANCL, EWC, Phase
 from sb3_nbsp.interventions.ewc import fisher_of
 from sb3_nbsp.interventions.observations import as_seen, phase_transitions
 from sb3_nbsp.interventions.quadratic_pull import Importance, Pull, merged
@@ -250,6 +250,7 @@ def test_images() -> None:
         {"ewc_critic_coef": float("nan")},
         {"accumulate": "mean"},
         {"ewc_decay": 1.5},
+        {"ewc_coef": float("inf")},
         {"fisher_states": 0},
         {"fisher_window": 2.5},
     ],
@@ -258,6 +259,14 @@ def test_bad_options(wrong: dict[str, Any]) -> None:
     ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=f"{name} must be .*{value}"):
         tiny(EWCSAC, tagged_sequence(), **wrong)
+
+
+def test_what_contradicts_itself_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"ewc_decay=0\.5 only has an effect with accumulate='online', not 'sum'"):
+        tiny(EWCSAC, tagged_sequence(), ewc_decay=0.5)
+    for other in (EWC(), ANCL()):
+        with pytest.raises(ValueError, match=r"EWC and .* would both pull at the same parameters"):
+            tiny(ContinualSAC, tagged_sequence(), interventions=[EWC(), other])
 
 
 def test_what_cannot_work_is_said() -> None:

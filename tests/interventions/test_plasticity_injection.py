@@ -182,3 +182,8 @@ def test_what_cannot_go_with_it_is_refused() -> None:
         make("sac", use_sde=True)
     with pytest.raises(ValueError, match="injection_steps must be in ascending order"):
         PlasticityInjection(injection_steps=[5, 3])
+    for steps in (30, [], "30"):
+        with pytest.raises(ValueError, match="injection_steps must be"):
+            PlasticityInjection(injection_steps=steps)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_injections must be a whole number of at least 1"):
+        PlasticityInjection(max_injections=0)

@@ -87,6 +87,11 @@ def test_a_wrong_seed_of_the_goals_is_an_error(seed: object) -> None:
         make_metaworld_task("drawer-close", goal_seed=seed)  # type: ignore[arg-type]
 
 
+def test_an_unknown_render_mode_is_an_error() -> None:
+    with pytest.raises(ValueError, match="render_mode must be one of None, 'human', 'rgb_array', 'depth_array', not 'rgb'"):
+        make_metaworld_task("drawer-close", render_mode="rgb")
+
+
 def test_goal_seed_makes_other_goals(drawer: gym.Env) -> None:
     new = make_metaworld_task("drawer-close", horizon=HORIZON, goal_seed=7)
     own, other = goals(drawer, 0, 60), goals(new, 0, 60)

@@ -18,7 +18,7 @@ from zoo_commands import ENV_ID, ROOT, environment, run
 from sb3_nbsp import NBSPSAC, ContinualSAC
 from sb3_nbsp.algorithms.options import constructor_parameters
 from sb3_nbsp.tasks import TaskSequence
-from sb3_nbsp.tasks.registration import MUJOCO_TASKS, cycle_friction_ids, dm_control_ids, sequences
+from sb3_nbsp.tasks.registration import MUJOCO_TASKS, cycle_friction_ids, dm_control_ids, is_sequence, sequences
 from sb3_nbsp.zoo.algos import ALGOS, PLAIN, algorithm, hyperparams_file, read_hyperparams
 from sb3_nbsp.zoo.options import ZOO_OPTIONS, check_names
 
@@ -249,6 +249,23 @@ def test_what_methods_share_is_the_same():
         nbsp, continual, sac = (read_hyperparams(algo, env_id) for algo in CLASSES)
         assert all(nbsp[name] == value for name, value in continual.items())
         assert all(continual[name] == value for name, value in sac.items())
+
+
+@pytest.mark.parametrize("vanilla", ["continual_sac", "continual_discrete_sac"])
+def test_methods_have_the_settings_of_the_vanilla_agent_on_a_task_sequence(vanilla):
+    """Also those that have a file of their own for other environments."""
+    wide = {cls for cls in ALGOS.values() if issubclass(cls, ALGOS["continual_discrete_sac"])}
+    algos = [
+        algo for algo, cls in ALGOS.items() if issubclass(cls, ALGOS[vanilla]) and (cls in wide) == ("discrete" in vanilla)
+    ]
+    assert {vanilla.replace("continual", name) for name in ("cbp", "cycle", "redo", "sbp", "ewc", "nbsp")} <= set(algos)
+    env_ids = [env_id for env_id in entries(vanilla) if env_id in gym.registry and is_sequence(env_id)]
+    assert len(env_ids) >= 10
+    for env_id in env_ids:
+        expected = read_hyperparams(vanilla, env_id)
+        for algo in algos:
+            found = read_hyperparams(algo, env_id)
+            assert {name: found.get(name) for name in expected} == expected, f"{algo} on {env_id}"
 
 
 def test_an_unknown_environment_gets_the_default():
