@@ -190,7 +190,9 @@ def check_env_kwargs(env_id: str, env_kwargs: Mapping[str, Any]) -> None:
     :raises ValueError: if there is no such argument
     """
     known = environment_options(env_id)
-    for name in env_kwargs if known is not None else ():
+    if known is None:
+        return
+    for name in env_kwargs:
         if name not in known:
             others = option_hint(name, known) or f"; its options: {', '.join(sorted(known))}"
             raise ValueError(f"{env_id} has no option {name!r}{others}")

@@ -152,7 +152,7 @@ def test_what_is_done_is_not_done_again(uninterrupted, tmp_path, capsys):
         (["--hyperparams", "env:Hopper-v5"], "has no hyperparameter 'env'"),
         (["--hyperparams", "learning_rate:lin3e-4"], "learning_rate must be a number or a schedule such as 'lin_3e-4'"),
         (["--env-kwargs", "cycels:3"], "MW-CoffeeButton-HandlePress-laptop-v0 has no option 'cycels'; did you mean cycles?"),
-        (["--env-kwargs", "speed:3"], "has no option 'speed'; its options: cycles, goal_seed, horizon, "),
+        (["--env-kwargs", "speed:3"], "has no option 'speed'; its options: cycles, disable_env_checker, goal_seed, "),
         (["--env-kwargs", "cycles:0"], "cycles must be a whole number of at least 1, not 0"),
         (["--jobs", "0"], "jobs must be at least 1, not 0"),
         (
