@@ -645,7 +645,7 @@ class EWCSAC(Method, ContinualSAC):
     :param accumulate: how several phases are combined. "sum": F ← F + F_new with the latest θ*, so that a task that comes
         back counts twice; "online": F ← γF + F_new; "separate": each task has its own F and θ*, and a task that comes back
         replaces them
-    :param ewc_decay: γ of "online", in [0, 1]
+    :param ewc_decay: γ of "online", in [0, 1]; an error with another ``accumulate``
     :param fisher_states: number of states to compute F in
     :param fisher_window: these states are drawn from this many of the last transitions of a phase
     :param kwargs: see :class:`ContinualSAC`
@@ -677,7 +677,7 @@ class EWCDiscreteSAC(Method, ContinualDiscreteSAC):
     :param accumulate: how several phases are combined. "sum": F ← F + F_new with the latest θ*, so that a task that comes
         back counts twice; "online": F ← γF + F_new; "separate": each task has its own F and θ*, and a task that comes back
         replaces them
-    :param ewc_decay: γ of "online", in [0, 1]
+    :param ewc_decay: γ of "online", in [0, 1]; an error with another ``accumulate``
     :param fisher_states: number of states to compute F in
     :param fisher_window: these states are drawn from this many of the last transitions of a phase
     :param kwargs: see :class:`ContinualDiscreteSAC`
