@@ -7,6 +7,7 @@ import ast
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from itertools import product
@@ -181,7 +182,8 @@ class Comparison:
         """ValueError if a field is not of its kind, as in a file that somebody has edited."""
         for name, kind in (("envs", str), ("methods", str), ("seeds", int)):
             values = getattr(self, name)
-            if not isinstance(values, list) or not values or not all(type(each) is kind for each in values):
+            is_sequence_of = not isinstance(values, str) and isinstance(values, Sequence) and len(values) > 0
+            if not is_sequence_of or not all(type(each) is kind for each in values):
                 raise ValueError(f"{name} must be a list of {'words' if kind is str else 'whole numbers'}, not {values!r}")
         for name in ("env_kwargs", "hyperparams"):
             if not isinstance(getattr(self, name), dict):
