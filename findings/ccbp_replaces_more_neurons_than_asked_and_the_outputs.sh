@@ -7,7 +7,7 @@
 # Seen: 1. The fraction that has added up is also taken as the probability of replacing one more neuron. Layers of 64 have twice
 # as many neurons replaced at a rate of 0.003, ten times as many at 0.0001.
 # 2. Only layers whose names contain "head" or "classifier" are left out. The output of the README's own network is replaced, too,
-# 15 times as often as the rate says, and what it has learned is gone: its loss is then a thousand times as high.
+# 16 times as often as the rate says, and what it has learned is gone: its loss is then a thousand times as high.
 # 3. "The weights that lead out" are those of the next layer in the list of modules, if the sizes fit. In PPO of
 # Stable-Baselines3, that list has the actor's hidden layers, the critic's, `action_net` and `value_net`. So when a neuron of the
 # critic is replaced, the actor loses the weights of its own neuron with that number; the outputs of the actor's and the critic's

@@ -14,7 +14,7 @@ from typing_extensions import override
 from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.interventions.base import NETWORKS, Network, Phase
 from sb3_nbsp.interventions.container import Interventions
-from sb3_nbsp.interventions.ewc import EWC, fisher_of, learning_parameters
+from sb3_nbsp.interventions.ewc import DECAY, EWC, fisher_of, learning_parameters
 from sb3_nbsp.interventions.observations import as_seen, phase_transitions
 from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.interventions.quadratic_pull import Importance, Pull, Tensors
@@ -63,7 +63,7 @@ class ANCL(EWC):
         aux_fisher_interval: int = 5000,
         aux_fisher_states: int = 640,
         accumulate: Literal["sum", "online", "separate"] = "sum",
-        ewc_decay: float = 0.9,
+        ewc_decay: float = DECAY,
         fisher_states: int = 2560,
         fisher_window: int = 10_000,
     ) -> None:

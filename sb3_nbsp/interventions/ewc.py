@@ -23,6 +23,7 @@ from sb3_nbsp.messages import warn
 
 # The smallest importance of a parameter of the actor, as in Continual World (there of each state, here of their mean)
 ACTOR_FLOOR = 1e-5
+DECAY = 0.9  # default of ewc_decay
 
 
 class EWC(OffPolicyIntervention):
@@ -58,7 +59,7 @@ class EWC(OffPolicyIntervention):
         ewc_coef: float = 100.0,
         ewc_critic_coef: float = 0.0,
         accumulate: Literal["sum", "online", "separate"] = "sum",
-        ewc_decay: float = 0.9,
+        ewc_decay: float = DECAY,
         fisher_states: int = 2560,
         fisher_window: int = 10_000,
     ) -> None:
@@ -66,7 +67,7 @@ class EWC(OffPolicyIntervention):
         check_range("ewc_critic_coef", ewc_critic_coef, 0)
         check_option("accumulate", accumulate, ("sum", "online", "separate"))
         check_range("ewc_decay", ewc_decay, 0, 1)
-        if ewc_decay != 0.9 and accumulate != "online":
+        if ewc_decay != DECAY and accumulate != "online":
             raise ValueError(f"ewc_decay={ewc_decay} only has an effect with accumulate='online', not {accumulate!r}")
         self.ewc_coef = ewc_coef
         self.ewc_critic_coef = ewc_critic_coef

@@ -254,9 +254,9 @@ def test_what_methods_share_is_the_same():
 @pytest.mark.parametrize("vanilla", ["continual_sac", "continual_discrete_sac"])
 def test_methods_have_the_settings_of_the_vanilla_agent_on_a_task_sequence(vanilla):
     """Also those that have a file of their own for other environments."""
-    wide = {cls for cls in ALGOS.values() if issubclass(cls, ALGOS["continual_discrete_sac"])}
+    discrete = {cls for cls in ALGOS.values() if issubclass(cls, ALGOS["continual_discrete_sac"])}
     algos = [
-        algo for algo, cls in ALGOS.items() if issubclass(cls, ALGOS[vanilla]) and (cls in wide) == ("discrete" in vanilla)
+        algo for algo, cls in ALGOS.items() if issubclass(cls, ALGOS[vanilla]) and (cls in discrete) == ("discrete" in vanilla)
     ]
     assert {vanilla.replace("continual", name) for name in ("cbp", "cycle", "redo", "sbp", "ewc", "nbsp")} <= set(algos)
     env_ids = [env_id for env_id in entries(vanilla) if env_id in gym.registry and is_sequence(env_id)]
