@@ -1,7 +1,7 @@
 """
 Compare how agents for discrete actions learn a MinAtar game alone: this package's SAC, SB3's DQN, and SDSAC, of sb3-soft
-(pip install sb3-soft). They have the same network, replay buffer, batches and learning rate and as many gradient steps; the
-rest is each one's own.
+(pip install sb3-soft). They have the same network, replay buffer, batches and learning rate and as many gradient steps, and
+the temperature of both SACs begins at 0.1; the rest is each one's own.
 
     python -m tools.minatar_learning runs/minatar --games Breakout Freeway --seeds 1 2 3
 
@@ -34,39 +34,47 @@ from sb3_nbsp.figure_style import COLORS, STYLE, panels, save
 from sb3_nbsp.files import atomic_path
 from sb3_nbsp.tasks.minatar import ACTIONS, GAMES, make_minatar_task
 
-TRAIN_FREQ, TARGET_INTERVAL, ENTROPY_SCALE = 4, 1_000, 0.5
+TARGET_INTERVAL, ENTROPY_SCALE, INITIAL_TEMPERATURE = 1_000, 0.5, "auto_0.1"
 ALIKE: dict[str, Any] = {
     "policy": "MlpPolicy",
     "learning_rate": 3e-4,
     "buffer_size": 100_000,
     "learning_starts": 5_000,
     "batch_size": 64,
-    "train_freq": TRAIN_FREQ,
+    "train_freq": 4,
     "gradient_steps": 1,
-    "tau": 1.0,
     "policy_kwargs": {"net_arch": [256, 256]},
 }
 
 
 def discrete_sac(env: VecEnv, seed: int, steps: int) -> BaseAlgorithm:
     """This package's."""
-    own = {"target_update_interval": TARGET_INTERVAL, "target_entropy_scale": ENTROPY_SCALE}
+    own = {
+        "tau": 1.0,
+        "target_update_interval": TARGET_INTERVAL,
+        "target_entropy_scale": ENTROPY_SCALE,
+        "ent_coef": INITIAL_TEMPERATURE,
+    }
     return ContinualDiscreteSAC(env=env, seed=seed, **own, **ALIKE)
 
 
 def dqn(env: VecEnv, seed: int, steps: int) -> BaseAlgorithm:
     """SB3's, whose share of random actions falls to 0.1 within 100 000 steps, as in the MinAtar paper."""
-    own = {"target_update_interval": TARGET_INTERVAL, "exploration_final_eps": 0.1}
+    own = {"tau": 1.0, "target_update_interval": TARGET_INTERVAL, "exploration_final_eps": 0.1}
     return DQN(env=env, seed=seed, exploration_fraction=min(1.0, 100_000 / steps), **own, **ALIKE)
 
 
 def sdsac(env: VecEnv, seed: int, steps: int) -> BaseAlgorithm:
-    """That of sb3-soft, which counts the interval of its target networks in gradient steps."""
+    """
+    That of sb3-soft, with its own soft target updates: it counts the interval of hard ones within one call of train(), so with
+    one gradient step a call they would follow every step.
+    """
     from sb3_soft import SDSAC
 
     own = {
-        "target_update_interval": TARGET_INTERVAL // TRAIN_FREQ,
+        "tau": 0.005,
         "target_entropy": ENTROPY_SCALE * np.log(len(ACTIONS)),
+        "ent_coef": INITIAL_TEMPERATURE,
     }
     return SDSAC(env=env, seed=seed, **own, **ALIKE)
 
