@@ -24,8 +24,8 @@ test: $(READY) ## run the tests, one thread for each of the two workers
 coverage: $(READY) ## run the tests and report the lines that none of them runs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov=sb3_nbsp --cov-report=term-missing:skip-covered
 
-test-sb3: $(READY) ## run SB3's own tests with this package's agents in the place of its SAC and PPO
-	$(BIN)/python tools/sb3_suite.py
+test-sb3: $(READY) ## run SB3's own tests with this package's agents in the place of its SAC and PPO (IN_TURN=1: one of the two pairs, the other one on the next day)
+	$(BIN)/python tools/sb3_suite.py $(if $(IN_TURN),--in-turn)
 
 lint: $(READY) ## check the style
 	$(BIN)/ruff check .
