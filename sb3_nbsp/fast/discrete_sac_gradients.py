@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch.nn import functional as F
@@ -12,7 +13,7 @@ from typing_extensions import override
 
 from sb3_nbsp.fast.matmul_precision import MakeLayers
 from sb3_nbsp.fast.perceptron import Perceptron, is_perceptron, is_untouched, layers_of
-from sb3_nbsp.fast.sac_gradients import SACGradients, is_vector, owns_its_parameters
+from sb3_nbsp.fast.sac_gradients import FlatInputs, SACGradients, owns_its_parameters
 
 # Methods that the forward pass goes through
 _FORWARD = ("forward", "extract_features", "logits", "head", "features", "heads", "q_values", "_head")
@@ -33,10 +34,7 @@ class MlpDiscreteGradients(SACGradients):
         self._actor = Perceptron(make_layers([*actor.latent_pi.children(), actor.action_net]))
         self._critics = [Perceptron(make_layers(net.children())) for net in critic.q_networks]
         self._targets = [Perceptron(make_layers(net.children())) for net in critic_target.q_networks]
-        self._scale, self._dtype = scale, next(actor.parameters()).dtype
-
-    def _inputs(self, observations: th.Tensor) -> th.Tensor:
-        return observations.float().to(self._dtype)
+        self._scale, self._inputs = scale, FlatInputs(actor)
 
     @staticmethod
     def _smallest(networks: list[Perceptron], inputs: th.Tensor) -> th.Tensor:
@@ -83,7 +81,7 @@ class MlpDiscreteGradients(SACGradients):
         for critic in self._critics:
             critic.prepare()
             signals = critic.forward(self._observations)
-            error = signals[-1].gather(1, actions) - target_q_values.to(self._dtype)
+            error = signals[-1].gather(1, actions) - target_q_values.to(self._inputs.dtype)
             critic.backward(th.zeros_like(signals[-1]).scatter_(1, actions, error * (2 / len(error))), signals)
             losses.append(error.square().mean())
         return th.stack(losses).sum()
@@ -103,14 +101,14 @@ class MlpDiscreteGradients(SACGradients):
         costs = ent_coef * self._log_prob - self._smallest(self._critics, self._observations)
         expected = (self._prob * costs).sum(dim=1, keepdim=True)
         gradient = self._prob * (costs - expected) * (self._scale / len(costs))
-        self._actor.backward(gradient.to(self._dtype), self._signals)
+        self._actor.backward(gradient.to(self._inputs.dtype), self._signals)
         return self._scale * expected.mean()
 
 
 def can_use_mlp_discrete_gradients(actor: Any, critic: Any, critic_target: Any) -> bool:
     """
-    Whether :class:`MlpDiscreteGradients` computes what the modules do: on flat observations, of linear layers with ReLU or
-    tanh, that nobody has changed, hooked into or frozen.
+    Whether :class:`MlpDiscreteGradients` computes what the modules do: on arrays that are flattened, of linear layers with
+    ReLU or tanh, that nobody has changed, hooked into or frozen.
 
     :param actor: this package's own policy
     :param critic: its critics
@@ -121,7 +119,7 @@ def can_use_mlp_discrete_gradients(actor: Any, critic: Any, critic_target: Any) 
     extractors = [actor.features_extractor, *critic.features_extractors, *critic_target.features_extractors]
     networks = [actor, critic, critic_target]
     return (
-        is_vector(actor.observation_space)
+        isinstance(actor.observation_space, spaces.Box)
         and all(type(each) is FlattenExtractor for each in extractors)
         and is_perceptron(actor.latent_pi, ends_linear=False)
         and all(is_perceptron(net, ends_linear=True) for net in heads)

@@ -20,6 +20,8 @@ from typing import Any, cast
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
+from stable_baselines3.common.policies import BaseModel
+from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor, ContinuousCritic
@@ -178,6 +180,26 @@ class SquashedGaussian:
             self._hidden.backward(features_gradient, sample.signals)
 
 
+class FlatInputs:
+    """
+    What SB3's ``FlattenExtractor`` hands to the first layer: images of bytes are divided by 255.
+
+    :param network: with an observation space of arrays
+    """
+
+    def __init__(self, network: BaseModel) -> None:
+        self._space, self._normalize_images = network.observation_space, network.normalize_images
+        self.dtype = next(network.parameters()).dtype
+
+    def __call__(self, observations: th.Tensor) -> th.Tensor:
+        r"""
+        :param observations: shape (batch, \*observation)
+        :return: in the precision of the parameters, shape (batch, inputs)
+        """
+        inputs = preprocess_obs(observations, self._space, self._normalize_images)  # in single precision
+        return cast(th.Tensor, inputs).flatten(start_dim=1).to(self.dtype)
+
+
 class MlpGradients(SACGradients):
     """
     For perceptrons, see :func:`can_use_mlp_gradients`. Equal to :class:`AutogradGradients` up to rounding, and
@@ -195,11 +217,7 @@ class MlpGradients(SACGradients):
         self._actor = SquashedGaussian(actor, make_layers)
         self._critics = [Perceptron(make_layers(net.children())) for net in critic.q_networks]
         self._targets = [Perceptron(make_layers(net.children())) for net in critic_target.q_networks]
-        self._dtype = next(actor.parameters()).dtype
-
-    def _inputs(self, observations: th.Tensor) -> th.Tensor:
-        # SB3 hands observations over in single precision
-        return observations.float().to(self._dtype)
+        self._inputs = FlatInputs(actor)
 
     @override
     @th.no_grad()
@@ -235,12 +253,12 @@ class MlpGradients(SACGradients):
 
         .. math:: L = \frac{1}{2B} \sum_j \sum_i (Q_j(s_i, a_i) - y_i)^2, \quad \bar Q_j = \frac{1}{B} (Q_j - y)
         """
-        inputs = th.cat([self._observations, data.actions.to(self._dtype)], dim=1)
+        inputs = th.cat([self._observations, data.actions.to(self._inputs.dtype)], dim=1)
         losses = []
         for critic in self._critics:
             critic.prepare()
             signals = critic.forward(inputs)
-            error = (signals[-1] - target_q_values).to(self._dtype)
+            error = (signals[-1] - target_q_values).to(self._inputs.dtype)
             critic.backward(error / len(error), signals)
             losses.append(error.square().mean())
         return 0.5 * th.stack(losses).sum()
@@ -266,7 +284,7 @@ class MlpGradients(SACGradients):
         min_q_values, smallest = th.cat([each[-1] for each in signals], dim=1).min(dim=1, keepdim=True)
         action_gradient = self._action_gradient(signals, smallest)
         batch_size = len(inputs)
-        self._actor.backward(sample, action_gradient, (ent_coef / batch_size).to(self._dtype))
+        self._actor.backward(sample, action_gradient, (ent_coef / batch_size).to(self._inputs.dtype))
         return (ent_coef * sample.log_prob - min_q_values).mean()
 
     def _action_gradient(self, signals: list[list[th.Tensor]], smallest: th.Tensor) -> th.Tensor:
@@ -288,8 +306,8 @@ class MlpGradients(SACGradients):
 
 def can_use_mlp_gradients(actor: Actor, critic: ContinuousCritic, critic_target: ContinuousCritic) -> bool:
     """
-    Whether :class:`MlpGradients` computes what the modules do: SB3's own actor and critics, without gSDE, on flat
-    observations, of linear layers with ReLU or tanh, that nobody has changed, hooked into or frozen.
+    Whether :class:`MlpGradients` computes what the modules do: SB3's own actor and critics, without gSDE, on arrays
+    that are flattened, of linear layers with ReLU or tanh, that nobody has changed, hooked into or frozen.
 
     :param actor: the policy
     :param critic: the critics
@@ -300,7 +318,8 @@ def can_use_mlp_gradients(actor: Actor, critic: ContinuousCritic, critic_target:
     distribution: Any = actor.action_dist
     return (
         [type(net) for net in networks] == [Actor, ContinuousCritic, ContinuousCritic]
-        and all(type(net.features_extractor) is FlattenExtractor and is_vector(net.observation_space) for net in networks)
+        and isinstance(actor.observation_space, spaces.Box)
+        and all(type(net.features_extractor) is FlattenExtractor for net in networks)
         and type(distribution) is SquashedDiagGaussianDistribution
         and all(type(head) is nn.Linear for head in (actor.mu, actor.log_std))
         and is_perceptron(actor.latent_pi, ends_linear=False)
@@ -310,14 +329,6 @@ def can_use_mlp_gradients(actor: Actor, critic: ContinuousCritic, critic_target:
         and owns_its_parameters(critic, [module for net in critic.q_networks for module in net.children()])
         and len({next(net.parameters()).dtype for net in networks}) == 1
     )
-
-
-def is_vector(space: spaces.Space) -> bool:
-    """
-    :param space: observations
-    :return: whether they are vectors of numbers
-    """
-    return isinstance(space, spaces.Box) and len(space.shape) == 1
 
 
 def owns_its_parameters(net: nn.Module, modules: Sequence[nn.Module]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -115,6 +116,20 @@ def test_gradients_by_hand_are_those_of_autograd(net_arch: list[int], reduction:
     for name, value in found[0].items():
         assert value.abs().max() > 0
         th.testing.assert_close(value, found[1][name], rtol=1e-6, atol=1e-9)
+
+
+def test_gradients_by_hand_on_images_that_are_flattened() -> None:
+    """MinAtar's, which are of bits and not divided by 255."""
+    pytest.importorskip("minatar")
+    ends = []
+    for fused in (True, False):
+        env = gym.make("MinAtar-Asterix-Freeway-v0", steps_per_task=30)
+        agent = tiny(ContinualDiscreteSAC, env, learning_starts=20, policy_kwargs={"net_arch": [32]}, fused=fused)
+        assert isinstance(agent._make_gradients(), MlpDiscreteGradients) == fused
+        agent.learn(30)
+        ends.append(nn.utils.parameters_to_vector(agent.policy.parameters()))
+    assert not th.equal(*ends)
+    th.testing.assert_close(*ends, rtol=1e-3, atol=1e-5)
 
 
 class Penalty(Intervention):

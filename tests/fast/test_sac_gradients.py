@@ -20,7 +20,7 @@ from torch import nn
 
 from sb3_nbsp import NBSPSAC, ContinualSAC
 from sb3_nbsp.algorithms.autograd_sac import AutogradGradients
-from sb3_nbsp.fast.sac_gradients import MlpGradients
+from sb3_nbsp.fast.sac_gradients import FlatInputs, MlpGradients
 from sb3_nbsp.interventions import Intervention
 
 BATCH = 32
@@ -195,6 +195,25 @@ def normalized() -> VecNormalize:
     return env
 
 
+class Matrix(Wide):
+    observation_space = spaces.Box(-1, 1, (5, 2), np.float32)
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("env", [Matrix, ImageTask])
+def test_ten_updates_on_arrays_that_are_flattened(env: Callable[[], Any]) -> None:
+    assert_same_updates(ContinualSAC, env, 1e-8, buffer_size=60)
+
+
+@pytest.mark.parametrize("normalize_images", [True, False])
+def test_inputs_are_what_the_features_extractor_returns(normalize_images: bool) -> None:
+    agent = filled(ContinualSAC, ImageTask(), buffer_size=60, policy_kwargs={"normalize_images": normalize_images})
+    images, actor = agent.replay_buffer.sample(4).observations, agent.actor
+    inputs = FlatInputs(actor)(images)
+    assert inputs.max() > 1 or normalize_images
+    assert th.equal(inputs, actor.extract_features(images, actor.features_extractor))
+
+
 @pytest.mark.usefixtures("double_precision")
 def test_ten_updates_on_normalized_observations() -> None:
     assert_same_updates(ContinualSAC, normalized, 1e-8)
@@ -280,10 +299,6 @@ def test_global_hooks_are_left_to_autograd() -> None:
     assert isinstance(gradients_of(agent), MlpGradients)
 
 
-class Matrix(Wide):
-    observation_space = spaces.Box(-1, 1, (5, 2), np.float32)
-
-
 class Numbered(Wide):
     observation_space = spaces.Discrete(5)  # type: ignore[assignment]
 
@@ -305,7 +320,7 @@ OPTIONS: dict[str, tuple[type[gym.Env] | Callable[[], gym.Env], dict[str, Any], 
     ),
     "penalty": (Wide, {"interventions": [Harmless(), Penalty()]}, AutogradGradients),
     "GELU": (Wide, arch(activation_fn=nn.GELU), AutogradGradients),
-    "matrices": (Matrix, {}, AutogradGradients),
+    "matrices": (Matrix, {}, MlpGradients),
     "numbers": (Numbered, {}, AutogradGradients),
     "own extractor": (Wide, arch(features_extractor_class=OwnExtractor), AutogradGradients),
 }
