@@ -1,5 +1,6 @@
 """
-Draw how agents learned that the zoo trained: returns of their evaluations, entropy of their policy and its coefficient.
+Draw how agents learned that the zoo trained: returns of their evaluations and of the last 100 training episodes, entropy of
+their policy and its coefficient.
 
     for seed in 1 2 3; do
         sb3-nbsp train --algo continual_discrete_sac --env CartPole-v1 --seed $seed --eval-freq 2000 --eval-episodes 20 \
@@ -27,7 +28,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sb3_nbsp.figure_style import COLORS, STYLE, panels, save
 
 RETURN = "return"
-RECORDS = {"train/entropy": "entropy of the policy", "train/ent_coef": "entropy coefficient"}
+RECORDS = {
+    "rollout/ep_rew_mean": "return in training",
+    "train/entropy": "entropy of the policy",
+    "train/ent_coef": "entropy coefficient",
+}
 LAST = 5
 
 
@@ -52,8 +57,9 @@ def records(folder: Path) -> Iterator[pd.DataFrame]:
 
 
 def threshold(env_id: str) -> float | None:
-    """The return with which Gymnasium calls an environment solved."""
-    return gym.spec(env_id).reward_threshold
+    """The return with which Gymnasium calls an environment solved; None if it does not say, or its package is not imported."""
+    spec = gym.registry.get(env_id)
+    return None if spec is None else spec.reward_threshold
 
 
 def solved(env_id: str, returns: pd.DataFrame) -> str:
@@ -75,7 +81,10 @@ def draw(curves: pd.DataFrame, path: Path) -> Path:
         for ax, (env_id, name) in zip(axes, places, strict=True):
             shown = curves[(curves["env"] == env_id) & (curves["curve"] == name)]
             colors = COLORS[: shown["run"].nunique()]
-            sns.lineplot(shown, x="step", y="value", hue="run", palette=colors, legend=False, linewidth=1, ax=ax)
+            marker = "o" if shown["step"].nunique() == 1 else None  # a line of one point is not seen
+            sns.lineplot(
+                shown, x="step", y="value", hue="run", palette=colors, legend=False, linewidth=1, marker=marker, ax=ax
+            )
             ax.set(title=env_id, xlabel="environment steps", ylabel=name)
             ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
             ax.grid(True)

@@ -39,11 +39,13 @@ def test_curves_of_a_run_of_the_zoo(
     capsys.readouterr()
     learning_curves.main([str(tmp_path)])
     curves = pd.read_csv(tmp_path / "curves.csv", dtype={"run": str})
+    assert set(curves["curve"]) == {"return", *learning_curves.RECORDS.values()}
     assert set(curves["env"]) == {"CartPole-v1"} and set(curves["run"]) == {"1"}
     returns = curves[curves["curve"] == "return"]
     assert returns["step"].tolist() == [100, 200, 300]
     with np.load(tmp_path / "1/continual_discrete_sac/CartPole-v1_1/evaluations.npz") as found:
         assert returns["value"].tolist() == pytest.approx(found["results"].mean(axis=1).tolist())
+    assert curves.loc[curves["curve"] == "return in training", "value"].between(1, 500).all()
     entropy = curves.loc[curves["curve"] == "entropy of the policy", "value"]
     assert len(entropy) > 2 and entropy.between(0, np.log(2) + 1e-6).all()
     assert (curves.loc[curves["curve"] == "entropy coefficient", "value"] > 0).all()
@@ -61,7 +63,8 @@ def test_curves_of_a_run_of_the_zoo(
 )
 def test_solved_is_solved_for_good(values: list[float], text: str) -> None:
     assert learning_curves.solved("CartPole-v1", pd.DataFrame({"step": [1, 2, 3, 4], "value": values})) == text
-    assert learning_curves.solved("HalfCheetah-Directions-v0", pd.DataFrame({"step": [1], "value": [1.0]})) == "no threshold"
+    for env_id in ("HalfCheetah-Directions-v0", "OfAPackageThatIsNotImported-v0"):
+        assert learning_curves.solved(env_id, pd.DataFrame({"step": [1], "value": [1.0]})) == "no threshold"
 
 
 def test_nothing_to_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
