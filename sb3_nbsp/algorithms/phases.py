@@ -8,7 +8,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, TensorDict
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_nbsp.algorithms.idle import idle_parts
@@ -108,7 +108,7 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         return any(each.overrides("on_task") for each in self.all_interventions)
 
     def _play_for_evaluation(self, task: str) -> None:
-        self._is_told_otherwise = True
+        self._is_told_otherwise, self._is_untold = True, False
         self.all_interventions.on_task(task)
 
     def _play_own_task(self) -> None:
@@ -122,7 +122,10 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         super()._update_info_buffer(infos, dones)
 
     def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """Act, see SB3. A task-aware agent that was loaded and not told its task plays as on its last one, with a warning."""
+        """
+        Act, see SB3. A task-aware agent that was loaded, or given parameters, and not told its task since plays as on its last
+        one, with a warning.
+        """
         if self._is_untold:
             self._is_untold = False
             warn(
@@ -130,6 +133,14 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
                 "until set_task(task) says otherwise"
             )
         return super().predict(*args, **kwargs)
+
+    def set_parameters(
+        self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
+    ) -> None:
+        """Load parameters, see :meth:`PersistentAlgorithm.set_parameters`."""
+        super().set_parameters(load_path_or_dict, exact_match, device)
+        if not self._is_loading:
+            self._is_untold = self.phase.index > 0 and self._is_told_tasks()
 
     def _end_loading(self, path: File, device: th.device | str, replaced: set[str]) -> None:
         super()._end_loading(path, device, replaced)

@@ -64,6 +64,11 @@ class PersistentMemory(PersistentAlgorithm, OffPolicyAlgorithm):
         except Exception as error:
             self.replay_buffer = own
             raise ValueError(f"{path} does not hold a replay buffer for this agent: {error}") from error
+        assert self.replay_buffer is not None
+        if self.replay_buffer.buffer_size != max(self.buffer_size // self.n_envs, 1):
+            kept = self.replay_buffer.buffer_size * self.n_envs
+            warn(f"{path} holds a replay buffer for {kept} transitions: buffer_size={self.buffer_size} has no effect")
+            self.buffer_size = kept
         remembering = [type(each).__name__ for each in self.all_interventions if each.overrides("memory_state")]
         if is_without_memory and remembering and getattr(self, "n_finished_phases", 0) > 0:
             warn(f"{path} was saved by plain SB3 and holds no memory: {', '.join(remembering)} knows nothing of earlier tasks")

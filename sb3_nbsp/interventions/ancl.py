@@ -82,6 +82,11 @@ class ANCL(EWC):
         super().attach(agent)
 
     @property
+    @override
+    def pulls_actor(self) -> bool:
+        return super().pulls_actor or self.ancl_coef > 0 or self.ancl_critic_coef > 0  # which needs a copy of the actor, too
+
+    @property
     def auxiliary(self) -> Auxiliary | None:
         """The auxiliary networks of the phase, once it has made a gradient step."""
         return self._auxiliary

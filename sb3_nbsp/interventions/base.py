@@ -88,6 +88,13 @@ class Intervention:
     # It keeps account of neurons or parameters of the networks as they are: nothing may replace these, and it is told of all
     # neurons that are renewed
     holds_networks: ClassVar[bool] = False
+    # It changes the networks at the end of a phase: it comes first there, so that the others judge and keep what is left
+    changes_at_phase_end: ClassVar[bool] = False
+
+    @property
+    def pulls_actor(self) -> bool:
+        """Whether it pulls the actor's parameters or outputs to what earlier tasks have left, or to a network beside it."""
+        return False
 
     @property
     def lacks(self) -> Lacking | None:

@@ -82,6 +82,11 @@ class ClonEx(OffPolicyIntervention):
         self._divergence: th.Tensor | None = None
 
     @property
+    @override
+    def pulls_actor(self) -> bool:
+        return self.clone_coef > 0
+
+    @property
     def memory(self) -> dict[str, Arrays] | None:
         """By task, what is kept of its states; None before the first phase has ended."""
         return self._kept or None

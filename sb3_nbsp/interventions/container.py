@@ -93,8 +93,12 @@ class Interventions:
             intervention.on_phase_start(phase)
 
     def on_phase_end(self, phase: Phase) -> None:
-        """See :meth:`Intervention.on_phase_end`. After an error in it, the next call tells those that were not yet told."""
-        for intervention in self._all[self._n_told :]:
+        """
+        See :meth:`Intervention.on_phase_end`, and ``changes_at_phase_end`` for the order. After an error in it, the next call
+        tells those that were not yet told.
+        """
+        in_order = sorted(self._all, key=lambda each: not each.changes_at_phase_end)
+        for intervention in in_order[self._n_told :]:
             intervention.on_phase_end(phase)
             self._n_told += 1
         self._n_told = 0

@@ -16,6 +16,7 @@ from typing_extensions import override
 from sb3_nbsp.batches import n_rows, take
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import Network, Phase
+from sb3_nbsp.interventions.clonex import ClonEx
 from sb3_nbsp.interventions.networks import actor_of
 from sb3_nbsp.interventions.observations import has_observations, training_observations
 from sb3_nbsp.interventions.own_seeds import own_seed
@@ -78,6 +79,12 @@ class CoTASP(TaskAware):
     @override
     def attach(self, agent: BaseAlgorithm) -> None:
         super().attach(agent)
+        for other in agent.all_interventions:  # type: ignore[attr-defined]
+            if isinstance(other, ClonEx) and other.best_return_exploration:
+                raise ValueError(
+                    "best_return_exploration: the policies of earlier tasks are copies of the actor, which with CoTASP plays "
+                    "the task of now in them: use False"
+                )
         self._layers = actor_of(agent).layers
         self._check_layers()
         self._gates = make_gates(self._actor, self._layers)

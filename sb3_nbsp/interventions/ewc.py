@@ -100,6 +100,11 @@ class EWC(OffPolicyIntervention):
 
     @property
     @override
+    def pulls_actor(self) -> bool:
+        return self.ewc_coef > 0
+
+    @property
+    @override
     def lacks(self) -> Lacking | None:
         return "knowledge" if self.unknown else None
 

@@ -27,6 +27,7 @@ class TaskAware(OffPolicyIntervention):
     """
 
     holds_networks: ClassVar[bool] = True
+    changes_at_phase_end: ClassVar[bool] = True
 
     def __init__(self, revisit: Literal["reuse", "new"] = "reuse") -> None:
         check_option("revisit", revisit, ("reuse", "new"))
@@ -41,6 +42,12 @@ class TaskAware(OffPolicyIntervention):
                 raise ValueError(
                     f"interventions: {name} keeps the weights of earlier tasks as they are, but {type(other).__name__} "
                     "changes them, too: leave one of them out"
+                )
+            if other.pulls_actor:
+                raise ValueError(
+                    f"interventions: with {name} nothing of earlier tasks is lost from the actor, so that the pull of "
+                    f"{type(other).__name__} would only hold back the new one: leave one of them out, or pull at the critics "
+                    "alone"
                 )
         policy: Any = plain_policy(agent)
         self._actor = policy.actor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -41,6 +41,7 @@ class WeightClipping(Intervention):
     @override
     def on_learn_start(self, reset: bool) -> None:
         self._find_bounds()  # layers may have been exchanged since
+        self._check_held()
 
     @override
     def after_step(self, network: Network) -> None:
@@ -53,6 +54,20 @@ class WeightClipping(Intervention):
         values, bounds = [each.detach() for each in clipped], [self._bounds[each] for each in clipped]
         th._foreach_clamp_max_(values, bounds)
         th._foreach_clamp_min_(values, [-bound for bound in bounds])
+
+    def _check_held(self) -> None:
+        """Weights that others keep for earlier tasks are within the bounds, unless clipping comes later than they did."""
+        agent: Any = self.agent
+        holders = [type(each).__name__ for each in agent.all_interventions if each.holds_networks and each.lacks is None]
+        if math.isinf(self.clip_factor) or not holders or agent.n_finished_phases == 0:
+            return
+        weights = [each for each in optimized_parameters(agent, "actor") if each in self._bounds]
+        largest = max(float(each.detach().abs().max()) / self._bounds[each] for each in weights)
+        if largest > 1 + 1e-6:
+            raise ValueError(
+                f"clip_factor={self.clip_factor:g} would clip weights of the actor that {holders[0]} keeps for earlier tasks. "
+                f"Clip from the first phase on, or from {largest * self.clip_factor:.3g}"
+            )
 
     def _find_bounds(self) -> None:
         policy = plain_policy(self.agent)

@@ -163,6 +163,7 @@ def _improve_parser(command: ModuleType) -> None:
 
 def _prepare_to_play() -> None:
     _prepare()
+    _check_steps()
     _play_tasks_in_turn()
     _normalize_as_the_model_did()
 
@@ -174,6 +175,15 @@ def _given_env() -> tuple[str, list[str]]:
     parser.add_argument("--env-kwargs", nargs="+", default=[])
     given, _ = parser.parse_known_args()
     return given.env, given.env_kwargs
+
+
+def _check_steps() -> None:
+    """rl-zoo3 plays nothing with none, and says nothing."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-n", "--n-timesteps", default="1")
+    given, _ = parser.parse_known_args()
+    if re.fullmatch(r"-\d+|0+", given.n_timesteps):
+        raise ValueError(f"--n-timesteps must be 1 or more, not {given.n_timesteps}")
 
 
 def _is_headless() -> bool:

@@ -300,8 +300,15 @@ class SequenceExperimentManager(ExperimentManager):
             )
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+        path, given = Path(self.trained_agent), {}
+        if "policy_kwargs" in (self.custom_hyperparams or {}):
+            given = dict(hyperparams["policy_kwargs"])  # rl-zoo3 drops them
         model = super()._load_pretrained_agent(hyperparams, env)
-        path = Path(self.trained_agent)
+        if changed := [name for name, value in given.items() if model.policy_kwargs.get(name) != value]:
+            raise ValueError(
+                f"-params policy_kwargs: {path.name} keeps the networks that it was made with, and {', '.join(changed)} "
+                "would have no effect; leave it out"
+            )
         if isinstance(model, PersistentAlgorithm):
             model.resume_random_states(path)  # rl-zoo3 gives a seed, always
         else:

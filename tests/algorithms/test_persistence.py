@@ -320,6 +320,16 @@ def test_a_replay_buffer_of_plain_sac_replaces_the_memory(tmp_path: Path) -> Non
     assert agent.all_interventions._all[1].memory is None and agent.replay_buffer.size() == 33
 
 
+def test_a_buffer_of_another_size_is_the_one_that_counts(tmp_path: Path) -> None:
+    agent = tiny(NBSPSAC, tagged_sequence(), buffer_size=60).learn(80)
+    agent.save(tmp_path / "model")
+    agent.save_replay_buffer(tmp_path / "buffer")
+    loaded = NBSPSAC.load(tmp_path / "model", env=tagged_sequence(), buffer_size=1000)
+    with pytest.warns(UserWarning, match="holds a replay buffer for 60 transitions: buffer_size=1000 has no effect"):
+        loaded.load_replay_buffer(tmp_path / "buffer")
+    assert loaded.buffer_size == loaded.replay_buffer.buffer_size == 60
+
+
 def test_our_replay_buffer_loads_into_plain_sac(tmp_path: Path) -> None:
     agent = nbsp()
     agent.learn(75)

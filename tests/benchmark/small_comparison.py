@@ -92,6 +92,10 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 

@@ -1,5 +1,6 @@
 """Comparisons: killed and run again, by two runners at a time, with a run that fails."""
 
+import contextlib
 import csv
 import io
 import json
@@ -18,6 +19,7 @@ from small_comparison import (
     arguments_of,
     kill,
     outcome,
+    parent_of,
     processes_of,
     small_comparison,
     start,
@@ -85,8 +87,15 @@ def test_of_two_runners_in_one_folder_one_is_killed_and_the_other_goes_on(uninte
     begun = METHODS[0]
     try:
         wait_for(lambda: steps(tmp_path / begun / "seed_1") >= 500 or first.poll() is not None)
+        paused = [pid for pid in processes_of(tmp_path / begun) if parent_of(pid) == first.pid]
+        for pid in paused:
+            os.kill(pid, signal.SIGSTOP)
+        wait_for(lambda: "Another process is at this run" in (tmp_path / begun / "seed_1" / "log.txt").read_text())
         first.send_signal(signal.SIGKILL)
         first.wait()
+        for pid in paused:
+            with contextlib.suppress(ProcessLookupError):  # it ends with the one that started it
+                kill(pid)
         assert begun in [run.method for run, reason in load_results(tmp_path).left_out if reason == "not finished"]
         output, _ = second.communicate(timeout=500)
     finally:

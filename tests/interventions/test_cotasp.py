@@ -16,7 +16,7 @@ from tagged_tasks import ImageTask, differing, parameters, random_states, tagged
 from torch import nn
 
 from sb3_nbsp import ContinualPPO, ContinualSAC, CoTASPDiscreteSAC, CoTASPSAC
-from sb3_nbsp.interventions import ContinualBackprop, CoTASP, Intervention, PackNet, cotasp
+from sb3_nbsp.interventions import ClonEx, ContinualBackprop, CoTASP, Intervention, PackNet, cotasp
 from sb3_nbsp.interventions.unit_gates import UnitGate
 from sb3_nbsp.tasks import SequenceEvaluation, TaskSequence
 
@@ -343,6 +343,8 @@ def test_bad_options_and_combinations() -> None:
         cotasp_agent(sequence, interventions=[ContinualBackprop()])
     with pytest.raises(ValueError, match="PackNet changes them, too"):
         cotasp_agent(sequence, interventions=[PackNet()])
+    with pytest.raises(ValueError, match="best_return_exploration: the policies of earlier tasks are copies"):
+        cotasp_agent(sequence, interventions=[ClonEx(clone_coef=0, best_return_exploration=True)])
     with pytest.raises(ValueError, match="use_sde"):
         cotasp_agent(sequence, use_sde=True)
     with pytest.raises(ValueError, match="needs a replay buffer"):

@@ -12,8 +12,20 @@ import pytest
 import torch as th
 from tagged_tasks import differing, parameters, random_states, tagged_sequence, tiny
 
-from sb3_nbsp import ContinualPPO, ContinualSAC, PackNetDiscreteSAC, PackNetSAC
-from sb3_nbsp.interventions import CycleReset, FullReset, Intervention, PackNet, PlasticityInjection, ShrinkPerturb
+from sb3_nbsp import NBSPSAC, ContinualPPO, ContinualSAC, PackNetDiscreteSAC, PackNetSAC
+from sb3_nbsp.interventions import (
+    ANCL,
+    EWC,
+    ClonEx,
+    CycleReset,
+    FullReset,
+    GradientMasking,
+    Intervention,
+    PackNet,
+    Phase,
+    PlasticityInjection,
+    ShrinkPerturb,
+)
 from sb3_nbsp.interventions.packnet import prune
 from sb3_nbsp.tasks import SequenceEvaluation, TaskSequence
 
@@ -295,10 +307,41 @@ def test_bad_options_and_combinations() -> None:
             packnet(sequence, interventions=[other])
     with pytest.raises(ValueError, match="PackNet changes them, too"):
         packnet(sequence, interventions=[PackNet()])
+    for other in (EWC(), ANCL(), ANCL(ewc_coef=0), ClonEx()):
+        with pytest.raises(ValueError, match=f"the pull of {type(other).__name__} would only hold back the new one"):
+            packnet(sequence, interventions=[other])
+    for other in (EWC(ewc_coef=0, ewc_critic_coef=1), ClonEx(clone_coef=0, clone_critic_coef=1)):
+        packnet(sequence, interventions=[other])
     with pytest.raises(ValueError, match="use_sde"):
         packnet(sequence, use_sde=True)
     with pytest.raises(ValueError, match="needs a replay buffer"):
         ContinualPPO("MlpPolicy", "Pendulum-v1", interventions=[PackNet()])
+
+
+def test_other_methods_see_what_pruning_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the order in which they were given: here, NBSP's masks come first."""
+    seen: list[bool] = []
+    on_phase_end = GradientMasking.on_phase_end
+
+    def recording(self: GradientMasking, phase: Phase) -> None:
+        part = self.agent.all_interventions.find(PackNet)  # type: ignore[attr-defined]
+        seen.append(bool(part.owners) and not part._has_to_retrain)
+        on_phase_end(self, phase)
+
+    monkeypatch.setattr(GradientMasking, "on_phase_end", recording)
+    options = {"replay": False, "identification_data": "training", "identification_steps": 20}
+    agent = tiny(NBSPSAC, tagged_sequence(), interventions=[PackNet(retrain_steps=3)], **options)
+    assert [type(each) for each in agent.all_interventions] == [GradientMasking, PackNet]
+    agent.learn(61)
+    assert seen == [True]
+
+
+def test_parameters_that_are_given_are_played_as_the_last_task() -> None:
+    agent = packnet(tagged_sequence()).learn(80)
+    agent.set_task("red")
+    agent.set_parameters(agent.get_parameters())
+    with pytest.warns(UserWarning, match="acts as on its last one, 'blue'"):
+        agent.predict(OBSERVATIONS)
 
 
 def test_what_cannot_be_kept_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch as th
@@ -10,7 +11,7 @@ from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.envs import FakeImageEnv
 from tagged_tasks import TaggedTask, differing, parameters, tagged_sequence, tiny
 
-from sb3_nbsp import ContinualSAC, WeightClippingPPO, WeightClippingSAC
+from sb3_nbsp import ContinualSAC, PackNetSAC, WeightClippingPPO, WeightClippingSAC
 from sb3_nbsp.interventions import PlasticityInjection, WeightClipping
 from sb3_nbsp.interventions.base import NETWORKS
 
@@ -59,3 +60,19 @@ def test_layers_that_are_injected_keep_to_them() -> None:
 def test_a_wrong_factor_is_named() -> None:
     with pytest.raises(ValueError, match="clip_factor must be a number in"):
         WeightClipping(0)
+
+
+def test_what_others_keep_for_earlier_tasks_is_not_clipped_later(tmp_path: Path) -> None:
+    """From the first phase on it is within the bounds."""
+    agent = tiny(PackNetSAC, tagged_sequence(), retrain_steps=2).learn(80)
+    agent.save(tmp_path / "model")
+    kept = parameters(agent)
+    for factor in (0.5, 0.9):
+        loaded = PackNetSAC.load(tmp_path / "model", env=tagged_sequence(), interventions=[WeightClipping(factor)])
+        with pytest.raises(ValueError, match=rf"clip_factor={factor} would clip weights of the actor that PackNet keeps"):
+            loaded.learn(5)
+        assert differing(kept, parameters(loaded)) == []
+    PackNetSAC.load(tmp_path / "model", env=tagged_sequence(), interventions=[WeightClipping(50.0)]).learn(5)
+    clipped = tiny(PackNetSAC, tagged_sequence(), retrain_steps=2, interventions=[WeightClipping(0.5)])
+    clipped.learn(80)
+    clipped.learn(5, reset_num_timesteps=False)

@@ -329,6 +329,12 @@ def test_enjoy_tells_the_agent_which_task_it_plays(command, monkeypatch, recwarn
     assert not [each for each in recwarn if "told" in str(each.message)]
 
 
+@pytest.mark.parametrize(("name", "number"), [("enjoy", "-5"), ("enjoy", "0"), ("record_video", "0")])
+def test_no_steps_to_play_are_an_error(name, number, command):
+    with pytest.raises(ValueError, match=f"--n-timesteps must be 1 or more, not {number}"):
+        command(name, "--algo", "nbsp_sac", "--env", "Pendulum-v1", "-n", number)
+
+
 def test_enjoy_plays_the_sequence_on_demand(trained, command, played):
     arguments = ["--algo", "nbsp_sac", "--env", ENV_ID, "-f", str(trained.logs), "--no-render", "-n", "100"]
     command("enjoy", *arguments, "--env-kwargs", "rotate:False")

@@ -326,3 +326,15 @@ def test_a_checkpoint_is_whole(normalized):
     names = {path.name for path in normalized.iterdir()}
     assert {"rl_model_40_steps.zip", "rl_model_vecnormalize_40_steps.pkl", "best_model_vecnormalize.pkl"} <= names
     assert not [name for name in names if "position" in name], json.dumps(sorted(names))
+
+
+def test_other_networks_than_those_of_the_file_are_refused(command):
+    """Of the same ones, as in a command that is given again, nothing is said."""
+    plain = ["--algo", "ewc_sac", "--env", "Pendulum-v1", "-n", "20", "--eval-freq", "-1", "-params", *SMALL["sac"]]
+    command("train", *plain)
+    given = run("ewc_sac", 1, "Pendulum-v1") / "Pendulum-v1.zip"
+    command("train", *plain, "-i", str(given))
+    with pytest.raises(
+        ValueError, match=r"policy_kwargs: Pendulum-v1.zip keeps the networks .* net_arch would have no effect"
+    ):
+        command("train", *plain, "policy_kwargs:dict(net_arch=[4])", "-i", str(given))
