@@ -23,7 +23,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from sb3_nbsp.algorithms.continual_discrete_sac import ContinualDiscreteSAC as ContinualDiscreteSAC
 from sb3_nbsp.algorithms.continual_ppo import ContinualPPO as ContinualPPO
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC as ContinualSAC
-from sb3_nbsp.algorithms.method import Method, StartsAnew
+from sb3_nbsp.algorithms.method import KeepsReplayBuffer, Method, StartsAnew
 """
 
 

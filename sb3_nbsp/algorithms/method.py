@@ -117,6 +117,24 @@ class StartsAnew:
         super().__init__(*args, **resets, **kwargs)
 
 
+class KeepsReplayBuffer:
+    """
+    Stands in front of a method of SAC that never empties D.
+
+    :param clear_replay_buffer: must be False, as the method keeps all transitions
+    """
+
+    def __init__(self, *args: Any, clear_replay_buffer: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, clear_replay_buffer=clear_replay_buffer, **kwargs)  # type: ignore[call-arg]
+
+    def _check_options(self) -> None:
+        super()._check_options()  # type: ignore[misc]
+        if self.clear_replay_buffer:  # type: ignore[attr-defined]
+            raise ValueError(
+                f"clear_replay_buffer=True empties D, in which {type(self).__name__} keeps all transitions: leave it False"
+            )
+
+
 def _options(cls: type[Method]) -> dict[str, inspect.Parameter]:
     given = {
         name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=True, annotation=bool) for name in cls.switches

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from sb3_nbsp.algorithms.continual_discrete_sac import ContinualDiscreteSAC
 from sb3_nbsp.algorithms.continual_ppo import ContinualPPO
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC
-from sb3_nbsp.algorithms.method import Method, StartsAnew, on
+from sb3_nbsp.algorithms.method import KeepsReplayBuffer, Method, StartsAnew, on
 from sb3_nbsp.interventions import (
     ANCL,
     EWC,
@@ -263,7 +263,7 @@ FullResetDiscreteSAC = on(ContinualDiscreteSAC, FullResetSAC)
 FullResetPPO = on(ContinualPPO, FullResetSAC)
 
 
-class PerfectMemorySAC(Method, ContinualSAC):
+class PerfectMemorySAC(KeepsReplayBuffer, Method, ContinualSAC):
     """SAC that keeps the transitions of all tasks in its replay buffer, and samples uniformly from them."""
 
     parts = (PerfectMemory,)

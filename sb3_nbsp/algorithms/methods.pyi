@@ -8,7 +8,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from sb3_nbsp.algorithms.continual_discrete_sac import ContinualDiscreteSAC as ContinualDiscreteSAC
 from sb3_nbsp.algorithms.continual_ppo import ContinualPPO as ContinualPPO
 from sb3_nbsp.algorithms.continual_sac import ContinualSAC as ContinualSAC
-from sb3_nbsp.algorithms.method import Method, StartsAnew
+from sb3_nbsp.algorithms.method import KeepsReplayBuffer, Method, StartsAnew
 
 
 __all__ = ['NBSPSAC', 'NBSPDiscreteSAC', 'P3O', 'SBPSAC', 'SBPDiscreteSAC', 'CyclePPO', 'CycleSAC', 'CycleDiscreteSAC', 'ReDoPPO', 'ReDoSAC', 'ReDoDiscreteSAC', 'CBPPPO', 'CBPSAC', 'CBPDiscreteSAC', 'L2InitSAC', 'L2InitDiscreteSAC', 'L2InitPPO', 'EWCSAC', 'EWCDiscreteSAC', 'PackNetSAC', 'PackNetDiscreteSAC', 'ClonExSAC', 'ClonExDiscreteSAC', 'NPCSAC', 'NPCDiscreteSAC', 'PISAC', 'PIDiscreteSAC', 'ShrinkPerturbSAC', 'ShrinkPerturbDiscreteSAC', 'ShrinkPerturbPPO', 'WeightClippingSAC', 'WeightClippingDiscreteSAC', 'WeightClippingPPO', 'FullResetSAC', 'FullResetDiscreteSAC', 'FullResetPPO', 'PerfectMemorySAC', 'PerfectMemoryDiscreteSAC', 'LayerNormSAC', 'LayerNormDiscreteSAC', 'LayerNormPPO', 'CReLUSAC', 'CReLUDiscreteSAC', 'CReLUPPO', 'ANCLSAC', 'ANCLDiscreteSAC', 'CoTASPSAC', 'CoTASPDiscreteSAC']
@@ -1074,7 +1074,7 @@ class FullResetPPO(Method, ContinualPPO):
     ) -> None: ...
 
 
-class PerfectMemorySAC(Method, ContinualSAC):
+class PerfectMemorySAC(KeepsReplayBuffer, Method, ContinualSAC):
     """
     SAC that keeps the transitions of all tasks in its replay buffer, and samples uniformly from them.
 
@@ -1086,7 +1086,7 @@ class PerfectMemorySAC(Method, ContinualSAC):
     ) -> None: ...
 
 
-class PerfectMemoryDiscreteSAC(Method, ContinualDiscreteSAC):
+class PerfectMemoryDiscreteSAC(KeepsReplayBuffer, Method, ContinualDiscreteSAC):
     """
     The method of :class:`PerfectMemorySAC` on SAC for discrete actions.
 

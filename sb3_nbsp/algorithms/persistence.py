@@ -176,6 +176,10 @@ class PersistentAlgorithm(BaseAlgorithm):
         :param exclude: see SB3
         :param include: see SB3
         """
+        with self.all_interventions.all_parameters():
+            self._save(path, exclude, include)
+
+    def _save(self, path: File, exclude: Any, include: Any) -> None:
         members = {STATE: self.all_interventions.checked_state_dict(), RANDOM: self._random_states or random_states(self)}
         if isinstance(path, (str, pathlib.Path)):
             with atomic_path(with_suffix(path, "zip")) as temporary:
@@ -240,7 +244,9 @@ class PersistentAlgorithm(BaseAlgorithm):
             # SB3 answers a ValueError of set_parameters() with a KeyError of its own
             own = error.__context__ if isinstance(error, KeyError) and error.__context__ else error
             reason = other_policy(attributes, cls.sb3_class.policy_aliases["MlpPolicy"]) or own
-            raise ValueError(f"{path} does not hold a model that {cls.__name__} can load: {reason}") from error
+            options = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+            with_options = f" with {options}, which may be what it is not made for" if kwargs else ""
+            raise ValueError(f"{path} does not hold a model that {cls.__name__} can load{with_options}: {reason}") from error
         return model
 
     def _end_loading(self, path: File, device: th.device | str, replaced: set[str]) -> None:
@@ -271,6 +277,18 @@ class PersistentAlgorithm(BaseAlgorithm):
                 f"phase in which this {type(self).__name__} was saved last. Load that file to continue with their state"
             )
 
+    def get_parameters(self) -> dict[str, dict[str, Any]]:
+        """
+        The parameters of networks and optimizers, see SB3: also those that a task-aware method has put aside to play an
+        earlier task; of such a method, copies.
+
+        :return: names of networks and optimizers, to their states
+        """
+        with self.all_interventions.all_parameters():
+            parameters = super().get_parameters()
+            is_whole = not any(each.overrides("all_parameters") for each in self.all_interventions)
+            return parameters if is_whole else copy.deepcopy(parameters)
+
     def set_parameters(
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
     ) -> None:
@@ -288,6 +306,11 @@ class PersistentAlgorithm(BaseAlgorithm):
         if isinstance(load_path_or_dict, dict):
             # PyTorch's optimizers take the tensors as they are: the moments would be those of the agent that gave them, too
             load_path_or_dict = copy.deepcopy(load_path_or_dict)
+        with self.all_interventions.all_parameters():
+            self._exchange_parameters(load_path_or_dict, exact_match, device)
+        self.all_interventions.on_load()
+
+    def _exchange_parameters(self, load_path_or_dict: str | TensorDict, exact_match: bool, device: th.device | str) -> None:
         before = copy.deepcopy((self.get_parameters(), self.all_interventions.state_dict()))
         try:
             super().set_parameters(load_path_or_dict, exact_match, device)
@@ -297,7 +320,6 @@ class PersistentAlgorithm(BaseAlgorithm):
             super().set_parameters(before[0], device=device)  # type: ignore[arg-type]
             self.all_interventions.load_state_dict(before[1])
             raise
-        self.all_interventions.on_load()
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles, in which the interventions are made anew: see :meth:`__setstate__`."""

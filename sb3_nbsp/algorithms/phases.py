@@ -33,6 +33,7 @@ _NOT_SAVED = [
     "_warned",
     "_is_untold",
     "_is_told_otherwise",
+    "_told",
     "show_progress",
 ]
 
@@ -49,6 +50,7 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
     show_progress = False
     _shown: Phase | None = None  # in front of the progress bar
     _is_told_otherwise = False  # is it at another task than its phase's, for an evaluation by SB3's EvalCallback?
+    _told: str | None = None  # the task that it is at, if it was told one since it learned or was loaded
     _is_untold = False  # does it act by a method that is told the task, has been loaded and not been told any?
 
     def _init_phases(self) -> None:
@@ -95,8 +97,8 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
 
         :param task: name of the task
         """
-        self._is_untold = False
         self.all_interventions.on_task(task)
+        self._told, self._is_untold = task, False
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         initialized = super()._init_callback(callback, progress_bar)
@@ -108,12 +110,12 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         return any(each.overrides("on_task") for each in self.all_interventions)
 
     def _play_for_evaluation(self, task: str) -> None:
-        self._is_told_otherwise, self._is_untold = True, False
-        self.all_interventions.on_task(task)
+        self._is_told_otherwise = True
+        self.set_task(task)
 
     def _play_own_task(self) -> None:
         if self._is_told_otherwise:
-            self._is_told_otherwise = False
+            self._is_told_otherwise, self._told = False, None
             self.all_interventions.on_task(self.phase.task)
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
@@ -140,7 +142,12 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         """Load parameters, see :meth:`PersistentAlgorithm.set_parameters`."""
         super().set_parameters(load_path_or_dict, exact_match, device)
         if not self._is_loading:
-            self._is_untold = self.phase.index > 0 and self._is_told_tasks()
+            self._told, self._is_untold = None, self.phase.index > 0 and self._is_told_tasks()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self._told is not None:
+            self.all_interventions.on_task(self._told)
 
     def _end_loading(self, path: File, device: th.device | str, replaced: set[str]) -> None:
         super()._end_loading(path, device, replaced)
@@ -159,7 +166,6 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
 
     def save(self, path: File, exclude: Any = None, include: Any = None) -> None:
         """Save the model and the position of its environment in the task sequence; see :meth:`PersistentAlgorithm.save`."""
-        self._play_own_task()
         loaded = self._sequence_progress
         self._sequence_progress = loaded or self._get_progress()
         try:
@@ -223,7 +229,7 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
         reset = reset_num_timesteps or self._last_obs is None
         self._sequence_progress = None
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        self._sequence_over, self._is_untold, self._shown = False, False, None
+        self._sequence_over, self._told, self._is_untold, self._shown = False, None, False, None
         if len(self._crossed) != self.n_envs:
             self._crossed = np.zeros(self.n_envs, dtype=bool)
         if not self._has_phases():
@@ -357,5 +363,5 @@ class PhasedAlgorithm(GuardedOptions, PersistentAlgorithm):
 
     def _start_phase(self, phase: Phase) -> None:
         """A phase starts: the counters begin anew."""
-        self.phase, self._phase_over, self.phase_steps = phase, False, 0
+        self.phase, self._phase_over, self.phase_steps, self._told = phase, False, 0, None
         self.all_interventions.on_phase_start(phase)

@@ -24,6 +24,7 @@ from sb3_nbsp.fast.matmul_precision import on_cuda
 from sb3_nbsp.fast.sac_gradients import SACGradients
 from sb3_nbsp.interventions.base import OFF_POLICY_HOOKS
 from sb3_nbsp.interventions.own_seeds import own_seed
+from sb3_nbsp.messages import warn
 from sb3_nbsp.neurons.module_kinds import state_beside_parameters
 from sb3_nbsp.neurons.redraw import check_redrawable, redraw
 from sb3_nbsp.random_states import drawing_from
@@ -164,6 +165,12 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
         if "ent_coef" in replaced and self.ent_coef_optimizer is None:
             # A fixed coefficient is among the parameters of a file, which come after the options that load() was given
             self.ent_coef_tensor = th.tensor(float(self.ent_coef), device=self.device)
+        elif "ent_coef" in replaced and not self.reset_ent_coef:
+            assert self.log_ent_coef is not None
+            warn(
+                f"ent_coef={self.ent_coef!r}: the learned entropy coefficient goes on from the saved one, "
+                f"{self.log_ent_coef.exp().item():.3g}; its initial value matters with reset_ent_coef=True only"
+            )
         super()._end_loading(path, device, replaced)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:

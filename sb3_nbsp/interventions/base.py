@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -45,6 +46,7 @@ _COMMON_HOOKS = frozenset(
         "before_renewal",
         "after_renewal",
         "after_redraw",
+        "all_parameters",
         "state_dict",
         "load_state_dict",
         "on_load",
@@ -268,6 +270,14 @@ class Intervention:
 
         :param parameters: all of theirs
         """
+
+    @contextmanager
+    def all_parameters(self) -> Iterator[None]:
+        """
+        The agent's parameters are read or replaced as a whole inside the block, by ``save()``, ``get_parameters()`` and
+        ``set_parameters()``. An intervention that has put some aside puts them back for that time.
+        """
+        yield
 
     def state_dict(self) -> dict[str, Any]:
         """

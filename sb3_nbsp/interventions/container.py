@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -197,6 +198,14 @@ class Interventions:
         for intervention in self._all:
             intervention.after_redraw(parameters)
 
+    @contextmanager
+    def all_parameters(self) -> Iterator[None]:
+        """See :meth:`Intervention.all_parameters`."""
+        with ExitStack() as stack:
+            for intervention in self._all:
+                stack.enter_context(intervention.all_parameters())
+            yield
+
     def state_dict(self) -> dict[str, Any]:
         """State of all interventions, by the names of their classes; a second one of a class has a number."""
         return {name: each.state_dict() for name, each in self._by_name().items()}
@@ -224,7 +233,7 @@ class Interventions:
         :raises ValueError: if there is some, unless the agent was told to do without them
         """
         if strict:
-            remedy = "load it as the class that saved it, or without them (interventions=[])"
+            remedy = "load it as the class that saved it, or do without their state: load(path, interventions=[])"
             self._check_known(state, "The saved model", remedy)
         for name, intervention in self._by_name().items():
             if name in state:

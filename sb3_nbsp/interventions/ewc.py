@@ -158,6 +158,12 @@ class EWC(OffPolicyIntervention):
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._known = {network: {task: Importance(**each) for task, each in state[network].items()} for network in NETWORKS}
+        is_sum = self.agent.n_finished_phases > 1 and any(known.keys() == {""} for known in self._known.values())  # type: ignore[attr-defined]
+        if self.accumulate == "separate" and is_sum:
+            warn(
+                "accumulate='separate': the saved importances are of several phases together. They stay as they are, and a "
+                "task that comes back does not replace its share of them"
+            )
         self._prepare_pulls()
 
     def _coef(self, network: Network) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import torch as th
@@ -135,6 +137,16 @@ class PackNet(TaskAware):
     @override
     def masked_step(self, network: Network) -> MaskedStep | None:
         return self._step if network == "actor" else None
+
+    @override
+    @contextmanager
+    def all_parameters(self) -> Iterator[None]:
+        view = self._view
+        self._set_view(None)
+        try:
+            yield
+        finally:
+            self._set_view(view)
 
     @override
     def state_dict(self) -> dict[str, Any]:

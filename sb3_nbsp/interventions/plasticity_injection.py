@@ -85,6 +85,7 @@ class PlasticityInjection(PhaseStartChange):
                 f"interventions: PlasticityInjection needs the networks of SAC, not those of {type(agent).__name__}"
             )
         refuse_holders(self, agent)
+        self._last_step = 0  # environment step up to which it has injected
         for other in agent.all_interventions:  # type: ignore[attr-defined]
             is_old_actor = isinstance(other, ClonEx) and other.best_return_exploration and self.injection_networks != "critic"
             if is_old_actor or (isinstance(other, PhaseStartChange) and other is not self):
@@ -113,19 +114,28 @@ class PlasticityInjection(PhaseStartChange):
     @override
     def after_train(self) -> None:
         super().after_train()
-        steps = self.injection_steps or ()
-        while self.n_injections < len(steps) and self.agent.num_timesteps >= steps[self.n_injections]:
-            if not self._inject_next():
-                return
+        now = self.agent.num_timesteps
+        for step in self.injection_steps or ():
+            if self._last_step < step <= now:
+                self._inject_next()
+        self._last_step = max(self._last_step, now)
 
-    def _inject_next(self) -> bool:
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "last_step": self._last_step}
+
+    @override
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._last_step = state.get("last_step", self.agent.num_timesteps)  # older files do not say
+
+    def _inject_next(self) -> None:
         number = self.n_injections
         if self.max_injections is not None and number >= self.max_injections:
-            return False
+            return
         self._inject(number)
         vars(self.agent)[COUNT] = number + 1
         vars(self.agent)["_captured"] = None  # a captured step would go on with the old networks
-        return True
 
     def _inject(self, number: int) -> None:
         agent: Any = self.agent

@@ -237,8 +237,11 @@ def _normalize_as_the_model_did() -> None:
     get_model_path, create_test_env = utils.get_model_path, utils.create_test_env
     model: list[Path] = []
 
-    def get_and_remember(*args: Any, **kwargs: Any) -> tuple[str, str, str]:
-        found = get_model_path(*args, **kwargs)
+    def get_and_remember(exp_id: int, folder: str, *args: Any, **kwargs: Any) -> tuple[str, str, str]:
+        try:
+            found = get_model_path(exp_id, folder, *args, **kwargs)
+        except (AssertionError, ValueError) as error:
+            raise ValueError(f"{error}{_folder_hint(folder)}") from error
         model[:] = [Path(found[1])]
         return found
 
@@ -252,6 +255,15 @@ def _normalize_as_the_model_did() -> None:
 
     vars(utils).update(get_model_path=get_and_remember, create_test_env=create)
     vars(rl_zoo3).update(create_test_env=create)
+
+
+def _folder_hint(folder: str) -> str:
+    """What to say if a run's folder was given, or that of an algorithm, in the place of the one above them."""
+    given = Path(folder).resolve()
+    for pattern, above in (("*/args.yml", given.parent.parent), ("*/*/args.yml", given.parent)):
+        if any(given.glob(pattern)):
+            return f"; did you mean -f {above}, which holds the folders of all algorithms?"
+    return ""
 
 
 def _tell_tasks(says: bool = False) -> None:

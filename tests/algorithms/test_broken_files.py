@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
 import zipfile
 from pathlib import Path
@@ -16,7 +17,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tagged_tasks import TaggedTask, differing, tagged_sequence, tiny
 
-from sb3_nbsp import NBSPSAC, ContinualDiscreteSAC, ContinualPPO, ContinualSAC, CReLUSAC
+from sb3_nbsp import NBSPSAC, PISAC, ContinualDiscreteSAC, ContinualPPO, ContinualSAC, CReLUSAC
 from sb3_nbsp.interventions.task_memory import FIELDS
 
 
@@ -157,3 +158,15 @@ def test_networks_of_another_shape_are_named(tmp_path: Path) -> None:
     tiny(ContinualSAC, TaggedTask(1.0)).save(tmp_path / "model")
     with pytest.raises(ValueError, match=r"does not hold a model that CReLUSAC can load: (.|\n)*size mismatch"):
         CReLUSAC.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("cls", "option"), [(PISAC, "head_layers=1"), (PISAC, "injection_networks='critic'"), (ContinualSAC, "use_sde=True")]
+)
+def test_an_option_that_makes_other_networks_is_named(cls: Any, option: str, tmp_path: Path) -> None:
+    agent = tiny(cls, tagged_sequence())
+    agent.learn(70)
+    agent.save(tmp_path / "model")
+    name, value = option.split("=")
+    with pytest.raises(ValueError, match=f"{cls.__name__} can load with {option}, which may be what it is not made for: "):
+        cls.load(tmp_path / "model", **{name: ast.literal_eval(value)})

@@ -237,3 +237,15 @@ def test_a_warm_up_that_is_longer_than_a_phase(sequence: Any, options: Any, n_en
     assert len(messages) == (says is not None)
     if says is not None:
         assert re.search(f"learns nothing from the second phase on: each begins with {says}", messages[0])
+
+
+def test_an_initial_entropy_coefficient_that_is_given_at_load_acts_at_resets_only(tmp_path: Path) -> None:
+    tiny(ContinualSAC, tagged_sequence(), reset_ent_coef=True).learn(30).save(tmp_path / "model")
+    with pytest.warns(UserWarning, match=r"ent_coef='auto_0.5': the learned entropy coefficient goes on from the saved one"):
+        ContinualSAC.load(tmp_path / "model", ent_coef="auto_0.5", reset_ent_coef=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agent = ContinualSAC.load(tmp_path / "model", env=tagged_sequence(), ent_coef="auto_0.5")
+    agent.learn(31, reset_num_timesteps=False)
+    assert agent.log_ent_coef is not None and agent.phase.index == 1
+    assert agent.log_ent_coef.exp().item() == pytest.approx(0.5, abs=0.03)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from functools import partial
 from typing import Any
 
@@ -297,3 +298,13 @@ def test_options_of_a_loaded_agent_act(tmp_path: Any) -> None:
     for slope, doubled in zip(pull._slopes, other._slopes, strict=True):
         np.testing.assert_allclose(doubled / 7.0, slope / agent.ewc_coef, rtol=1e-5)
     assert all(th.equal(mine, theirs) for mine, theirs in zip(pull._anchors, other._anchors, strict=True))
+
+
+def test_sums_that_are_loaded_to_be_separate_stay_and_that_is_said(tmp_path: Any) -> None:
+    for steps, expected in ((70, []), (130, ["accumulate='separate': the saved importances are of several phases together"])):
+        tiny(EWCSAC, tagged_sequence()).learn(steps).save(tmp_path / "model")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            loaded = EWCSAC.load(tmp_path / "model", env=tagged_sequence(), accumulate="separate")
+        assert [str(each.message).partition(".")[0] for each in caught] == expected
+        assert list(ewc_of(loaded).importances["actor"]) == [""]

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import SAC
 from tagged_tasks import differing, parameters, random_states, tagged_sequence, tiny
 
 from sb3_nbsp import NBSPSAC, ContinualPPO, ContinualSAC, PackNetDiscreteSAC, PackNetSAC
@@ -342,6 +343,39 @@ def test_parameters_that_are_given_are_played_as_the_last_task() -> None:
     agent.set_parameters(agent.get_parameters())
     with pytest.warns(UserWarning, match="acts as on its last one, 'blue'"):
         agent.predict(OBSERVATIONS)
+
+
+def test_parameters_and_files_hold_all_tasks_whatever_is_played(tmp_path: Any) -> None:
+    agent = packnet(tagged_sequence()).learn(119)
+    own = agent.phase.task
+    actions = {task: mean_actions(agent, task) for task in ("red", "blue")}
+    whole = parameters(agent)
+    agent.set_task("red")
+    given = agent.get_parameters()
+    agent.save(tmp_path / "model")
+    np.testing.assert_array_equal(agent.predict(OBSERVATIONS, deterministic=True)[0], actions["red"])
+    # What is given later holds for all tasks, too, and what was taken does not change with it
+    agent.set_parameters({**given, "policy": {name: each + 1.0 for name, each in given["policy"].items()}})
+    agent.set_task(own)
+    changed = {name: each + (name != "log_ent_coef") for name, each in whole.items()}
+    assert differing(parameters(agent), changed) == []
+    agent.set_parameters(given)
+    loaded = PackNetSAC.load(tmp_path / "model", device="cpu")
+    for task in ("red", "blue"):
+        np.testing.assert_array_equal(mean_actions(agent, task), actions[task])
+        np.testing.assert_array_equal(mean_actions(loaded, task), actions[task])
+    plain = SAC.load(tmp_path / "model", device="cpu")
+    assert differing(parameters(plain), whole) == []
+
+
+def test_a_copy_plays_the_task_that_was_told() -> None:
+    agent = packnet(tagged_sequence()).learn(119)
+    agent.set_task("red")
+    actions = agent.predict(OBSERVATIONS, deterministic=True)[0]
+    again = copy.deepcopy(agent)
+    np.testing.assert_array_equal(again.predict(OBSERVATIONS, deterministic=True)[0], actions)
+    agent.set_task("blue")
+    assert (agent.predict(OBSERVATIONS, deterministic=True)[0] != actions).any()
 
 
 def test_what_cannot_be_kept_is_refused() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import pytest
 from stable_baselines3 import SAC
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -19,6 +22,19 @@ def test_all_transitions_of_all_tasks_stay() -> None:
     played = [observation.tolist() for tag in (1.0, 2.0) for observation, *_ in TaggedTask.played[tag]]
     assert sorted(map(list, buffer.observations[:, 0].tolist())) == sorted(played)
     assert len(played) == 240
+
+
+def test_it_is_told_when_its_memory_is_to_be_emptied(tmp_path: Path) -> None:
+    agent = tiny(PerfectMemorySAC, tagged_sequence())
+    agent.save(tmp_path / "model")
+    makers = [
+        partial(tiny, PerfectMemorySAC, tagged_sequence(), clear_replay_buffer=True),
+        partial(PerfectMemorySAC.load, tmp_path / "model", clear_replay_buffer=True),
+    ]
+    for make in makers:
+        with pytest.raises(ValueError, match="clear_replay_buffer=True empties D, in which PerfectMemorySAC keeps"):
+            make()
+    assert PerfectMemorySAC.load(tmp_path / "model", clear_replay_buffer=False).clear_replay_buffer is False
 
 
 def test_a_memory_that_would_forget_is_refused() -> None:

@@ -118,6 +118,18 @@ def test_only_some_networks_at_some_steps_and_not_too_often() -> None:
     assert found.n_injections == 2
 
 
+def test_steps_that_are_given_at_load_are_those_to_come(tmp_path: Path) -> None:
+    """However often the agent has injected before."""
+    agent = make("sac", injection_steps=[20, 30]).learn(40)
+    agent.save(tmp_path / "model")
+    agent = PISAC.load(tmp_path / "model", env=agent.env, injection_steps=[30, 60])
+    found = agent.all_interventions.find(PlasticityInjection)
+    agent.learn(15, reset_num_timesteps=False)
+    assert (agent.num_timesteps, found.n_injections) == (55, 2)
+    agent.learn(10, reset_num_timesteps=False)
+    assert (agent.num_timesteps, found.n_injections) == (65, 3)
+
+
 def test_it_acts_at_phase_starts_and_until_then_is_sb3() -> None:
     agent = tiny(PISAC, tagged_sequence(), fused=False).learn(59)
     assert differing(parameters(agent), parameters(tiny(SAC, tagged_sequence()).learn(59))) == []

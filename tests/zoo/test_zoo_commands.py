@@ -347,6 +347,13 @@ def test_enjoy_other_models_of_the_run(which, trained, command, capsys):
     assert "Mean reward: " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("below", ["nbsp_sac", f"nbsp_sac/{ENV_ID}_1"])
+def test_enjoy_says_which_folder_was_meant(below, trained, command):
+    arguments = ["--algo", "nbsp_sac", "--env", ENV_ID, "-f", str(trained.logs / below), "--no-render"]
+    with pytest.raises(ValueError, match=re.escape(f"folder was not found; did you mean -f {trained.logs.resolve()}, which")):
+        command("enjoy", *arguments)
+
+
 def test_enjoy_in_a_process_of_its_own(trained, tmp_path):
     arguments = ["--algo", "nbsp_sac", "--env", ENV_ID, "-f", str(trained.logs), "--no-render", "-n", "100"]
     output = sb3_nbsp("enjoy", *arguments, cwd=tmp_path)
