@@ -75,6 +75,11 @@ class EWC(OffPolicyIntervention):
         self.ewc_decay = ewc_decay
         self.fisher_states = whole("fisher_states", fisher_states, 1)
         self.fisher_window = whole("fisher_window", fisher_window, 1)
+        if self.fisher_states > self.fisher_window:
+            raise ValueError(
+                f"fisher_states={self.fisher_states} different states cannot be drawn from fisher_window={self.fisher_window} "
+                "transitions: lower the one or raise the other"
+            )
 
     @override
     def attach(self, agent: BaseAlgorithm) -> None:
