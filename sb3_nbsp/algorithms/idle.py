@@ -10,8 +10,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq
 
+from sb3_nbsp.algorithms.options import constructor_parameters
 from sb3_nbsp.interventions import ContinualBackprop, Intervention
-from sb3_nbsp.interventions.fresh_networks import PhaseStartChange
 from sb3_nbsp.interventions.neuron_reset import NeuronReset, PeriodicReset
 
 
@@ -23,15 +23,11 @@ def idle_parts(agent: Any, has_phases: bool, phase_options: dict[str, Any]) -> d
     :return: for everything that will not act, its name and a message
     """
     interventions, messages = list(agent.all_interventions), {}
-    waiting = [
-        type(each).__name__
-        for each in interventions
-        if each.overrides("on_phase_end") or (isinstance(each, PhaseStartChange) and each.needs_phases)
-    ]
+    waiting = [type(each).__name__ for each in interventions if each.needs_phases]
     waiting += [name for name, default in phase_options.items() if getattr(agent, name) != default]
     if waiting and not has_phases and agent.phase.task == "":
         messages["phases"] = _no_phases(agent, waiting)
-    if phase_options and agent.reset_ent_coef and agent.ent_coef_optimizer is None:
+    if phase_options and _asked_for(agent, "reset_ent_coef") and agent.ent_coef_optimizer is None:
         fixed = f"ent_coef={agent.ent_coef!r} is fixed"
         messages["reset_ent_coef"] = f"reset_ent_coef has nothing to reset: {fixed}. Use ent_coef='auto', or leave it out"
     if isinstance(agent, OffPolicyAlgorithm) and _last_step(agent) <= agent.learning_starts:
@@ -47,6 +43,11 @@ def idle_parts(agent: Any, has_phases: bool, phase_options: dict[str, Any]) -> d
         elif (message := _too_short(agent, each)) is not None:
             messages[name] = message
     return messages
+
+
+def _asked_for(agent: Any, name: str) -> bool:
+    """Whether an option is True, and is not so by default."""
+    return bool(getattr(agent, name) and not constructor_parameters(type(agent))[name].default)
 
 
 def _no_updates(agent: OffPolicyAlgorithm) -> str:

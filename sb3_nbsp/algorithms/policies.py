@@ -14,7 +14,7 @@ from stable_baselines3.common.policies import (
     ContinuousCritic,
     MultiInputActorCriticPolicy,
 )
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 from stable_baselines3.sac import policies as sac
 from torch import nn
 from typing_extensions import override
@@ -27,20 +27,33 @@ class ExtendedLayers(BasePolicy):
     """
     What policies of PPO and SAC share.
 
-    :param layer_norm: put a layer norm between each hidden layer after the features extractor and its activation function
+    :param layer_norm: put a layer norm between each hidden linear layer and its activation function: those after the features
+        extractor, and that of SB3's CNN, whose convolutions have none
+    :raises ValueError: if there is no such layer
     """
 
     def __init__(self, *args: Any, layer_norm: bool = False, **kwargs: Any) -> None:
         check_option("layer_norm", layer_norm, (True, False))
         self.layer_norm = layer_norm
         super().__init__(*args, **kwargs)
+        if layer_norm and not any(isinstance(each, nn.LayerNorm) for each in self.modules()):
+            raise ValueError("layer_norm=True has no hidden layer to normalize: give some with net_arch")
 
     @override
     def make_features_extractor(self) -> BaseFeaturesExtractor:
         extractor = super().make_features_extractor()
         activation: Any = getattr(self, "activation_fn", None)
-        if activation is CReLU and type(extractor) is NatureCNN:
-            with_crelu(extractor)
+        parts: list[nn.Module] = [extractor]
+        if type(extractor) is CombinedExtractor:
+            parts = [*extractor.extractors.values()]
+        for cnn in parts:
+            if type(cnn) is NatureCNN:
+                width = cnn.features_dim
+                if activation is CReLU:
+                    with_crelu(cnn)
+                if cnn is not extractor:
+                    extractor._features_dim += cnn.features_dim - width
+                self.normalize(cnn.linear)
         return extractor
 
     def normalize(self, *nets: nn.Module) -> None:

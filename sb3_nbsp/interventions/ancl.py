@@ -94,7 +94,9 @@ class ANCL(EWC):
     @override
     def on_learn_start(self, reset: bool) -> None:
         super().on_learn_start(reset)
-        if self._is_active() and self._auxiliary is None and not self.agent._is_warming_up():  # type: ignore[attr-defined]
+        agent: Any = self.agent
+        is_learning = not agent._is_warming_up() and agent.n_finished_phases == agent.phase.index
+        if self._is_active() and self._auxiliary is None and is_learning:
             warn(
                 "ANCL does not have the auxiliary networks of the phase under way, which the file did not hold: they begin "
                 "again as copies of the present ones"

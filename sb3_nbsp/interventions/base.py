@@ -94,6 +94,11 @@ class Intervention:
     changes_at_phase_end: ClassVar[bool] = False
 
     @property
+    def needs_phases(self) -> bool:
+        """Whether it does nothing where no phase ever ends."""
+        return self.overrides("on_phase_end")
+
+    @property
     def pulls_actor(self) -> bool:
         """Whether it pulls the actor's parameters or outputs to what earlier tasks have left, or to a network beside it."""
         return False

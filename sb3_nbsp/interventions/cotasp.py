@@ -13,12 +13,12 @@ from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSample
 from torch.distributions import Categorical, Distribution, Normal, kl_divergence
 from typing_extensions import override
 
-from sb3_nbsp.batches import n_rows, take
+from sb3_nbsp.batches import apply, n_rows, take
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import Network, Phase
 from sb3_nbsp.interventions.clonex import ClonEx
 from sb3_nbsp.interventions.networks import actor_of
-from sb3_nbsp.interventions.observations import has_observations, training_observations
+from sb3_nbsp.interventions.observations import as_seen, has_observations, phase_transitions
 from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.interventions.sparse_coding import TaskDictionary, check_embeddings, embed_text, lasso
 from sb3_nbsp.interventions.task_aware import TaskAware
@@ -189,7 +189,14 @@ class CoTASP(TaskAware):
         self._position, self._optimizer = 0, None
         self._prepare_step()
         states, self._states = self._states, None
-        if len(self._codes) > n_known and states is not None:
+        if len(self._codes) == n_known or self.distill_steps == 0 or not self._finished:
+            return
+        if states is None:
+            warn(
+                "CoTASP cannot distil: it has no states of the phase before. Its replay buffer was empty, or has not been "
+                "loaded: load_replay_buffer(path)"
+            )
+        else:
             self._distill(states)
 
     @override
@@ -204,10 +211,9 @@ class CoTASP(TaskAware):
             dictionary.learn(code, vector, generator)
         self._dictionaries = dictionaries  # all at once, so that after an interruption none learns the task twice
         self._finished = sorted({*self._finished, self._current})
-        if self.distill_steps > 0 and not has_observations(self.agent):
-            warn("CoTASP cannot distil: the replay buffer is empty. Load that of the agent: load_replay_buffer(path)")
-        elif self.distill_steps > 0:
-            self._states = training_observations(self.agent, _DISTILL_STATES, own_seed(self.agent, phase, purpose=1101))
+        if self.distill_steps > 0 and has_observations(self.agent) and self.agent.phase_steps > 0:  # type: ignore[attr-defined]
+            rows = phase_transitions(self.agent, _DISTILL_STATES, own_seed(self.agent, phase, purpose=1101))
+            self._states = as_seen(self.agent, rows["observations"])
         self.record("cotasp/used_share", float(th.cat(self._used).mean()))
 
     @override
@@ -273,6 +279,14 @@ class CoTASP(TaskAware):
             self._optimizer = th.optim.Adam(self._codes[self._current])
             self._optimizer.load_state_dict(deepcopy(state["optimizer"]))
         self._prepare_step()
+
+    @override
+    def memory_state(self) -> Any:
+        return self._states
+
+    @override
+    def load_memory_state(self, state: Any) -> None:
+        self._states = None if state is None else apply(lambda part: part.to(self.agent.device), state)
 
     @property
     def _is_code_step(self) -> bool:

@@ -15,7 +15,7 @@ from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.interventions.base import NETWORKS, Lacking, Network, OffPolicyIntervention, Phase
 from sb3_nbsp.interventions.fisher import diagonal_fisher, policy_outputs
 from sb3_nbsp.interventions.networks import actor_of, optimized_parameters, plain_policy, taken_q_values
-from sb3_nbsp.interventions.observations import as_seen, phase_transitions
+from sb3_nbsp.interventions.observations import as_seen, phase_transitions, warn_if_observations_move
 from sb3_nbsp.interventions.own_seeds import own_seed
 from sb3_nbsp.interventions.quadratic_pull import Importance, Pull, Tensors
 from sb3_nbsp.interventions.trial_pass import evaluating
@@ -123,12 +123,7 @@ class EWC(OffPolicyIntervention):
 
     @override
     def on_learn_start(self, reset: bool) -> None:
-        normalizer = self.agent.get_vec_normalize_env()
-        if normalizer is not None and normalizer.norm_obs and normalizer.training:
-            warn(
-                f"{type(self).__name__} holds parameters in place, but VecNormalize keeps changing the observations that "
-                "they read: the policy forgets all the same. Use VecNormalize(training=False), or none"
-            )
+        warn_if_observations_move(self)
         self._prepare_pulls()  # networks may have been exchanged since
 
     def on_phase_end(self, phase: Phase) -> None:

@@ -62,8 +62,8 @@ class PhaseStartChange(Intervention):
     """
 
     @property
+    @override
     def needs_phases(self) -> bool:
-        """Whether it does nothing where no phase ever ends."""
         return True
 
     @override

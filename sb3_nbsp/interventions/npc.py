@@ -103,6 +103,11 @@ class NPC(OffPolicyIntervention):
         """s: by name of a layer, of shape (neurons,). Empty as long as all are 1."""
         return self._masks
 
+    @property
+    @override
+    def needs_phases(self) -> bool:
+        return self.npc_clock == "phases" or self.npc_beta is None
+
     @override
     def needs_autograd(self) -> bool:
         return self.npc_beta != math.inf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -14,6 +14,10 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_nbsp.batches import ArrayObs, apply, take
 from sb3_nbsp.interventions.task_memory import StoredTransitions
+from sb3_nbsp.messages import warn
+
+if TYPE_CHECKING:
+    from sb3_nbsp.interventions.base import Intervention
 
 
 def has_observations(agent: BaseAlgorithm) -> bool:
@@ -91,6 +95,20 @@ def as_seen(agent: OffPolicyAlgorithm, observations: ArrayObs) -> PyTorchObs:
     buffer = agent.replay_buffer
     seen: PyTorchObs = apply(buffer.to_torch, buffer._normalize_obs(observations, agent.get_vec_normalize_env()))
     return seen
+
+
+def warn_if_observations_move(intervention: Intervention) -> None:
+    """
+    Warn if the statistics of a ``VecNormalize`` go on changing.
+
+    :param intervention: one that keeps parameters of earlier tasks, or holds them in place
+    """
+    normalizer = intervention.agent.get_vec_normalize_env()
+    if normalizer is not None and normalizer.norm_obs and normalizer.training:
+        warn(
+            f"{type(intervention).__name__} holds parameters in place, but VecNormalize keeps changing the observations that "
+            "they read: the policy forgets all the same. Use VecNormalize(training=False), or none"
+        )
 
 
 def _buffer(agent: BaseAlgorithm) -> RolloutBuffer | ReplayBuffer:

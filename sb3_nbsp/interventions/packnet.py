@@ -99,8 +99,11 @@ class PackNet(TaskAware):
         is_new = self.revisit == "new" or phase.task not in self._numbers
         if is_new and (self._is_full or self.n_tasks_so_far == self.n_tasks):
             raise ValueError(self._no_weights_left(phase.task))
+        before = self._current
         super().on_phase_start(phase)
         self._prepare_step()
+        if self._current != before:  # gradients that a mask has held back are in the moments all the same
+            self._actor.optimizer.state.clear()
 
     @override
     def on_phase_end(self, phase: Phase) -> None:

@@ -13,6 +13,7 @@ from sb3_nbsp.interventions.base import Lacking, OffPolicyIntervention, Phase
 from sb3_nbsp.interventions.fresh_networks import PhaseStartChange
 from sb3_nbsp.interventions.networks import plain_policy
 from sb3_nbsp.interventions.neuron_reset import NeuronReset
+from sb3_nbsp.interventions.observations import warn_if_observations_move
 from sb3_nbsp.messages import did_you_mean
 from sb3_nbsp.tasks.recognize import has_phases
 
@@ -104,6 +105,7 @@ class TaskAware(OffPolicyIntervention):
     def on_learn_start(self, reset: bool) -> None:
         if plain_policy(self.agent).actor is not self._actor:
             raise ValueError(f"policy: the actor is another one than that which {type(self).__name__} divides between tasks")
+        warn_if_observations_move(self)
         if has_phases(self.agent.env):
             assert self.agent.env is not None
             self._names = list(self.agent.env.get_attr("task_names", indices=0)[0])

@@ -80,7 +80,7 @@ def sample_cbp(trial: optuna.Trial) -> dict[str, Any]:
     :return: keyword arguments of CBPPPO and CBPSAC
     """
     return {
-        "replacement_rate": trial.suggest_float("replacement_rate", 1e-6, 1e-3, log=True),
+        "replacement_rate": trial.suggest_float("replacement_rate", 1e-6, 1e-2, log=True),
         # In gradient steps, of which PPO makes fewer than environment steps
         "maturity_threshold": _within_budget(trial, "maturity_threshold", 100, 20_000, share=0.02),
     }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tagged_tasks import TaggedTask, tagged_sequence, tiny
 
 from sb3_nbsp import (
@@ -19,6 +19,7 @@ from sb3_nbsp import (
     CBPSAC,
     EWCSAC,
     NBSPSAC,
+    NPCSAC,
     P3O,
     ClonExSAC,
     ContinualPPO,
@@ -249,3 +250,23 @@ def test_an_initial_entropy_coefficient_that_is_given_at_load_acts_at_resets_onl
     agent.learn(31, reset_num_timesteps=False)
     assert agent.log_ent_coef is not None and agent.phase.index == 1
     assert agent.log_ent_coef.exp().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_npc_needs_phases_to_find_beta_and_for_its_clock_of_phases() -> None:
+    assert warnings_of(tiny(NPCSAC, TaggedTask(1.0), npc_beta=20.0)) == []
+    for options in ({}, {"npc_beta": 2.0, "npc_clock": "phases"}):
+        (message,) = warnings_of(tiny(NPCSAC, TaggedTask(1.0), **options))
+        assert message.startswith(PHASES) and "NPC of this NPCSAC will not act" in message
+
+
+def test_options_of_a_method_are_not_taken_for_the_users() -> None:
+    options: dict[str, Any] = {"ent_coef": 0.1, "distill_steps": 1, "policy_kwargs": {"net_arch": [32, 32]}}
+    assert warnings_of(tiny(CoTASPSAC, tagged_sequence(), **options)) == []
+
+
+@pytest.mark.parametrize("cls", [PackNetSAC, CoTASPSAC])
+def test_what_is_kept_for_a_task_reads_observations_that_may_not_move(cls: type) -> None:
+    env = VecNormalize(DummyVecEnv([tagged_sequence]))
+    (message,) = warnings_of(tiny(cls, env, policy_kwargs={"net_arch": [32, 32]}))
+    part = cls.__name__.removesuffix("SAC")
+    assert message.startswith(f"{part} holds parameters in place, but VecNormalize keeps changing the observations")

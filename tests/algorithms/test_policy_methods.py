@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.envs import FakeImageEnv
 from tagged_tasks import ImageTask, TaggedTask, differing, parameters, tiny
 from torch import nn
 
@@ -24,7 +27,23 @@ from sb3_nbsp import (
     LayerNormSAC,
     ReDoSAC,
 )
+from sb3_nbsp.interventions import ReDo
 from sb3_nbsp.neurons import CReLU
+
+
+class WithVector(gym.ObservationWrapper):
+    """A dictionary of an image and a vector."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self.observation_space = spaces.Dict({"image": env.observation_space, "vector": spaces.Box(0, 1, (2,), np.float32)})
+
+    def observation(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+        return {"image": observation, "vector": np.ones(2, dtype=np.float32)}
+
+
+def images(discrete: bool) -> gym.Env:
+    return FakeImageEnv(screen_height=36, screen_width=36, n_channels=1, discrete=discrete)
 
 
 def env_of(cls: type) -> Any:
@@ -49,6 +68,40 @@ def test_a_layer_norm_in_front_of_every_activation(cls: type, tmp_path: Path) ->
 
 def _places(kinds: list[type]) -> list[int]:
     return [index for index, kind in enumerate(kinds) if kind is nn.LayerNorm]
+
+
+@pytest.mark.parametrize("cls", [LayerNormSAC, LayerNormDiscreteSAC, LayerNormPPO])
+@pytest.mark.parametrize("kind", ["CnnPolicy", "MultiInputPolicy"])
+def test_the_linear_layer_of_a_cnn_has_a_layer_norm(cls: type, kind: str) -> None:
+    """Also where the default ``net_arch`` adds no layer behind it; neurons are found, and renewed."""
+    small = {} if cls is LayerNormPPO else {"buffer_size": 50}
+    env = images(discrete=cls is LayerNormDiscreteSAC)
+    env = env if kind == "CnnPolicy" else WithVector(env)
+    reset: Any = ReDo(reset_frequency=10, reset_rate=0.3, renew_shared=True)
+    agent = tiny(cls, env, policy=kind, policy_kwargs=None, batch_size=4, interventions=[reset], **small)
+    extractor = agent.policy.features_extractor if cls is LayerNormPPO else agent.actor.features_extractor
+    cnn = extractor if kind == "CnnPolicy" else extractor.extractors["image"]
+    assert [type(each) for each in cnn.linear] == [nn.Linear, nn.LayerNorm, nn.ReLU]
+    assert not any(isinstance(each, nn.LayerNorm) for each in cnn.cnn)
+    agent.learn(25)
+    assert not th.equal(cnn.linear[1].weight, th.ones(512))
+
+
+def test_layer_norm_without_a_layer_is_an_error() -> None:
+    for cls in (LayerNormSAC, LayerNormDiscreteSAC, LayerNormPPO):
+        with pytest.raises(ValueError, match="layer_norm=True has no hidden layer to normalize: give some with net_arch"):
+            tiny(cls, env_of(cls), policy_kwargs={"net_arch": []})
+
+
+@pytest.mark.parametrize("cls", [CReLUSAC, CReLUDiscreteSAC, CReLUPPO])
+def test_crelu_on_the_cnn_of_dictionary_observations(cls: type) -> None:
+    small = {} if cls is CReLUPPO else {"buffer_size": 50}
+    env = WithVector(images(discrete=cls is CReLUDiscreteSAC))
+    agent = tiny(cls, env, policy="MultiInputPolicy", policy_kwargs={"net_arch": [8]}, batch_size=4, **small)
+    extractor = agent.policy.features_extractor if cls is CReLUPPO else agent.actor.features_extractor
+    assert not any(isinstance(each, nn.ReLU) for each in extractor.modules())
+    assert extractor.features_dim == 2 * 256 + 2  # CombinedExtractor's CNN has 256 units
+    agent.learn(25)
 
 
 def test_layer_norm_by_hand() -> None:

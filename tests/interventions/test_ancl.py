@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from functools import partial
 from typing import Any
 
@@ -172,6 +173,10 @@ def test_a_file_without_auxiliary_networks_is_told_of(tmp_path: Any) -> None:
     ancl_of(loaded)._auxiliary = None
     with pytest.warns(UserWarning, match="ANCL does not have the auxiliary networks of the phase under way"):
         loaded.learn(1, reset_num_timesteps=False)
+    over = tiny(ANCLSAC, tagged_sequence(cycles=1)).learn(120)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no phase is under way: the sequence begins again
+        over.learn(30, reset_num_timesteps=False)
 
 
 def test_a_pull_that_a_file_switches_on_acts_at_once(tmp_path: Any) -> None:

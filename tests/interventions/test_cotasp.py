@@ -171,7 +171,7 @@ def test_a_new_task_is_distilled_to_act_at_random(monkeypatch: pytest.MonkeyPatc
         return float((mean.square() + (2 * log_std).exp() - 1 - 2 * log_std).mean() / 2)
 
     def recording(part: CoTASP, states: th.Tensor) -> None:
-        assert states.shape == (10_000, 4)
+        assert states.shape == (60, 4)
         kl.append(divergence(part.agent, states))
         distill(part, states)
         kl.append(divergence(part.agent, states))
@@ -186,6 +186,29 @@ def test_a_new_task_is_distilled_to_act_at_random(monkeypatch: pytest.MonkeyPatc
     assert not agent.actor.optimizer.state and agent._n_updates == 40
     for own, other in zip(distribution(agent, "red"), ends._ends[0][1], strict=True):
         np.testing.assert_array_equal(own, other)
+
+
+def test_distillation_is_in_states_of_the_last_phase_also_after_loading(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """Also after loading, and where D keeps those of all phases. Observations begin with the number of their task."""
+    seen: list[th.Tensor] = []
+    monkeypatch.setattr(CoTASP, "_distill", lambda _, states: seen.append(states))
+    agent = cotasp_agent(tagged_sequence(["red", "blue"], cycles=1), clear_replay_buffer=False)
+    agent.learn(120)
+    assert [states[:, 0].unique().tolist() for states in seen] == [[1.0]]
+    agent.save(tmp_path / "model")
+    agent.save_replay_buffer(tmp_path / "buffer")
+    loaded, without = (CoTASPSAC.load(tmp_path / "model", env=tagged_sequence(["green"])) for _ in range(2))
+    loaded.load_replay_buffer(tmp_path / "buffer")
+    for each in (agent, loaded):
+        each.set_env(tagged_sequence(["green"]))
+        each.learn(1, reset_num_timesteps=False)
+    assert [states[:, 0].unique().tolist() for states in seen[1:]] == [[2.0], [2.0]]
+    np.testing.assert_array_equal(seen[1], seen[2])
+    with pytest.warns(UserWarning, match="CoTASP cannot distil: it has no states of the phase before"):
+        without.learn(1, reset_num_timesteps=False)
+    assert len(seen) == 3
 
 
 def test_numbers_of_tasks_and_what_is_used() -> None:

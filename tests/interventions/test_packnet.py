@@ -368,6 +368,16 @@ def test_parameters_and_files_hold_all_tasks_whatever_is_played(tmp_path: Any) -
     assert differing(parameters(plain), whole) == []
 
 
+def test_gradients_of_another_task_do_not_move_a_returned_ones_weights() -> None:
+    """While red is played again, blue's weights are masked, but have gradients."""
+    agent = packnet(tagged_sequence())
+    agent.learn(179)
+    assert agent.phase.task == "red" and agent.actor.optimizer.state
+    agent.learn(2, reset_num_timesteps=False)
+    assert (agent.phase.task, agent.phase.index) == ("blue", 3) and not agent.actor.optimizer.state
+    assert agent.critic.optimizer.state
+
+
 def test_a_copy_plays_the_task_that_was_told() -> None:
     agent = packnet(tagged_sequence()).learn(119)
     agent.set_task("red")
