@@ -55,6 +55,7 @@ class ContinualDiscreteSAC(SoftActorCritic, _DiscreteActions):
     """
 
     settable: ClassVar[frozenset[str]] = SoftActorCritic.settable | {"loss_reduction"}
+    other_actions = "for continuous actions, there are ContinualSAC and the methods on it (in the zoo ..._sac)"
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": DiscreteSACPolicy,
         "CnnPolicy": DiscreteSACCnnPolicy,

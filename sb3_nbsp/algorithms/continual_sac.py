@@ -32,6 +32,8 @@ class ContinualSAC(SoftActorCritic):
         "MultiInputPolicy": SACMultiInputPolicy,
     }
 
+    other_actions = "for discrete actions, there are ContinualDiscreteSAC and the methods on it (in the zoo ..._discrete_sac)"
+
     @override
     def _setup_model(self) -> None:
         if not isinstance(self.action_space, spaces.Box):  # a file's may be another, which SB3 does not check

@@ -56,6 +56,7 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
     """
 
     sb3_class: ClassVar = SAC
+    other_actions: ClassVar[str]  # which classes have them
     called_hooks: ClassVar[frozenset[str]] = OFF_POLICY_HOOKS
     _moves_targets = False  # whether the target critics move after the gradient step under way
     settable: ClassVar[frozenset[str]] = ContinualAgent.settable | {
@@ -97,7 +98,11 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
         self.cuda_graph = cuda_graph
         # What a captured step holds on to, and the step
         self._captured: tuple[list[Any], CapturedStep] | None = None
-        super().__init__(policy, env, *args, **kwargs)
+        try:
+            super().__init__(policy, env, *args, **kwargs)
+        except AssertionError as error:
+            is_of_actions = "as action spaces" in str(error)
+            raise (AssertionError(f"{error}: {self.other_actions}") if is_of_actions else error) from None
 
     def _check_options(self) -> None:
         super()._check_options()

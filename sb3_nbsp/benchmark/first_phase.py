@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import shutil
 from collections import Counter
@@ -19,7 +20,7 @@ from sb3_nbsp.benchmark.comparison import Run
 from sb3_nbsp.benchmark.folder import RunFolder
 from sb3_nbsp.benchmark.methods import METHODS
 from sb3_nbsp.benchmark.settings import Settings
-from sb3_nbsp.interventions import GradientMasking
+from sb3_nbsp.interventions import GradientMasking, Intervention
 from sb3_nbsp.machine import versions
 from sb3_nbsp.tasks import load_checkpoint
 from sb3_nbsp.zoo.algos import algorithm
@@ -29,20 +30,29 @@ FOLDER = "first_phase"
 PLAIN_AGENTS = {ContinualSAC: "continual_sac", ContinualDiscreteSAC: "continual_discrete_sac"}
 
 
-def _acts_early(cls: type[BaseAlgorithm]) -> str | None:
+def _acts_early(settings: Settings) -> str | None:
     """Why an agent is not the plain one until the first boundary; None if it is."""
+    cls = algorithm(settings.algo)
     if not issubclass(cls, tuple(PLAIN_AGENTS)):
         return f"{cls.__name__} does not know phases"
     if getattr(cls, "own_policy_kwargs", {}):
         return f"{cls.__name__} has other networks from the beginning"
-    early = [part.__name__ for part in getattr(cls, "parts", ()) if not vars(part).get("waits_for_phase_end", False)]
+    early = [part.__name__ for part in getattr(cls, "parts", ()) if not _waits(part, cls, settings.arguments())]
     return f"{', '.join(early)} acts from the beginning" if early else None
+
+
+def _waits(part: type[Intervention], cls: type[BaseAlgorithm], given: Mapping[str, Any]) -> bool:
+    """Whether a part of a method, with its options, leaves the agent as it is until a phase has ended."""
+    defaults = constructor_parameters(cls)
+    options = {name: given.get(name, defaults[name].default) for name in inspect.signature(part).parameters}
+    # A subclass has to say so again
+    return "waits_for_phase_end" in vars(part) and part(**options).waits_for_phase_end
 
 
 def later_options(settings: Settings) -> dict[str, Any]:
     """Options that act at the first boundary or later, with their values; none of an agent that is another one until then."""
     cls = algorithm(settings.algo)
-    if _acts_early(cls):
+    if _acts_early(settings):
         return {}
     parameters, given = constructor_parameters(cls), settings.arguments()
     names = {*getattr(cls, "options", {}), *getattr(cls, "phase_options", ()), "probe_episodes"}
@@ -52,7 +62,7 @@ def later_options(settings: Settings) -> dict[str, Any]:
 def common_settings(settings: Settings) -> Settings:
     """Settings of the plain agent that a run's own is until the first boundary; ValueError says why it is another one."""
     cls = algorithm(settings.algo)
-    if reason := _acts_early(cls):
+    if reason := _acts_early(settings):
         raise ValueError(reason)
     later = {*later_options(settings), "n_timesteps"}  # which a sequence has no use for
     # A file may say what another leaves to the default

@@ -52,7 +52,7 @@ class ANCL(EWC):
     """
 
     capturable: ClassVar[bool] = False
-    waits_for_phase_end: ClassVar[bool] = True
+    waits_for_phase_end = True
 
     def __init__(
         self,

@@ -86,7 +86,7 @@ class Intervention:
     # It acts when another intervention renews neurons, and does nothing on its own
     waits_for_renewals: ClassVar[bool] = False
     # Until a phase has ended, the agent learns as it does without it, to the last bit
-    waits_for_phase_end: ClassVar[bool] = False
+    waits_for_phase_end: bool = False
     # It keeps account of neurons or parameters of the networks as they are: nothing may replace these, and it is told of all
     # neurons that are renewed
     holds_networks: ClassVar[bool] = False

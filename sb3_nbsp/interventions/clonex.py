@@ -53,7 +53,7 @@ class ClonEx(OffPolicyIntervention):
     """
 
     capturable: ClassVar[bool] = True  # with a penalty, gradients are autograd's, and are not captured
-    waits_for_phase_end: ClassVar[bool] = True
+    waits_for_phase_end = True
 
     def __init__(
         self,

@@ -52,7 +52,7 @@ class EWC(OffPolicyIntervention):
 
     capturable: ClassVar[bool] = True
     holds_networks: ClassVar[bool] = True
-    waits_for_phase_end: ClassVar[bool] = True
+    waits_for_phase_end = True
 
     def __init__(
         self,

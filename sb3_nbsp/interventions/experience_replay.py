@@ -41,7 +41,7 @@ class ExperienceReplay(OffPolicyIntervention):
     """
 
     capturable: ClassVar[bool] = True
-    waits_for_phase_end: ClassVar[bool] = True
+    waits_for_phase_end = True
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -23,7 +23,7 @@ class FullReset(PhaseStartChange):
     :raises ValueError: if the agent probes whether it knows a task, or another intervention keeps track of neurons
     """
 
-    waits_for_phase_end: ClassVar[bool] = True
+    waits_for_phase_end = True
 
     @override
     def attach(self, agent: BaseAlgorithm) -> None:

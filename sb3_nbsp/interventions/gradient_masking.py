@@ -64,7 +64,7 @@ class GradientMasking(OffPolicyIntervention):
     """
 
     capturable: ClassVar[bool] = True
-    waits_for_phase_end: ClassVar[bool] = True
+    waits_for_phase_end = True
     holds_networks: ClassVar[bool] = True
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -42,7 +42,7 @@ class PackNet(TaskAware):
     :raises ValueError: if an option is out of its range
     """
 
-    waits_for_phase_end: ClassVar[bool] = True
+    waits_for_phase_end = True
 
     def __init__(
         self, n_tasks: int | None = None, retrain_steps: int = 100_000, revisit: Literal["reuse", "new"] = "reuse"

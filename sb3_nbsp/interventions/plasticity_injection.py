@@ -45,6 +45,8 @@ class PlasticityInjection(PhaseStartChange):
     :raises ValueError: if an option is out of its range, or the networks are none of SAC's with separate outputs
     """
 
+    waits_for_phase_end = True
+
     def __init__(
         self,
         injection_networks: Literal["both", "critic", "actor"] = "both",
@@ -65,6 +67,7 @@ class PlasticityInjection(PhaseStartChange):
         self.injection_networks = injection_networks
         self.head_layers = head_layers
         self.injection_steps = injection_steps
+        self.waits_for_phase_end = injection_steps is None
         self.max_injections = max_injections
 
     @property

@@ -33,6 +33,8 @@ class ShrinkPerturb(PhaseStartChange):
     :raises ValueError: if an option is out of its range
     """
 
+    waits_for_phase_end = True
+
     def __init__(self, shrink_factor: float = 0.8, perturb_scale: float = 0.1, shrink_interval: int | None = None) -> None:
         check_range("shrink_factor", shrink_factor, 0, 1)
         check_range("perturb_scale", perturb_scale, 0)
@@ -41,6 +43,7 @@ class ShrinkPerturb(PhaseStartChange):
         self.shrink_factor = shrink_factor
         self.perturb_scale = perturb_scale
         self.shrink_interval = shrink_interval
+        self.waits_for_phase_end = shrink_interval is None
 
     @property
     @override

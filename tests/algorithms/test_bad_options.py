@@ -10,7 +10,7 @@ import pytest
 from stable_baselines3.common.buffers import NStepReplayBuffer
 from tagged_tasks import TaggedTask, tiny
 
-from sb3_nbsp import NBSPSAC, ContinualDiscreteSAC, ContinualPPO, ContinualSAC
+from sb3_nbsp import NBSPSAC, ContinualDiscreteSAC, ContinualPPO, ContinualSAC, NBSPDiscreteSAC
 from sb3_nbsp.interventions import ExperienceReplay, GradientMasking
 from sb3_nbsp.tasks import SequenceCheckpoint
 
@@ -165,3 +165,12 @@ def test_discrete_actions() -> None:
 def test_checkpoints(save_freq: int) -> None:
     with pytest.raises(ValueError, match="save_freq"):
         SequenceCheckpoint(save_freq, "nowhere")
+
+
+def test_the_class_for_other_actions_is_named() -> None:
+    for cls, env, other in (
+        (NBSPSAC, "CartPole-v1", "ContinualDiscreteSAC"),
+        (NBSPDiscreteSAC, "Pendulum-v1", "ContinualSAC"),
+    ):
+        with pytest.raises(AssertionError, match=rf"The algorithm only supports .* was provided: for .*, there are {other}"):
+            cls("MlpPolicy", env)

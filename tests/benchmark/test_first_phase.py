@@ -164,7 +164,7 @@ def test_discrete_actions(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train_module, "save_checkpoint", save)
     monkeypatch.setattr(train_module, "load_checkpoint", load)
-    of = comparison(["continual_discrete_sac", "nbsp_discrete_sac"], **DISCRETE)
+    of = comparison(["continual_discrete_sac", "pi_discrete_sac", "nbsp_discrete_sac"], **DISCRETE)
     for run_, settings in shared(of, tmp_path / "together")[0].items():
         assert run_.first_phase is not None
         train(settings, run_.folder, RunFolder(run_.first_phase))
@@ -191,6 +191,21 @@ def test_who_shares_and_who_does_not(tmp_path):
         "ReDo acts from the beginning",
     ]
     assert all("computes a first phase of its own" in sentence for sentence in sentences)
+
+
+def test_plasticity_injection_shares_unless_it_injects_at_given_steps(tmp_path):
+    of = comparison(["continual_sac", "pi_sac", "shrink_perturb_sac"])
+    settings = {run_: of.settings(run_) for run_ in of.runs(tmp_path)}
+    found, sentences = share_first_phases(settings, tmp_path)
+    (place,) = {run_.first_phase for run_ in found}
+    assert place is not None and not sentences
+    for run_, option in zip(list(settings)[1:], ({"injection_steps": [10]}, {"shrink_interval": 5}), strict=True):
+        settings[run_] = replace(settings[run_], hyperparams={**settings[run_].hyperparams, **option})
+    _, sentences = share_first_phases(settings, tmp_path)
+    assert [sentence.rpartition(": ")[2] for sentence in sentences] == [
+        "PlasticityInjection acts from the beginning",
+        "ShrinkPerturb acts from the beginning",
+    ]
 
 
 def test_an_option_that_acts_from_the_beginning_is_named(tmp_path):
