@@ -124,8 +124,9 @@ def forgetting_figure(results: Results) -> Figure:
     style |= {"markers": (MARKERS * 9)[: len(methods)], "linestyles": (LINES * 9)[: len(methods)]}
     style |= {"native_scale": True, "errorbar": "se", "lw": 1.3, "markersize": 4.5, "err_kws": {"lw": 1}}
     width = max(3.4, 0.45 * len(phases) + 0.8)
-    figure, axes = panels(len(tasks), max(1, min(2, int(13 // width))), (width, 2.1), 0.8, sharey=True)
-    limits = axis_of(results.success.success, results.baselines.success)
+    # Scores of games differ in scale
+    is_common = results.measure == "success"
+    figure, axes = panels(len(tasks), max(1, min(2, int(13 // width))), (width, 2.1), 0.8, sharey=is_common)
     for axis, task in zip(axes, tasks, strict=True):
         for phase in phases.index[phases == task]:
             axis.axvspan(phase - 0.5, phase + 0.5, color="0.92", lw=0, zorder=0)
@@ -133,8 +134,9 @@ def forgetting_figure(results: Results) -> Figure:
         sns.pointplot(part, x="phase", y="success", hue="method", ax=axis, **style)
         axis.legend().remove()  # one for all panels is enough
         rates = results.baselines[results.baselines.task == task].set_index("agent").success
+        shown = (results.success.success, results.baselines.success) if is_common else (part.success, rates)
         draw_baselines(axis.axhline, results, rates.to_dict())
-        axis.set(title=task, xlabel="", ylabel="", xticks=phases.index, xlim=(0.5, len(phases) + 0.5), **limits)
+        axis.set(title=task, xlabel="", ylabel="", xticks=phases.index, xlim=(0.5, len(phases) + 0.5), **axis_of(*shown))
         axis.grid(axis="y")
     figure.supxlabel("after phase (mean ± standard error; shaded: phases that train the task)")
     figure.supylabel(results.measure)
