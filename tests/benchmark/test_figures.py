@@ -124,7 +124,7 @@ def test_what_is_beyond_0_and_1_is_seen(games):
     results = load_results(games)
     assert results.success.success.max() > 20
     for panel in forgetting_figure(results).axes:
-        highest = results.success.success[results.success.task == panel.get_title()].max()
+        highest = results.success[results.success.task == panel.get_title(loc="left")].success.max()
         assert panel.get_ylim()[0] < 0 and highest < panel.get_ylim()[1] < 1.2 * highest
     (panel,) = success_matrix_figure(results).axes
     assert panel.collections[0].get_clim() == (0, pytest.approx(panel.collections[0].get_array().max()))
