@@ -188,9 +188,7 @@ def test_a_new_task_is_distilled_to_act_at_random(monkeypatch: pytest.MonkeyPatc
         np.testing.assert_array_equal(own, other)
 
 
-def test_distillation_is_in_states_of_the_last_phase_also_after_loading(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+def test_distillation_is_in_states_of_the_last_phase(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     """Also after loading, and where D keeps those of all phases. Observations begin with the number of their task."""
     seen: list[th.Tensor] = []
     monkeypatch.setattr(CoTASP, "_distill", lambda _, states: seen.append(states))
