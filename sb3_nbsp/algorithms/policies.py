@@ -43,17 +43,15 @@ class ExtendedLayers(BasePolicy):
     def make_features_extractor(self) -> BaseFeaturesExtractor:
         extractor = super().make_features_extractor()
         activation: Any = getattr(self, "activation_fn", None)
-        parts: list[nn.Module] = [extractor]
-        if type(extractor) is CombinedExtractor:
-            parts = [*extractor.extractors.values()]
-        for cnn in parts:
-            if type(cnn) is NatureCNN:
-                width = cnn.features_dim
+        is_combined = type(extractor) is CombinedExtractor
+        for part in extractor.extractors.values() if is_combined else [extractor]:  # type: ignore[operator]
+            if type(part) is NatureCNN:
+                width = part.features_dim
                 if activation is CReLU:
-                    with_crelu(cnn)
-                if cnn is not extractor:
-                    extractor._features_dim += cnn.features_dim - width
-                self.normalize(cnn.linear)
+                    with_crelu(part)
+                if is_combined:
+                    extractor._features_dim += part.features_dim - width
+                self.normalize(part.linear)
         return extractor
 
     def normalize(self, *nets: nn.Module) -> None:

@@ -56,7 +56,7 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
     """
 
     sb3_class: ClassVar = SAC
-    other_actions: ClassVar[str]  # which classes have them
+    other_actions: ClassVar[str]  # which classes are for those that this one does not support
     called_hooks: ClassVar[frozenset[str]] = OFF_POLICY_HOOKS
     _moves_targets = False  # whether the target critics move after the gradient step under way
     settable: ClassVar[frozenset[str]] = ContinualAgent.settable | {
@@ -101,8 +101,9 @@ class SoftActorCritic(ContinualAgent, PhasedReplay, SAC):
         try:
             super().__init__(policy, env, *args, **kwargs)
         except AssertionError as error:
-            is_of_actions = "as action spaces" in str(error)
-            raise (AssertionError(f"{error}: {self.other_actions}") if is_of_actions else error) from None
+            if "as action spaces" in str(error):
+                raise AssertionError(f"{error}: {self.other_actions}") from error
+            raise
 
     def _check_options(self) -> None:
         super()._check_options()

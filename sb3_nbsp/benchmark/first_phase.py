@@ -37,14 +37,14 @@ def _acts_early(settings: Settings) -> str | None:
         return f"{cls.__name__} does not know phases"
     if getattr(cls, "own_policy_kwargs", {}):
         return f"{cls.__name__} has other networks from the beginning"
-    early = [part.__name__ for part in getattr(cls, "parts", ()) if not _waits(part, cls, settings.arguments())]
+    early = [part.__name__ for part in getattr(cls, "parts", ()) if not _waits(part, settings)]
     return f"{', '.join(early)} acts from the beginning" if early else None
 
 
-def _waits(part: type[Intervention], cls: type[BaseAlgorithm], given: Mapping[str, Any]) -> bool:
+def _waits(part: type[Intervention], settings: Settings) -> bool:
     """Whether a part of a method, with its options, leaves the agent as it is until a phase has ended."""
-    defaults = constructor_parameters(cls)
-    options = {name: given.get(name, defaults[name].default) for name in inspect.signature(part).parameters}
+    parameters, given = constructor_parameters(algorithm(settings.algo)), settings.arguments()
+    options = {name: given.get(name, parameters[name].default) for name in inspect.signature(part).parameters}
     # A subclass has to say so again
     return "waits_for_phase_end" in vars(part) and part(**options).waits_for_phase_end
 

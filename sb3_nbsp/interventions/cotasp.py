@@ -282,7 +282,7 @@ class CoTASP(TaskAware):
 
     @override
     def memory_state(self) -> Any:
-        return self._states
+        return None if self._states is None else apply(lambda part: part.cpu(), self._states)
 
     @override
     def load_memory_state(self, state: Any) -> None:
