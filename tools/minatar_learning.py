@@ -58,7 +58,7 @@ def discrete_sac(env: VecEnv, seed: int, steps: int) -> BaseAlgorithm:
     return ContinualDiscreteSAC(env=env, seed=seed, **own, **ALIKE)
 
 
-def dqn(env: VecEnv, seed: int, steps: int) -> BaseAlgorithm:
+def dqn(env: VecEnv, seed: int, steps: int) -> DQN:
     """SB3's, whose share of random actions falls to 0.1 within 100 000 steps, as in the MinAtar paper."""
     own = {"tau": 1.0, "target_update_interval": TARGET_INTERVAL, "exploration_final_eps": 0.1}
     return DQN(env=env, seed=seed, exploration_fraction=min(1.0, 100_000 / steps), **own, **ALIKE)

@@ -2,8 +2,9 @@
 Measure the constants of MinAtar's normalized scores (sb3_nbsp/tasks/minatar.py), with their standard errors.
 
 ``python -m tools.minatar_scores random`` plays 1000 games of random actions of each game. ``python -m tools.minatar_scores
-trained --steps 5000000 --seeds 1 2 3`` trains SB3's DQN alone on each game and plays 100 games with it; ``--games Breakout``
-chooses games. With ``--folder runs/minatar``, training continues from its last checkpoint when the command is run again.
+trained`` trains SB3's DQN alone on each game, for as many steps as a phase has, and plays 100 games with it; ``--games
+Breakout`` chooses games, ``--steps 5000000 --seeds 1 2 3`` trains longer, and several times. With ``--folder
+runs/minatar``, training continues from its last checkpoint when the command is run again.
 The last line of each is the dictionary to write into that file.
 """
 
@@ -22,6 +23,7 @@ from sb3_nbsp.tasks import SequenceCheckpoint, latest_checkpoint, load_checkpoin
 from sb3_nbsp.tasks.checkpoint import save_checkpoint
 from sb3_nbsp.tasks.minatar import GAMES, make_minatar_task
 from sb3_nbsp.tasks.policy_evaluation import SEED, evaluate_task
+from tools.minatar_learning import dqn
 
 SAVE_FREQ = 250_000
 
@@ -44,27 +46,14 @@ def random_play(game: str, n_games: int) -> list[float]:
 
 
 def train(game: str, steps: int, seed: int, folder: Path | None) -> DQN:
-    """A DQN with the settings of the MinAtar paper's, but for its network."""
+    """The DQN of tools/minatar_learning.py, on a game alone."""
     env = make_vec_env(lambda: make_minatar_task(game), seed=seed)
     place = None if folder is None else folder / f"{game}_{seed}_{steps}"
     checkpoint = None if place is None else latest_checkpoint(place)
     if checkpoint is not None:
         model = load_checkpoint(DQN, checkpoint, env)
     else:
-        model = DQN(
-            "MlpPolicy",
-            env,
-            learning_rate=2.5e-4,
-            buffer_size=100_000,
-            learning_starts=5_000,
-            batch_size=32,
-            train_freq=1,
-            target_update_interval=1_000,
-            exploration_fraction=100_000 / steps if steps > 100_000 else 0.1,
-            exploration_final_eps=0.1,
-            policy_kwargs={"net_arch": [256, 256]},
-            seed=seed,
-        )
+        model = dqn(env, seed, steps)
     if model.num_timesteps < steps:
         callback = None if place is None else SequenceCheckpoint(SAVE_FREQ, place)
         model.learn(steps - model.num_timesteps, callback=callback, reset_num_timesteps=False)
@@ -89,8 +78,8 @@ def main() -> None:
     parser.add_argument("agent", choices=["random", "trained"])
     parser.add_argument("--games", nargs="+", choices=list(GAMES), default=list(GAMES))
     parser.add_argument("--n-games", type=int, help="games to play (default: 1000 with random actions, 100 for each seed)")
-    parser.add_argument("--steps", type=int, default=5_000_000, help="of training")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of training")
+    parser.add_argument("--steps", type=int, default=300_000, help="of training; a phase has as many by default")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of training")
     parser.add_argument("--folder", type=Path, help="where training keeps its checkpoints (default: none are kept)")
     args = parser.parse_args()
     measure: Callable[[str], list[float]]

@@ -132,14 +132,14 @@ class Comparison:
     :param switch_steps: play two tasks once each, the second for this many steps with evaluations on both in between
     :param eval_freq: with --switch-steps: steps of the second task between two evaluations on both tasks
     :param n_eval_steps: on sequences: evaluate whole episodes for this many steps instead (100000 in the paper, on Atari)
-    :param eval_policy: on sequences: "deterministic", or "stochastic" as in CleanRL's discrete SAC
+    :param eval_policy: on sequences: the most likely actions, or drawn ones as in CleanRL's discrete SAC
     :raises ValueError: if a name is unknown, a number out of its range, an option not plain or known to none of the methods
     """
 
     envs: list[str]
     methods: list[str]
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
-    preset: str = "laptop"
+    preset: str = field(default="laptop", metadata={"choices": list(PRESETS)})
     n_timesteps: int | None = None
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     hyperparams: dict[str, Any] = field(default_factory=dict)
@@ -148,7 +148,7 @@ class Comparison:
     switch_steps: int | None = None
     eval_freq: int = 10_000
     n_eval_steps: int | None = None
-    eval_policy: str = EVAL_POLICIES[0]
+    eval_policy: str = field(default=EVAL_POLICIES[0], metadata={"choices": list(EVAL_POLICIES)})
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -310,6 +310,7 @@ class Comparison:
             kind: dict[str, Any] = {"nargs": "+"} if of.startswith(("list", "dict")) else {}
             kind |= {"type": int} if "int" in of else {}
             kind |= {"type": key_value, "metavar": "KEY:VALUE"} if of.startswith("dict") else {}
+            kind |= each.metadata  # its choices
             is_required = default is MISSING
             kind |= {"required": is_required, "default": None if is_required else default, "help": texts[each.name]}
             flags = [f"--{each.name.replace('_', '-')}", *(["--sequence"] if each.name == "envs" else [])]

@@ -145,7 +145,6 @@ def test_what_is_done_is_not_done_again(uninterrupted, tmp_path, capsys):
     [
         (["--methods", "nbsp"], "There is no method 'nbsp'"),
         (["--envs", "CoffeeButton"], "There is no environment 'CoffeeButton', and no sequence"),
-        (["--preset", "phone"], "There is no preset 'phone'; presets: laptop, paper"),
         (["--hyperparams", "mask_tpye:hard"], "nbsp_sac has no hyperparameter 'mask_tpye'; did you mean mask_type?"),
         (["--methods", "continual_sac", "--hyperparams", "mask_type:hard"], "has no hyperparameter 'mask_type'"),
         (["--hyperparams", "mask_type:sotf"], "mask_type must be"),
@@ -176,6 +175,14 @@ def test_a_wrong_argument_is_an_error_before_anything_is_written(arguments, erro
     assert main([*usual, *arguments]) == 2
     assert error in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--preset", "lapto"], ["--eval-policy", "deterministc"]])
+def test_a_wrong_choice_is_an_error_with_what_was_meant(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "--envs", "CoffeeButton-HandlePress", "--methods", "nbsp_sac", "--out", "out", *arguments])
+    meant = {"lapto": "laptop", "deterministc": "deterministic"}[arguments[1]]
+    assert f"argument {arguments[0]}: invalid choice: {arguments[1]!r}; did you mean {meant}?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["run --envs Pendulum-v1 --methods sac --n-timesteps 10 --out", "plot", "report", "zero"])
