@@ -99,7 +99,7 @@ class SequenceEvaluation(BaseCallback):
         self._envs: dict[str, VecEnv] = {}
         self._sequence_over = False
         self._returns: set[tuple[int, str]] = set()  # entries of the matrix that are no success rates
-        self._warned = False
+        self._kinds: set[str] = set()  # of results so far
         self._left_at: tuple[int, int] | None = None  # the agent and its updates when learn() last returned
 
     def _init_callback(self) -> None:
@@ -295,13 +295,23 @@ class SequenceEvaluation(BaseCallback):
             self._expect_success(task)
         if result.kind != "success" and phase is not None:
             self._returns.add((phase, task))
-        if result.kind == "return" and not self._warned:
-            self._warned = True
+        self._note_kind(result.kind)
+        return result
+
+    def _note_kind(self, kind: str) -> None:
+        """Warn when tasks turn out not to report success, and when their means add different units."""
+        is_new = kind not in self._kinds
+        self._kinds.add(kind)
+        if is_new and kind == "return":
             warn(
                 "The tasks do not report success: the mean return of an episode takes its place. Should one report success "
                 "later, earlier returns in the matrix become 0"
             )
-        return result
+        if is_new and {"return", "score"} <= self._kinds:
+            warn(
+                "Only some of the games have a normalized score; the mean return takes its place for the others. ASR, FM and "
+                "FWT are means over both: compare the columns of the matrix instead"
+            )
 
     def _save_matrix(self) -> None:
         if self.folder is not None and self.matrix is not None:

@@ -139,6 +139,20 @@ def test_an_agent_learns_on_five_games(tmp_path) -> None:
     assert [line.split(",")[1] for line in lines[1:]] == ["Breakout", "SpaceInvaders", "Asterix", "Freeway", "Seaquest"]
 
 
+@pytest.mark.filterwarnings("ignore:The tasks do not report success")
+@pytest.mark.parametrize("scored", [[], ["Breakout"], ["Breakout", "SpaceInvaders"]])
+def test_means_over_scores_and_returns_are_not_silent(
+    scored: list[str], monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(minatar, "TRAINED", {game: RANDOM[game] + 4 for game in scored})
+    kwargs = {"steps_per_task": 30, "max_steps": 20, "cycles": 1}
+    env = make_vec_env("MinAtar-Breakout-SpaceInvaders-v0", env_kwargs=kwargs, seed=0)
+    model = DQN("MlpPolicy", env, buffer_size=200, learning_starts=1_000, seed=0, device="cpu")
+    model.learn(100, callback=SequenceEvaluation(n_eval_episodes=1, progress_bar=False))
+    warned = [str(each.message) for each in recwarn if "Only some of the games have a normalized score" in str(each.message)]
+    assert len(warned) == (len(scored) == 1)
+
+
 class Ends(BaseCallback):
     """Notes the games that end, whole or not."""
 
