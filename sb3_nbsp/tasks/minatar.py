@@ -33,9 +33,9 @@ FIELD, FRAMES_PER_SECOND = 32, 20
 # Mean return of games with MinAtar's own settings and at most 5000 steps, by tools/minatar_scores.py. Of random play over
 # 1000 games (Freeway: 100): standard errors 0.03, 0.02, 0.04, 0.01, 0.07
 RANDOM = {"Asterix": 0.485, "Breakout": 0.506, "Freeway": 0.12, "Seaquest": 0.094, "SpaceInvaders": 2.677}
-# Of agents that were trained on a game alone. TO BE FILLED: paste the last line of `python -m tools.minatar_scores trained`.
-# A game that is not here has no score, and is evaluated in raw returns
-TRAINED: dict[str, float] = {}
+# Of SB3's DQN after 300 000 steps on a game alone, one seed, over 100 games: standard errors 0.5, 0.8, 2.4. A game that is not
+# here has no score, and is evaluated in raw returns: in Asterix (0.75) and Seaquest (0.39), DQN has hardly learned by then
+TRAINED = {"Breakout": 10.13, "Freeway": 27.21, "SpaceInvaders": 38.42}
 
 
 class MinAtarObservations(gym.ObservationWrapper):

@@ -130,7 +130,7 @@ def test_scores_have_constants_of_their_own(monkeypatch: pytest.MonkeyPatch) -> 
     assert "score" not in play(env, [0] * 100)[-1][4]
 
 
-@pytest.mark.filterwarnings("ignore:The tasks do not report success")
+@pytest.mark.filterwarnings("ignore:The tasks do not report success", "ignore:Only some of the games have a normalized")
 def test_an_agent_learns_on_five_games(tmp_path) -> None:
     env = make_vec_env("MinAtar-AllGames-v0", env_kwargs={"steps_per_task": 30, "max_steps": 20, "cycles": 1}, seed=0)
     model = DQN("MlpPolicy", env, buffer_size=200, learning_starts=10, batch_size=8, seed=0, device="cpu")
