@@ -104,12 +104,12 @@ class AtariTask:
         if self.noop_max > 0:
             env = NoopResetEnv(env, int(self.noop_max))
         env = MaxAndSkipEnv(env, int(self.frame_skip))
-        if self.training:
-            env = LifeEndsEpisode(env)
-        if "FIRE" in meanings:
+        fire = "FIRE" in meanings
+        if fire:
             env = FireResetEnv(env)
         if self.training:
-            env = ClipRewardEnv(env)
+            # After a lost life a no-op, and what FireResetEnv does after a reset
+            env = ClipRewardEnv(LifeEndsEpisode(env, (0, 1, 2) if fire else (0,)))
         env = FrameStackObservation(GreyFrames(env), N_FRAMES)
         return GameReports(env, meanings, CONSTANTS.get(self.game))
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
-from stable_baselines3.common.atari_wrappers import EpisodicLifeEnv
 
 from sb3_nbsp.messages import did_you_mean
 from sb3_nbsp.tasks.names import check_is_list
@@ -74,27 +73,56 @@ class GameReports(gym.Wrapper):
         return observation, reward, terminated, truncated, info
 
 
-class LifeEndsEpisode(EpisodicLifeEnv):
+class LifeEndsEpisode(gym.Wrapper):
     """
     A lost life ends the episode, but not the game: ``info["life_lost"]`` says so, and the reset that follows plays on. Any
-    other reset begins a new game, as does one with a seed; SB3's own wrapper plays on whenever the game is not over.
+    other reset begins a new game, as does one with a seed; SB3's ``EpisodicLifeEnv`` plays on whenever the game is not over.
+
+    The actions that follow a lost life are played in the step that loses it, as the game may end in them: it then ends with
+    this step, whose info has what the game's last one says. In a reset, nobody would see that end.
 
     :param env: an Atari game
+    :param after_life_lost: actions between a lost life and the next episode
     """
 
-    _plays_on = False
+    def __init__(self, env: gym.Env, after_life_lost: Sequence[int] = (0,)) -> None:
+        super().__init__(env)
+        self._after_life_lost = tuple(after_life_lost)
+        self._lives = 0
+        self._plays_on: tuple[Any, dict[str, Any]] | None = None  # what the next reset returns after a lost life
 
     def step(self, action: int) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Play one step, see Gymnasium."""
-        observation, reward, terminated, truncated, info = super().step(action)
-        self._plays_on = terminated and not self.was_real_done
-        return observation, reward, terminated, truncated, {**info, LIFE_LOST: self._plays_on}
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._plays_on = None
+        life_lost = self._has_lost_a_life() and not (terminated or truncated)
+        if life_lost:
+            terminated = True
+            info = self._play_on(info)
+        return observation, reward, terminated, truncated, {**info, LIFE_LOST: self._plays_on is not None}
 
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+    def _play_on(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Play what follows a lost life, and return that step's info with the end of the game, if it ends in this."""
+        for action in self._after_life_lost:
+            observation, _, terminated, truncated, last_info = self.env.step(action)
+            if terminated or truncated:
+                return {**info, **last_info}
+        self._has_lost_a_life()
+        self._plays_on = observation, last_info
+        return info
+
+    def _has_lost_a_life(self) -> bool:
+        before, self._lives = self._lives, self.env.unwrapped.ale.lives()  # type: ignore[attr-defined]
+        # Some games are at 0 lives for a few frames before they are over
+        return 0 < self._lives < before
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode, see Gymnasium."""
-        self.was_real_done |= not self._plays_on or kwargs.get("seed") is not None
-        self._plays_on = False
-        return super().reset(**kwargs)
+        start, self._plays_on = self._plays_on, None
+        if start is None or seed is not None:
+            start = self.env.reset(seed=seed, options=options)
+            self._has_lost_a_life()
+        return start
 
 
 def ends_game(info: Mapping[str, Any]) -> bool:

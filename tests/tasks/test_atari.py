@@ -64,7 +64,7 @@ def test_the_papers_sequences() -> None:
 def test_wrappers_have_the_order_of_cleanrl() -> None:
     task = AtariTask("BankHeist")
     kept = ["RecordEpisodeStatistics", "NoopResetEnv", "MaxAndSkipEnv", "FireResetEnv", "GreyFrames", "FrameStackObservation"]
-    in_training = [*kept[:3], "LifeEndsEpisode", "FireResetEnv", "ClipRewardEnv", *kept[4:], "GameReports"]
+    in_training = [*kept[:4], "LifeEndsEpisode", "ClipRewardEnv", *kept[4:], "GameReports"]
     assert [name for name in wrappers(task()) if name != "OrderEnforcing"] == in_training
     assert [name for name in wrappers(task.for_evaluation()()) if name != "OrderEnforcing"] == [*kept, "GameReports"]
     options = task().spec.kwargs  # type: ignore[union-attr]
@@ -93,17 +93,25 @@ def test_frames_are_the_bilinear_y_channel() -> None:
     assert np.abs(inner(env, "GreyFrames").observation(rgb) - slow_grey_frame(rgb)).max() <= 1.5  # type: ignore[attr-defined]
 
 
-def test_games_are_those_of_sb3_but_for_the_interpolation() -> None:
-    """The same no-ops, frame skip, lives, signs and stack; SB3 interpolates by areas."""
-    env = AtariTask("BankHeist")()
-    theirs = gym.wrappers.FrameStackObservation(AtariWrapper(gym.make("BankHeistNoFrameskip-v4")), 4)
-    observation, other = env.reset(seed=3)[0], theirs.reset(seed=3)[0][..., 0]
-    for action in [0, 2, 3, 5, 4, 1] * 8:
-        assert observation.shape == other.shape == (4, 84, 84)
-        assert np.abs(observation.astype(int) - other).mean() < 8
+@pytest.mark.parametrize("game", ["BankHeist", "Breakout"])
+def test_games_are_those_of_sb3_but_for_the_interpolation(game: str) -> None:
+    """The same no-ops, frame skip, lives, FIRE, signs and stack, over several games; SB3 interpolates by areas."""
+    env = AtariTask(game)()
+    theirs = gym.wrappers.FrameStackObservation(AtariWrapper(gym.make(f"{game}NoFrameskip-v4")), 4)
+    observation, other = env.reset(seed=3)[0], theirs.reset(seed=3)[0]
+    rng = np.random.default_rng(0)
+    n_games, lives = 0, set()
+    while n_games < 2:
+        assert observation.shape == other.shape[:-1] == (4, 84, 84)
+        assert np.abs(observation.astype(int) - other[..., 0]).mean() < 8
+        action = rng.integers(env.action_space.n)  # type: ignore[attr-defined]
         (observation, *mine), (other, *same) = env.step(action), theirs.step(action)
-        other = other[..., 0]
         assert mine[:3] == same[:3]
+        if mine[1]:
+            n_games += not mine[3]["life_lost"]
+            lives.add(mine[3]["lives"])
+            observation, other = env.reset()[0], theirs.reset()[0]
+    assert len(lives) >= 4
 
 
 def test_what_an_action_means_differs_between_pong_and_bowling() -> None:
@@ -152,6 +160,36 @@ def test_a_life_ends_an_episode_in_training_only() -> None:
     whole.reset(seed=0)
     ends = [info for *_, terminated, _, info in play(whole, 700) if terminated]
     assert all("life_lost" not in info and info["game"]["r"] % 10 == 0 for info in ends)
+
+
+@pytest.mark.parametrize("max_frames", [101, 104, 107, 112])
+def test_a_game_that_ends_right_after_a_lost_life_ends_with_it(max_frames: int) -> None:
+    """In what is played before the next episode begins (here by the limit), where no step of an agent would report it."""
+    env = AtariTask("Breakout", max_frames=max_frames, noop_max=0)()
+    game = inner(env, "RecordEpisodeStatistics")
+    env.reset(seed=1)
+    reported = []
+    for _ in range(200):
+        *_, terminated, truncated, info = env.step(0)
+        if terminated or truncated:
+            assert ("game" in info) != info["life_lost"]
+            if "game" in info:
+                reported.append((info["game"]["r"], info["game"]["l"]))
+            env.reset()
+    assert len(reported) == game.episode_count >= 7  # type: ignore[attr-defined]
+    assert reported == list(zip(game.return_queue, game.length_queue, strict=True))  # type: ignore[attr-defined]
+    assert {length for _, length in reported} == {max_frames}
+
+
+def test_a_phase_ends_with_a_game_that_ends_right_after_a_lost_life() -> None:
+    env = gym.make("AtariCycle-v0", tasks=["Breakout", "Pong"], steps_per_task=20, max_frames=104, noop_max=0, cycles=1)
+    env.reset(seed=1)
+    for _ in range(25):
+        *_, terminated, truncated, info = env.step(0)
+        if terminated or truncated:
+            break
+    assert (terminated, info["life_lost"], info["boundary"], info["game"]["l"]) == (True, False, True, 104)
+    assert env.reset()[1]["task"] == "Pong"
 
 
 def test_a_reset_that_follows_no_lost_life_begins_a_new_game() -> None:
