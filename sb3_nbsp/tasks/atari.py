@@ -14,7 +14,7 @@ from stable_baselines3.common.atari_wrappers import ClipRewardEnv, FireResetEnv,
 
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.extras import needs
-from sb3_nbsp.tasks.games import GAME, GameReports, LifeEndsEpisode, check_games
+from sb3_nbsp.tasks.games import GAME, GameReports, Lives, check_games
 from sb3_nbsp.tasks.sequence import TaskSequence
 
 # NBSP, table 7 (from Mnih et al. 2015): mean return of random play and of a human
@@ -104,12 +104,13 @@ class AtariTask:
         if self.noop_max > 0:
             env = NoopResetEnv(env, int(self.noop_max))
         env = MaxAndSkipEnv(env, int(self.frame_skip))
-        fire = "FIRE" in meanings
-        if fire:
+        needs_fire = "FIRE" in meanings
+        if needs_fire:
             env = FireResetEnv(env)
+        # After a lost life a no-op, and what FireResetEnv does after a reset
+        env = Lives(env, (0, 1, 2) if needs_fire else (0,), end_episode=self.training)
         if self.training:
-            # After a lost life a no-op, and what FireResetEnv does after a reset
-            env = ClipRewardEnv(LifeEndsEpisode(env, (0, 1, 2) if fire else (0,)))
+            env = ClipRewardEnv(env)
         env = FrameStackObservation(GreyFrames(env), N_FRAMES)
         return GameReports(env, meanings, CONSTANTS.get(self.game))
 

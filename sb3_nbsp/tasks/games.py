@@ -73,55 +73,75 @@ class GameReports(gym.Wrapper):
         return observation, reward, terminated, truncated, info
 
 
-class LifeEndsEpisode(gym.Wrapper):
+class Lives(gym.Wrapper):
     """
-    A lost life ends the episode, but not the game: ``info["life_lost"]`` says so, and the reset that follows plays on. Any
-    other reset begins a new game, as does one with a seed; SB3's ``EpisodicLifeEnv`` plays on whenever the game is not over.
+    What follows a lost life is played in the step that loses it: a no-op, and FIRE in games that stand still without it.
 
-    The actions that follow a lost life are played in the step that loses it, as the game may end in them: it then ends with
-    this step, whose info has what the game's last one says. In a reset, nobody would see that end.
+    In training a lost life ends the episode, but not the game: ``info["life_lost"]`` says so, and the reset that follows plays
+    on. Any other reset begins a new game, as does one with a seed; SB3's ``EpisodicLifeEnv`` plays on whenever the game is not
+    over. If the game ends in what follows the life, it ends with that step, whose info has what the game's last one says: in
+    a reset, nobody would see that end.
+
+    In evaluation the episode goes on, with the same game as in training.
 
     :param env: an Atari game
-    :param after_life_lost: actions between a lost life and the next episode
+    :param after_life_lost: the actions that follow a lost life
+    :param end_episode: whether it ends the episode
     """
 
-    def __init__(self, env: gym.Env, after_life_lost: Sequence[int] = (0,)) -> None:
+    def __init__(self, env: gym.Env, after_life_lost: Sequence[int], end_episode: bool) -> None:
         super().__init__(env)
-        self._after_life_lost = tuple(after_life_lost)
+        self.after_life_lost, self.end_episode = tuple(after_life_lost), end_episode
         self._lives = 0
-        self._plays_on: tuple[Any, dict[str, Any]] | None = None  # what the next reset returns after a lost life
+        self._next_start: tuple[Any, dict[str, Any]] | None = None  # what the reset after a lost life returns
 
     def step(self, action: int) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Play one step, see Gymnasium."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        self._plays_on = None
-        life_lost = self._has_lost_a_life() and not (terminated or truncated)
-        if life_lost:
-            terminated = True
-            info = self._play_on(info)
-        return observation, reward, terminated, truncated, {**info, LIFE_LOST: self._plays_on is not None}
+        self._next_start = None
+        step = self.env.step(action)
+        if self._lost_a_life() and not (step[2] or step[3]):
+            step = self._play_on(*step)
+        observation, reward, terminated, truncated, info = step
+        if self.end_episode:
+            info = {**info, LIFE_LOST: self._next_start is not None}
+        return observation, reward, terminated, truncated, info
 
-    def _play_on(self, info: dict[str, Any]) -> dict[str, Any]:
-        """Play what follows a lost life, and return that step's info with the end of the game, if it ends in this."""
-        for action in self._after_life_lost:
-            observation, _, terminated, truncated, last_info = self.env.step(action)
+    def _play_on(
+        self, observation: Any, reward: Any, terminated: bool, truncated: bool, info: dict[str, Any]
+    ) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """
+        Play what follows a lost life.
+
+        :return: the step that has lost it, from then on the last of the episode or, without end_episode, with what followed
+        """
+        after, rewards = observation, reward
+        for action in self.after_life_lost:
+            after, more, terminated, truncated, last_info = self.env.step(action)
+            rewards += more
             if terminated or truncated:
-                return {**info, **last_info}
-        self._has_lost_a_life()
-        self._plays_on = observation, last_info
-        return info
+                break
+        self._lives = self._lives_left()
+        if not self.end_episode:
+            return after, rewards, terminated, truncated, {**info, **last_info}
+        if terminated or truncated:
+            return observation, reward, True, False, {**info, **last_info}
+        self._next_start = after, last_info
+        return observation, reward, True, False, info
 
-    def _has_lost_a_life(self) -> bool:
-        before, self._lives = self._lives, self.env.unwrapped.ale.lives()  # type: ignore[attr-defined]
+    def _lost_a_life(self) -> bool:
+        before, self._lives = self._lives, self._lives_left()
         # Some games are at 0 lives for a few frames before they are over
         return 0 < self._lives < before
 
+    def _lives_left(self) -> int:
+        return int(self.env.unwrapped.ale.lives())  # type: ignore[attr-defined]
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode, see Gymnasium."""
-        start, self._plays_on = self._plays_on, None
+        start, self._next_start = self._next_start, None
         if start is None or seed is not None:
             start = self.env.reset(seed=seed, options=options)
-            self._has_lost_a_life()
+            self._lives = self._lives_left()
         return start
 
 

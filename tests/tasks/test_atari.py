@@ -64,9 +64,9 @@ def test_the_papers_sequences() -> None:
 def test_wrappers_have_the_order_of_cleanrl() -> None:
     task = AtariTask("BankHeist")
     kept = ["RecordEpisodeStatistics", "NoopResetEnv", "MaxAndSkipEnv", "FireResetEnv", "GreyFrames", "FrameStackObservation"]
-    in_training = [*kept[:4], "LifeEndsEpisode", "ClipRewardEnv", *kept[4:], "GameReports"]
-    assert [name for name in wrappers(task()) if name != "OrderEnforcing"] == in_training
-    assert [name for name in wrappers(task.for_evaluation()()) if name != "OrderEnforcing"] == [*kept, "GameReports"]
+    in_training, in_evaluation = [*kept[:4], "Lives", "ClipRewardEnv", *kept[4:]], [*kept[:4], "Lives", *kept[4:]]
+    for made, expected in ((task(), in_training), (task.for_evaluation()(), in_evaluation)):
+        assert [name for name in wrappers(made) if name != "OrderEnforcing"] == [*expected, "GameReports"]
     options = task().spec.kwargs  # type: ignore[union-attr]
     # One frame a step: MaxAndSkipEnv's four are all that is skipped
     assert (options["frameskip"], options["repeat_action_probability"]) == (1, 0)
@@ -192,6 +192,33 @@ def test_a_phase_ends_with_a_game_that_ends_right_after_a_lost_life() -> None:
     assert env.reset()[1]["task"] == "Pong"
 
 
+@pytest.mark.parametrize("game", ["BankHeist", "Breakout"])
+def test_a_game_is_the_same_in_evaluation(game: str) -> None:
+    """The same actions, the same whole games, at the same steps: only where episodes end differs, and the rewards' signs."""
+    games = []
+    for task in (AtariTask(game), AtariTask(game).for_evaluation()):
+        env = task()
+        env.reset(seed=2)
+        steps = play(env, 700)
+        ends = [(i, info["game"]["r"], info["game"]["l"]) for i, (*_, info) in enumerate(steps) if "game" in info]
+        games.append((ends, sum(step[2] for step in steps), sum(step[1] for step in steps[: ends[-1][0] + 1])))
+    (in_training, n_episodes, _), (in_evaluation, n_games, total) = games
+    assert in_training == in_evaluation
+    assert n_games == len(in_evaluation) < n_episodes
+    assert total == sum(game_return for _, game_return, _ in in_evaluation) > 0
+
+
+def test_evaluation_of_a_policy_that_has_never_had_to_press_fire() -> None:
+    """Training presses FIRE after every lost life, so that the agent need not learn to."""
+    env = AtariTask("Breakout", max_frames=4_000).for_evaluation()()
+    env.reset(seed=0)
+    steps = 0
+    while not (ended := env.step(2 + steps % 2))[2]:
+        steps += 1
+        assert steps < 500
+    assert ended[4]["lives"] == 0
+
+
 def test_a_reset_that_follows_no_lost_life_begins_a_new_game() -> None:
     """SB3's EpisodicLifeEnv would play on, also with a seed."""
     env = AtariTask("Breakout", noop_max=0)()
@@ -315,9 +342,11 @@ def test_scores_are_equation_12_with_table_7() -> None:
 def test_tasks_are_evaluated_without_lives_and_signs() -> None:
     sequence = gym.make("Atari-BankHeist-Alien-v0")
     makers = single_task_makers(sequence)
-    assert "LifeEndsEpisode" not in wrappers(makers["Alien"]())
+    assert not inner(makers["Alien"](), "Lives").end_episode  # type: ignore[attr-defined]
     around = single_task_makers(gym.wrappers.TransformReward(sequence, lambda reward: 2 * reward))
-    assert "LifeEndsEpisode" not in wrappers(around["Alien"]().unwrapped._env())  # type: ignore[attr-defined]
+    alien = around["Alien"]().unwrapped._env()  # type: ignore[attr-defined]
+    assert not inner(alien, "Lives").end_episode  # type: ignore[attr-defined]
+    assert "ClipRewardEnv" not in wrappers(alien)
 
 
 def test_evaluation_in_scores_of_whole_games_for_a_number_of_steps(tmp_path) -> None:
