@@ -72,9 +72,9 @@ def metrics_figure(results: Results) -> Figure:
     runs = results.runs.astype({"method": str})
     style: dict[str, Any] = {"data": runs, "y": "method", "hue": "method", "order": methods, "palette": colors(results)}
     for axis, metric, (title, meaning) in zip(axes, CONTINUAL, MEANINGS.items(), strict=True):
-        sns.pointplot(x=metric, errorbar="se", ls="none", markersize=4, capsize=0.25, lw=1.5, ax=axis, **style)
+        sns.pointplot(x=metric, errorbar="se", ls="none", markersize=4, capsize=0.25, lw=1.5, ax=axis, clip_on=False, **style)
         with _same_draws():
-            sns.stripplot(x=metric, size=3, alpha=0.6, jitter=0.2, ax=axis, legend=False, **style)
+            sns.stripplot(x=metric, size=3, alpha=0.6, jitter=0.2, ax=axis, legend=False, clip_on=False, **style)
         lines = {} if metric == "FM" else {agent: found[metric] for agent, found in results.baseline_metrics().items()}
         if lines:
             draw_baselines(axis.axvline, results, lines)

@@ -87,8 +87,9 @@ def draw_heatmap(
     """Draw the mean success on each task after each phase, colours up to ``high``; the task that was trained is framed."""
     values = frame.pivot_table(index="phase", columns="task", values="success", observed=True)[list(tasks)]
     rows = [f"{phase}  {task}" for phase, task in phases.items()]
-    style: dict[str, Any] = {"vmin": 0, "vmax": high, "cmap": "viridis", "annot": True, "fmt": ".2f", "annot_kws": {"size": 8}}
-    sns.heatmap(values, cbar=False, yticklabels=rows, ax=axis, **style)
+    style: dict[str, Any] = {"vmin": 0, "vmax": high, "cmap": "viridis", "fmt": ".2f", "annot_kws": {"size": 8}}
+    numbers = values.mask(values.abs() < 0.005, 0.0)  # no -0.00
+    sns.heatmap(values, annot=numbers, cbar=False, yticklabels=rows, ax=axis, **style)
     for row, task in enumerate(phases):
         axis.add_patch(Rectangle((list(tasks).index(task), row), 1, 1, fill=False, ec=COLORS[1], lw=2, clip_on=False))
     axis.set(xlabel="", ylabel="")

@@ -15,7 +15,7 @@ from stable_baselines3.common.atari_wrappers import ClipRewardEnv, FireResetEnv,
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.extras import needs
 from sb3_nbsp.tasks.games import GAME, GameReports, Lives, check_games
-from sb3_nbsp.tasks.sequence import TaskSequence
+from sb3_nbsp.tasks.sequence import TaskSequence, sequence_options
 
 # NBSP, table 7 (from Mnih et al. 2015): mean return of random play and of a human
 CONSTANTS = {"Bowling": (23.1, 154.8), "Pong": (-20.7, 9.3), "BankHeist": (14.2, 734.4), "Alien": (227.5, 6875.0)}
@@ -132,6 +132,7 @@ def game_names() -> list[str]:
     return [each.removeprefix("ALE/").removesuffix("-v5") for each in gym.registry if each.startswith("ALE/")]
 
 
+@sequence_options
 def atari_cycle(
     tasks: Sequence[str] = ("Pong", "Bowling"),
     full_action_space: bool | None = None,

@@ -44,3 +44,19 @@ def is_over(env: VecEnv, dones: np.ndarray, infos: Sequence[dict[str, Any]]) -> 
         info["sequence_over"] or (done and reset["sequence_over"])
         for done, info, reset in zip(dones, infos, resets, strict=True)
     )
+
+
+def steps_left(env: VecEnv, progress: dict[str, Any] | None = None) -> int:
+    """
+    How many steps a sequence has left if no task is mastered. Every phase may take up to an episode more, as it ends with one.
+
+    :param env: the environments, of task sequences
+    :param progress: of one of them (:meth:`~sb3_nbsp.tasks.sequence.TaskSequence.get_progress`); None for where they are
+    :return: steps of all environments together
+    """
+    if progress is None:
+        progress = env.env_method("get_progress", indices=0)[0]
+    names = ("n_phases", "steps_per_task", "last_phase_steps")
+    n_phases, steps, last_steps = (env.get_attr(name, indices=0)[0] for name in names)
+    left = (n_phases - 1 - progress["phase"]) * steps + (last_steps or steps) - progress["phase_steps"]
+    return int(max(0, left) * env.num_envs)

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from sb3_nbsp.checks import check_option, whole
 from sb3_nbsp.messages import warn
 from sb3_nbsp.tasks.agent_history import AgentHistory, keep_aside
-from sb3_nbsp.tasks.boundaries import CUT_OFF, ended_phases, is_over
+from sb3_nbsp.tasks.boundaries import CUT_OFF, ended_phases, is_over, steps_left
 from sb3_nbsp.tasks.callback_tree import announce_end, check_sees_every_step
 from sb3_nbsp.tasks.episode_log import EpisodeLog, read_rows
 from sb3_nbsp.tasks.evaluation_files import add_evaluation, enter_failures, save_if_best
@@ -119,6 +119,7 @@ class SequenceEvaluation(BaseCallback):
         if self._is_wrapped:
             self._check_envs(tasks)
         self._open_history(tasks, env.env_method("get_progress"))
+        self._steps_up_at = self.num_timesteps + steps_left(env)
         for task in self._history.report_success.union(*env.get_attr("report_success")):
             self._expect_success(task)
 
@@ -160,7 +161,9 @@ class SequenceEvaluation(BaseCallback):
             return self.matrix if path is None and self.matrix is not None else SuccessMatrix(tasks)
         matrix = SuccessMatrix.load(path)
         if matrix.tasks != tasks:
-            raise ValueError(f"{path} is of the tasks {matrix.tasks}, but the environment's are {tasks}")
+            raise ValueError(
+                f"{path} is of the tasks {matrix.tasks}, but the environment's are {tasks}. Give every run a folder of its own"
+            )
         return matrix
 
     def _keep_aside(self, earlier: SuccessMatrix) -> SuccessMatrix:
@@ -341,6 +344,12 @@ class SequenceEvaluation(BaseCallback):
 
     def _on_training_end(self) -> None:
         self._left_at = (id(self.model), self.model._n_updates)
+        if not self._sequence_over and self.num_timesteps >= self._steps_up_at:
+            warn(
+                "Training ended before the sequence did, in an episode of the last phase, whose result is not in the success "
+                "matrix. Phases end with an episode: give learn() more steps than phases times steps_per_task (training ends "
+                "with the sequence), or continue for a few steps"
+            )
         if self._sequence_over and not hasattr(self.model, "n_finished_phases"):
             announce_end(self.locals.get("callback"), self.num_timesteps)
         for env in self._envs.values():

@@ -29,7 +29,9 @@ def add_evaluation(folder: Path, num_timesteps: int, phase: int, values: Mapping
     if path.exists():
         with np.load(path) as file:
             if file["tasks"].tolist() != list(values):
-                raise ValueError(f"{path} is of the tasks {file['tasks'].tolist()}, not {list(values)}")
+                raise ValueError(
+                    f"{path} is of the tasks {file['tasks'].tolist()}, not {list(values)}. Give every run a folder of its own"
+                )
             kept = (file["timesteps"] < num_timesteps) & (file["phases"] < phase)
             columns = {name: list(file[name][kept]) for name in columns}
     for name, value in (("timesteps", num_timesteps), ("phases", phase), ("results", list(values.values()))):

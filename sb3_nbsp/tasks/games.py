@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from sb3_nbsp.tasks.names import check_is_list
 
 # info["game"] of the last step: return and length of the whole game; info["score"]: its normalized score
 GAME, SCORE, LIFE_LOST = "game", "score", "life_lost"
+
+# What an id has beside the game's name: ALE/Pong-v5, PongNoFrameskip-v4, MinAtar/Breakout-v1
+_OF_IDS = r"^\w+/|(NoFrameskip|Deterministic)?-v\d+$"
 
 
 def normalized_score(game_return: float, random: float, reference: float) -> float:
@@ -39,9 +43,8 @@ def check_games(games: Sequence[str], known: Sequence[str], collection: str) -> 
     check_is_list(games)
     for game in games:
         if game not in known:
-            raise ValueError(
-                f"tasks: {collection} has no game {game!r}{did_you_mean(str(game), known) or '.'} Games: {', '.join(known)}"
-            )
+            hint = did_you_mean(re.sub(_OF_IDS, "", str(game)), known) or "."
+            raise ValueError(f"tasks: {collection} has no game {game!r}{hint} Games: {', '.join(known)}")
     return list(games)
 
 

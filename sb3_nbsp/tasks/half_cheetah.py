@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.extras import needs
-from sb3_nbsp.tasks.sequence import TaskSequence
+from sb3_nbsp.tasks.sequence import TaskSequence, sequence_options
 
 DIRECTIONS = {"forwards": 1.0, "backwards": -1.0}
 
@@ -54,6 +54,7 @@ def _make(direction: str, horizon: int, distance: float, render_mode: str | None
     return RunInDirection(env, sign, distance)
 
 
+@sequence_options
 def half_cheetah_directions(
     tasks: Sequence[str] = ("forwards", "backwards"),
     horizon: int = 200,

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from sb3_nbsp.checks import check_option, whole
 from sb3_nbsp.extras import needs
 from sb3_nbsp.tasks.names import check_is_list
-from sb3_nbsp.tasks.sequence import TaskSequence
+from sb3_nbsp.tasks.sequence import TaskSequence, sequence_options
 
 if TYPE_CHECKING:
     from metaworld import MT1
@@ -98,6 +98,7 @@ def _benchmark(full_name: str, goal_seed: int) -> MT1:
     return MT1(full_name, seed=goal_seed)
 
 
+@sequence_options
 def metaworld_cycle(
     tasks: Sequence[str] = ("button-press-topdown", "drawer-close"),
     horizon: int = 500,

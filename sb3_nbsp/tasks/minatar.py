@@ -14,7 +14,7 @@ from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.extras import needs
 from sb3_nbsp.tasks.games import GAME, GameReports, check_games
-from sb3_nbsp.tasks.sequence import TaskSequence
+from sb3_nbsp.tasks.sequence import TaskSequence, sequence_options
 
 # By game: MinAtar's name of it, and the steps after which MinAtar itself ends it
 GAMES: dict[str, tuple[str, int | None]] = {
@@ -118,6 +118,7 @@ def make_minatar_task(
     return GameReports(env, ACTIONS, constants)
 
 
+@sequence_options
 def minatar_cycle(
     tasks: Sequence[str] = ("Breakout", "SpaceInvaders"),
     sticky_actions: float = 0.1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -12,7 +12,8 @@ def check_task_names(names: Sequence[Any], tasks: Sequence[Any] | None) -> None:
     :param tasks: the names of those to play, in order; None for all
     :raises ValueError: if a name is empty or not printable, two are the same when written, or a task is unknown
     """
-    check_is_list(tasks)
+    if tasks is not None:
+        check_is_list(tasks)
     written = [str(name) for name in names]
     for name in written:
         if not name.strip() or not name.isprintable():
@@ -30,7 +31,7 @@ def check_task_names(names: Sequence[Any], tasks: Sequence[Any] | None) -> None:
 def check_is_list(tasks: object) -> None:
     """
     :param tasks: names of tasks
-    :raises ValueError: if it is a single name, whose letters would be taken for names
+    :raises ValueError: if it is none, such as a single name, whose letters would be taken for names
     """
-    if isinstance(tasks, str):
+    if isinstance(tasks, str) or not isinstance(tasks, Iterable):
         raise ValueError(f"tasks must be a list of task names, not {tasks!r}")

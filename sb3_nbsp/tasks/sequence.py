@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial, wraps
+from typing import Any, ParamSpec
 
 import cloudpickle  # type: ignore[import-untyped]
 import gymnasium as gym
 import numpy as np
 
 from sb3_nbsp.checks import check_range, whole
+from sb3_nbsp.messages import did_you_mean
 from sb3_nbsp.tasks.boundaries import CUT_OFF
 from sb3_nbsp.tasks.games import ends_game
 from sb3_nbsp.tasks.makers import MakeEnv, check_makers, for_evaluation, make_registered, make_task
@@ -21,6 +23,8 @@ from sb3_nbsp.tasks.reports import as_number, step_success
 # Methods that agents ask an environment for: policies with action masks, and hindsight experience replay
 _ACTION_MASKS = "action_masks"
 _OF_GOALS = ("compute_reward", "compute_terminated", "compute_truncated")
+
+P = ParamSpec("P")
 
 
 class TaskSequence(gym.Env):
@@ -318,6 +322,28 @@ class TaskSequence(gym.Env):
         self._envs.clear()
 
 
+def sequence_options(make: Callable[P, TaskSequence]) -> Callable[P, TaskSequence]:
+    """
+    Let a function that hands its other options to :class:`TaskSequence` refuse those that neither has.
+
+    :param make: the function
+    :return: the same, which raises TypeError with what was probably meant
+    """
+    own = [name for name, each in inspect.signature(make).parameters.items() if each.kind is not each.VAR_KEYWORD]
+    common = [name for name in inspect.signature(TaskSequence).parameters if name not in ("task_makers", "tasks")]
+    known = list(dict.fromkeys([*own, *common]))
+
+    @wraps(make)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> TaskSequence:
+        for name in kwargs:
+            if name not in known:
+                raise TypeError(f"There is no option {name!r}{did_you_mean(name, known)} (options: {', '.join(known)})")
+        return make(*args, **kwargs)
+
+    return checked
+
+
+@sequence_options
 def gymnasium_cycle(
     env_ids: Sequence[str | tuple[str, dict[str, Any]]], env_kwargs: dict[str, Any] | None = None, **kwargs: Any
 ) -> TaskSequence:
@@ -332,7 +358,7 @@ def gymnasium_cycle(
     :return: the sequence
     :raises ValueError: if an entry is neither, or the spaces differ
     """
-    if isinstance(env_ids, str) or not env_ids:
+    if isinstance(env_ids, str) or not isinstance(env_ids, Iterable) or not env_ids:
         raise ValueError(f"env_ids must be a list of at least one environment id, not {env_ids!r}")
     makers: dict[str, MakeEnv] = {}
     names = []

@@ -20,6 +20,7 @@ from sb3_nbsp.algorithms.persistence import PersistentAlgorithm
 from sb3_nbsp.extras import needs
 from sb3_nbsp.messages import warn
 from sb3_nbsp.tasks import SequenceEvaluation
+from sb3_nbsp.tasks.boundaries import steps_left
 from sb3_nbsp.tasks.checkpoint import restore_position
 from sb3_nbsp.tasks.recognize import ages, has_phases
 from sb3_nbsp.tasks.registration import is_sequence
@@ -288,15 +289,14 @@ class SequenceExperimentManager(ExperimentManager):
     def _warn_of_early_end(self, model: BaseAlgorithm) -> None:
         env = model.env
         assert env is not None
-        n_phases, steps_per_task = (env.get_attr(name, indices=0)[0] for name in ("n_phases", "steps_per_task"))
         saved = saved_position(model)
-        is_known = can_continue(saved, env)
-        position = saved["sequence"][0] if is_known else env.env_method("get_progress", indices=0)[0]
-        left = (n_phases - position["phase"]) * steps_per_task - position["phase_steps"]
-        if self.n_timesteps < left * env.num_envs:
+        left = steps_left(env, saved["sequence"][0] if can_continue(saved, env) else None)
+        if self.n_timesteps < left:
+            n_phases, steps_per_task = (env.get_attr(name, indices=0)[0] for name in ("n_phases", "steps_per_task"))
             warn(
                 f"n_timesteps={self.n_timesteps} may end training before the sequence is over: its phases are {n_phases} of "
-                f"up to {steps_per_task} steps in each of {env.num_envs} environments (-n {left * env.num_envs})"
+                f"up to {steps_per_task} steps in each of {env.num_envs} environments, and what their last episodes take "
+                f"beyond (-n {left}, or more: training ends with the sequence)"
             )
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:

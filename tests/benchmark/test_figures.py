@@ -49,6 +49,12 @@ def test_success_matrix_is_the_mean_over_the_seeds_that_are_done(folder):
     ]
 
 
+def test_a_small_negative_mean_is_no_negative_zero(folder):
+    results = load_results(folder)
+    results.success["success"] = -0.001
+    assert {text.get_text() for panel in success_matrix_figure(results).axes for text in panel.texts} == {"0.00"}
+
+
 def test_figures_are_the_same_whenever_they_are_drawn(folder):
     results = load_results(folder)
     np.random.seed(7)

@@ -138,7 +138,10 @@ def test_action_spaces_of_a_sequence() -> None:
     [
         ({"tasks": ["Pong", "Bowlin"]}, "no game 'Bowlin'; did you mean Bowling"),
         ({"tasks": ["Xyzzy"]}, r"no game 'Xyzzy'\. Games: "),
+        ({"tasks": ["ALE/Pong-v5"]}, "no game 'ALE/Pong-v5'; did you mean Pong"),
+        ({"tasks": ["PongNoFrameskip-v4"]}, "did you mean Pong"),
         ({"tasks": "Pong"}, "tasks must be a list"),
+        ({"tasks": None}, "tasks must be a list"),
         ({"sticky_actions": 2}, r"sticky_actions must be a number in \[0, 1\], not 2"),
         ({"frame_skip": 0}, "frame_skip must be a whole number of at least 1, not 0"),
         ({"full_action_space": "yes"}, "full_action_space must be one of"),

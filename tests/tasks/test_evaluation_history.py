@@ -149,3 +149,18 @@ def test_a_damaged_log_is_an_error_and_stays(tmp_path: Path, damage: str) -> Non
     with pytest.raises(ValueError, match=r"training\.csv is damaged in line 2"):
         EpisodeLog(tmp_path / LOG, 1)
     assert (tmp_path / LOG).read_text() == content
+
+
+@pytest.mark.parametrize(("n_steps", "warns"), [(23, False), (24, True), (29, True), (30, False), (60, False)])
+@pytest.mark.filterwarnings("ignore:The tasks do not report")
+def test_steps_that_do_not_suffice_for_the_last_episode_of_the_last_phase_warn(
+    make_sequence: Callable[..., TaskSequence], n_steps: int, warns: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Two phases of 12 steps end with episodes of five, at steps 15 and 30."""
+    env = make_sequence({"a": {"horizon": 5}, "b": {"horizon": 5}}, cycles=1, steps_per_task=12)
+    callback = evaluation()
+    agent(ContinualSAC, env).learn(n_steps, callback)
+    assert callback.matrix is not None
+    assert len(callback.matrix.rows) == (2 if n_steps >= 30 else 1)
+    found = [str(each.message) for each in recwarn if "Training ended before the sequence did" in str(each.message)]
+    assert len(found) == int(warns)

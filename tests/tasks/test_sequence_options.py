@@ -72,3 +72,30 @@ def test_what_makes_no_environment(makers: Any, message: str) -> None:
 @pytest.mark.parametrize("make", [lambda **kwargs: gym.make("Pendulum-v1", **kwargs), gym.spec("Pendulum-v1").make])
 def test_what_makes_one(make: Any) -> None:
     assert TaskSequence({"a": make}, render_mode="rgb_array")._env().render_mode == "rgb_array"
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options", "message"),
+    [
+        ("MW-CW10-v0", {"horizons": 5}, "no option 'horizons'; did you mean horizon"),
+        ("HalfCheetah-Directions-v0", {"step_per_task": 5}, "no option 'step_per_task'; did you mean steps_per_task"),
+        ("GymCycle-v0", {"env_ids": ["Pendulum-v1"], "cycle": 1}, "no option 'cycle'; did you mean cycles"),
+        ("GymCycle-v0", {"env_ids": ["Pendulum-v1"], "tasks": ["a"]}, "no option 'tasks'"),
+        ("AtariCycle-v0", {"steps_per_tasks": 5}, "no option 'steps_per_tasks'; did you mean steps_per_task"),
+        ("MinAtarCycle-v0", {"frame_skip": 4}, r"no option 'frame_skip' \(options: tasks, sticky_actions, "),
+    ],
+)
+def test_unknown_options(env_id: str, options: Options, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        gym.make(env_id, **options)
+
+
+@pytest.mark.parametrize("tasks", [None, 5, "push"])
+def test_tasks_that_are_no_list(tasks: Any) -> None:
+    with pytest.raises(ValueError, match=f"tasks must be a list of task names, not {tasks!r}"):
+        gym.make("MW-Cycle-v0", tasks=tasks)
+
+
+def test_env_ids_that_are_no_list() -> None:
+    with pytest.raises(ValueError, match="env_ids must be a list of at least one environment id, not 5"):
+        gym.make("GymCycle-v0", env_ids=5)

@@ -4,6 +4,9 @@ import json
 
 import pytest
 from playing import ACTION, MakeSequence, Options, play, play_episode
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_nbsp.tasks.boundaries import steps_left
 
 
 def test_next_phase_cuts_the_episode_at_the_next_step(make_sequence: MakeSequence, easy: Options) -> None:
@@ -87,3 +90,13 @@ def test_progress_of_other_tasks_is_ignored(make_sequence: MakeSequence, easy: O
     env = make_sequence({"a": easy, "b": easy})
     env.set_progress(other.get_progress())
     assert env.reset()[1]["phase"] == 0
+
+
+def test_the_steps_that_a_sequence_has_left(make_sequence: MakeSequence, hard: Options) -> None:
+    """Of the first, second and last phase: 7, 7 and 9 steps, in each of two environments."""
+    options = {"tasks": ["a", "b", "a"], "cycles": 1, "steps_per_task": 7, "last_phase_steps": 9}
+    env = DummyVecEnv([lambda: make_sequence({"a": hard, "b": hard}, **options)] * 2)
+    assert steps_left(env) == 2 * (7 + 7 + 9)
+    progress = env.env_method("get_progress")[0]
+    assert steps_left(env, {**progress, "phase": 1, "phase_steps": 3}) == 2 * (4 + 9)
+    assert steps_left(env, {**progress, "phase": 2, "phase_steps": 10, "sequence_over": True}) == 0

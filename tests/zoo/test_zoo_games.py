@@ -21,7 +21,9 @@ def test_every_sequence_of_games_has_an_entry_of_its_own(algo: str, env_id: str)
     found, kwargs = read_hyperparams(algo, env_id), gym.spec(env_id).kwargs
     assert "env_wrapper" not in found and "frame_stack" not in found  # they are inside of the tasks
     if kwargs:
-        assert found["n_timesteps"] == 2 * len(kwargs["tasks"]) * kwargs["steps_per_task"]
+        longest_game = 108_000 // 4 if env_id.startswith("Atari") else 5_000
+        n_phases = 2 * len(kwargs["tasks"])
+        assert found["n_timesteps"] >= n_phases * (kwargs["steps_per_task"] + longest_game)
     if env_id.startswith("Atari"):
         assert {name: found[name] for name in TABLE_6} == TABLE_6
 
