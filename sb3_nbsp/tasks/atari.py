@@ -59,7 +59,7 @@ class AtariTask:
     :param sticky_actions: probability that a frame repeats the action of the frame before
     :param frame_skip: frames of a step
     :param noop_max: most no-ops at the start of a game; 0 for none
-    :param max_frames: a game is cut off after so many frames
+    :param max_frames: a game is cut off after so many frames; more than its start may take: noop_max + 2 frame_skip
     :param training: lives are episodes, and rewards become their signs
     :raises ValueError: if an option is out of its range
     """
@@ -77,7 +77,7 @@ class AtariTask:
         check_range("sticky_actions", self.sticky_actions, 0, 1)
         whole("frame_skip", self.frame_skip, 1)
         whole("noop_max", self.noop_max, 0)
-        whole("max_frames", self.max_frames, 1)
+        whole("max_frames", self.max_frames, self.noop_max + 2 * self.frame_skip + 1)  # longer than the start: no-ops, FIRE
 
     def for_evaluation(self) -> AtariTask:
         """What makes the game as it is evaluated."""
@@ -154,7 +154,7 @@ def atari_cycle(
     :param sticky_actions: probability that a frame repeats the action of the frame before
     :param frame_skip: frames of a step
     :param noop_max: most no-ops at the start of a game
-    :param max_frames: a game is cut off after so many frames
+    :param max_frames: a game is cut off after so many frames; more than its start may take: noop_max + 2 frame_skip
     :param steps_per_task: steps of a phase
     :param mastery_threshold: see :class:`TaskSequence`; games report no success
     :param kwargs: other options of :class:`TaskSequence`

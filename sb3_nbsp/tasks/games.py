@@ -101,21 +101,21 @@ class Lives(gym.Wrapper):
     def step(self, action: int) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Play one step, see Gymnasium."""
         self._next_start = None
-        step = self.env.step(action)
-        if self._lost_a_life() and not (step[2] or step[3]):
-            step = self._play_on(*step)
-        observation, reward, terminated, truncated, info = step
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        life_lost = self._lost_a_life()
+        if life_lost and not (terminated or truncated):
+            observation, reward, terminated, truncated, info = self._play_on(observation, reward, info)
         if self.end_episode:
+            # Also where the frame limit is reached with the same step: an agent must not bootstrap there
+            terminated |= life_lost
             info = {**info, LIFE_LOST: self._next_start is not None}
         return observation, reward, terminated, truncated, info
 
-    def _play_on(
-        self, observation: Any, reward: Any, terminated: bool, truncated: bool, info: dict[str, Any]
-    ) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def _play_on(self, observation: Any, reward: Any, info: dict[str, Any]) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """
         Play what follows a lost life.
 
-        :return: the step that has lost it, from then on the last of the episode or, without end_episode, with what followed
+        :return: the step that has lost it, with the end of the game if it ends; without end_episode, also with what followed
         """
         after, rewards = observation, reward
         for action in self.after_life_lost:

@@ -41,7 +41,7 @@ class TaskSequence(gym.Env):
     report is a failure; before that, its success is unknown.
 
     A game whose episodes are its lives reports ``info["life_lost"]`` when a life ends, but not the game. The phase and its
-    success count whole games, not such episodes.
+    success count whole games, not such episodes. The next reset, unless it has a seed, plays on; a second one leaves the game.
 
     Methods that agents need are forwarded: ``action_masks()`` to the current task and, if observations contain goals,
     ``compute_reward()`` to that of the last step. Either all tasks or none must have them.
@@ -108,6 +108,7 @@ class TaskSequence(gym.Env):
         self._seed: int | None = None
         self._report_success: set[str] = set()  # tasks that have done so
         self._last_played: str | None = None  # task of the last step
+        self._plays_on = False  # the next reset does, in the same game: the last step has lost a life
         self._go_to()
         first = self._env()
         self.action_space, self.observation_space = first.action_space, first.observation_space
@@ -119,6 +120,9 @@ class TaskSequence(gym.Env):
         self, phase: int = 0, phase_steps: int = 0, sequence_over: bool = False, successes: Iterable[bool] = ()
     ) -> None:
         """Be there at the start of an episode."""
+        if self._plays_on:
+            self._env().reset()  # that of a lost life, after which the game is left
+        self._plays_on = False
         self.phase, self.phase_steps, self.sequence_over = phase, phase_steps, sequence_over
         self._successes = deque(successes, maxlen=self.mastery_window)
         self._episode_success, self._episode_steps = False, 0
@@ -181,7 +185,8 @@ class TaskSequence(gym.Env):
         success counts, and the phase may end with it.
         """
         super().reset(seed=seed)
-        if self._episode_steps > 0:
+        plays_on, self._plays_on = self._plays_on and seed is None, False
+        if self._episode_steps > 0 and not plays_on:
             self._end_episode()
         if seed is not None:
             self._seed = seed
@@ -210,11 +215,10 @@ class TaskSequence(gym.Env):
         info.pop("is_success", None)
         if self.task in self._report_success:
             info["is_success"] = self._episode_success
-        if plays_on := not ends_game(info):
-            self._episode_steps = 0  # the reset that follows does not end the game either
-        if self._asked_to_move_on and not (plays_on or terminated or truncated):
+        self._plays_on = not ends_game(info)
+        if self._asked_to_move_on and not (self._plays_on or terminated or truncated):
             truncated, info[CUT_OFF] = True, True
-        boundary = self._end_episode() if (terminated or truncated) and not plays_on else False
+        boundary = self._end_episode() if (terminated or truncated) and not self._plays_on else False
         return observation, float(reward), terminated, truncated, {**info, **self._describe(boundary)}
 
     def _end_episode(self) -> bool:

@@ -143,6 +143,7 @@ def test_action_spaces_of_a_sequence() -> None:
         ({"tasks": "Pong"}, "tasks must be a list"),
         ({"tasks": None}, "tasks must be a list"),
         ({"sticky_actions": 2}, r"sticky_actions must be a number in \[0, 1\], not 2"),
+        ({"max_frames": 38}, "max_frames must be a whole number of at least 39, not 38"),
         ({"frame_skip": 0}, "frame_skip must be a whole number of at least 1, not 0"),
         ({"full_action_space": "yes"}, "full_action_space must be one of"),
     ],
@@ -165,15 +166,20 @@ def test_a_life_ends_an_episode_in_training_only() -> None:
     assert all("life_lost" not in info and info["game"]["r"] % 10 == 0 for info in ends)
 
 
-@pytest.mark.parametrize("max_frames", [101, 104, 107, 112])
-def test_a_game_that_ends_right_after_a_lost_life_ends_with_it(max_frames: int) -> None:
-    """In what is played before the next episode begins (here by the limit), where no step of an agent would report it."""
+@pytest.mark.parametrize("max_frames", [96, 98, 100, 101, 104, 107, 112])
+def test_a_game_that_ends_with_a_lost_life_or_right_after_it(max_frames: int) -> None:
+    """
+    By the limit, in the step that loses the life (97 to 100 frames) or in what is played before the next episode begins, where
+    no step of an agent would report it (101 to 112). A lost life has the value 0 in any case.
+    """
     env = AtariTask("Breakout", max_frames=max_frames, noop_max=0)()
     game = inner(env, "RecordEpisodeStatistics")
     env.reset(seed=1)
     reported = []
     for _ in range(200):
+        lives = env.unwrapped.ale.lives()  # type: ignore[attr-defined]
         *_, terminated, truncated, info = env.step(0)
+        assert terminated == (info["lives"] < lives)
         if terminated or truncated:
             assert ("game" in info) != info["life_lost"]
             if "game" in info:
@@ -304,6 +310,33 @@ def test_a_phase_ends_with_the_game_not_with_the_life() -> None:
     assert len(before) == 5
     assert [info["boundary"] for info in before] == [False] * (len(before) - 1) + [True]
     assert infos[len(before)]["task"] == "Alien"
+
+
+def until_a_life_is_lost(**options: object) -> gym.Env:
+    env = gym.make("AtariCycle-v0", tasks=["Breakout", "Pong"], noop_max=0, cycles=1, **options)
+    env.reset(seed=1)
+    while not env.step(0)[4]["life_lost"]:
+        pass
+    return env
+
+
+def test_a_reset_that_leaves_a_game_ends_it() -> None:
+    """It counts, and the phase may end with it; the one after a lost life plays on."""
+    env = until_a_life_is_lost(steps_per_task=5)
+    assert env.reset()[1]["task"] == "Breakout"
+    assert env.reset()[1]["task"] == "Pong"
+    env = until_a_life_is_lost(steps_per_task=5)
+    assert env.reset(seed=1)[1]["task"] == "Pong"
+
+
+def test_a_restart_after_a_lost_life_begins_a_new_game() -> None:
+    env = until_a_life_is_lost()
+    sequence = env.unwrapped
+    assert isinstance(sequence, TaskSequence)
+    sequence.restart()
+    env.reset()
+    assert sequence._env().unwrapped.ale.lives() == 5  # type: ignore[attr-defined]
+    assert sequence.phase_steps == 0
 
 
 def test_a_phase_that_another_environment_has_ended_waits_for_no_game() -> None:
