@@ -151,10 +151,16 @@ def _learn(model: BaseAlgorithm, settings: Settings, folder: RunFolder, seen_in:
         Progress(seen_in),
         Resumable(settings.seed, settings.save_freq, folder),
     ]
-    # More steps than a sequence can have, which ends by itself: the last episode of a phase may exceed its steps
+    # The sequence ends by itself, and earlier unless its episodes are longer than its phases
     longest = max(env.get_attr("steps_per_task")[0], env.get_attr("last_phase_steps")[0] or 0)
     most_steps = int(env.get_attr("n_phases")[0] * 2 * longest)
     model.learn(most_steps - model.num_timesteps, callback=callbacks, reset_num_timesteps=False)
+    position = env.env_method("get_progress", indices=0)[0]
+    if model.num_timesteps >= most_steps and not position["sequence_over"]:
+        raise ValueError(
+            f"The sequence is in phase {position['phase'] + 1} after {model.num_timesteps} steps, twice those of all phases: "
+            "its episodes are longer than its phases. Give the phases more steps (--env-kwargs steps_per_task:...)"
+        )
 
 
 def _train_on_one_task(settings: Settings, folder: RunFolder) -> BaseAlgorithm:

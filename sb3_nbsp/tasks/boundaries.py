@@ -58,5 +58,6 @@ def steps_left(env: VecEnv, progress: dict[str, Any] | None = None) -> int:
         progress = env.env_method("get_progress", indices=0)[0]
     names = ("n_phases", "steps_per_task", "last_phase_steps")
     n_phases, steps, last_steps = (env.get_attr(name, indices=0)[0] for name in names)
-    left = (n_phases - 1 - progress["phase"]) * steps + (last_steps or steps) - progress["phase_steps"]
-    return int(max(0, left) * env.num_envs)
+    phases = [steps] * (n_phases - 1) + [last_steps or steps]
+    left = [max(0, phases[progress["phase"]] - progress["phase_steps"]), *phases[progress["phase"] + 1 :]]
+    return sum(left) * env.num_envs

@@ -344,14 +344,23 @@ class SequenceEvaluation(BaseCallback):
 
     def _on_training_end(self) -> None:
         self._left_at = (id(self.model), self.model._n_updates)
-        if not self._sequence_over and self.num_timesteps >= self._steps_up_at:
-            warn(
-                "Training ended before the sequence did, in an episode of the last phase, whose result is not in the success "
-                "matrix. Phases end with an episode: give learn() more steps than phases times steps_per_task (training ends "
-                "with the sequence), or continue for a few steps"
-            )
+        self._warn_of_open_phases()
         if self._sequence_over and not hasattr(self.model, "n_finished_phases"):
             announce_end(self.locals.get("callback"), self.num_timesteps)
         for env in self._envs.values():
             env.close()
         self._envs.clear()
+
+    def _warn_of_open_phases(self) -> None:
+        """Where training has had the steps of all phases, but not those of the episodes with which they end."""
+        env = self.training_env
+        here = env.env_method("get_progress", indices=0)[0]
+        has_run_out = self.num_timesteps >= self.model._total_timesteps  # and was not stopped by a callback
+        had_enough = self.num_timesteps >= self._steps_up_at or steps_left(env) == 0
+        if has_run_out and had_enough and not here["sequence_over"]:
+            n_phases = env.get_attr("n_phases", indices=0)[0]
+            warn(
+                f"Training ended in phase {here['phase'] + 1} of {n_phases}, although it had the steps of all of them: phases "
+                "end with an episode. The success matrix is not complete. Give learn() more steps (training ends with the "
+                "sequence), or continue"
+            )

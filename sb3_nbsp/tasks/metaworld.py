@@ -116,7 +116,7 @@ def metaworld_cycle(
     :raises ValueError: if a task is unknown or an option is out of its range
     """
     check_is_list(tasks)
-    names = [full_task_name(task).removesuffix("-v3") for task in tasks]
+    names = [full_task_name(str(task)).removesuffix("-v3") for task in tasks]
     horizon = whole("horizon", horizon, 1, 500)
     makers = {name: partial(make_metaworld_task, name, horizon, goal_seed) for name in names}
-    return TaskSequence(makers, names, check_spaces=False, **kwargs)
+    return TaskSequence(makers, names, **{"check_spaces": False, **kwargs})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 
@@ -33,5 +33,5 @@ def check_is_list(tasks: object) -> None:
     :param tasks: names of tasks
     :raises ValueError: if it is none, such as a single name, whose letters would be taken for names
     """
-    if isinstance(tasks, str) or not isinstance(tasks, Iterable):
+    if isinstance(tasks, str) or not isinstance(tasks, Collection):
         raise ValueError(f"tasks must be a list of task names, not {tasks!r}")

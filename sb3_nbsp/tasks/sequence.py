@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any, ParamSpec
 
@@ -362,7 +362,7 @@ def gymnasium_cycle(
     :return: the sequence
     :raises ValueError: if an entry is neither, or the spaces differ
     """
-    if isinstance(env_ids, str) or not isinstance(env_ids, Iterable) or not env_ids:
+    if isinstance(env_ids, str) or not isinstance(env_ids, Collection) or len(env_ids) == 0:
         raise ValueError(f"env_ids must be a list of at least one environment id, not {env_ids!r}")
     makers: dict[str, MakeEnv] = {}
     names = []

@@ -226,6 +226,18 @@ def test_a_setting_that_did_not_work_can_be_mended(tmp_path):
     assert "NoPolicy" not in (tmp_path / "config.json").read_text()
 
 
+@pytest.mark.parametrize("horizon", [100, 200])
+def test_episodes_longer_than_phases_are_an_error(tmp_path, horizon):
+    """The steps of a run are bounded by twice those of its phases, which suffice where an episode fits into a phase."""
+    short = settings("nbsp_sac", steps_per_task=30, cycles=1, horizon=horizon)
+    with pytest.raises(
+        ValueError, match=r"in phase . after 120 steps, .* longer than its phases\. Give the phases more steps"
+    ):
+        train(short, RunFolder(tmp_path))
+    assert "longer than its phases" in (tmp_path / "error.txt").read_text()
+    assert not RunFolder(tmp_path).is_done
+
+
 def test_a_new_error_takes_the_place_of_the_old_one(killed, tmp_path):
     algo, then, _ = killed
     shutil.copytree(then, tmp_path / "run")

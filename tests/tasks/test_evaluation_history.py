@@ -1,13 +1,16 @@
 """What a success matrix and a log of episodes hold when training is taken up again in one way or another."""
 
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from stable_baselines3 import PPO
+from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_nbsp import P3O, ContinualSAC
 from sb3_nbsp.tasks import (
@@ -151,16 +154,54 @@ def test_a_damaged_log_is_an_error_and_stays(tmp_path: Path, damage: str) -> Non
     assert (tmp_path / LOG).read_text() == content
 
 
-@pytest.mark.parametrize(("n_steps", "warns"), [(23, False), (24, True), (29, True), (30, False), (60, False)])
+def open_phases(warned: pytest.WarningsRecorder) -> list[str]:
+    """Where warnings say that training ended."""
+    found = [re.search("Training ended in (phase . of .), although", str(each.message)) for each in warned]
+    return [each[1] for each in found if each]
+
+
 @pytest.mark.filterwarnings("ignore:The tasks do not report")
-def test_steps_that_do_not_suffice_for_the_last_episode_of_the_last_phase_warn(
-    make_sequence: Callable[..., TaskSequence], n_steps: int, warns: bool, recwarn: pytest.WarningsRecorder
+@pytest.mark.parametrize(
+    ("horizon", "options", "n_steps", "place"),
+    [
+        # Two phases of 12 steps end with episodes of five, at steps 15 and 30
+        (5, {"cycles": 1}, 23, None),
+        (5, {"cycles": 1}, 24, "phase 2 of 2"),
+        (5, {"cycles": 1}, 29, "phase 2 of 2"),
+        (5, {"cycles": 1}, 30, None),
+        (5, {"cycles": 1}, 60, None),
+        # Four, at 22, 44, ...
+        (11, {}, 48, "phase 3 of 4"),
+        # The last phase is short, and its steps are used up
+        (5, {"cycles": 1, "last_phase_steps": 3}, 19, "phase 2 of 2"),
+        (5, {"cycles": 1, "last_phase_steps": 3}, 20, None),
+    ],
+)
+def test_steps_that_do_not_suffice_for_the_last_episodes_of_phases_warn(
+    make_sequence: Callable[..., TaskSequence],
+    horizon: int,
+    options: dict[str, Any],
+    n_steps: int,
+    place: str | None,
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
-    """Two phases of 12 steps end with episodes of five, at steps 15 and 30."""
-    env = make_sequence({"a": {"horizon": 5}, "b": {"horizon": 5}}, cycles=1, steps_per_task=12)
+    task = {"horizon": horizon}
+    env = make_sequence({"a": task, "b": task}, steps_per_task=12, mastery_threshold=None, **options)
     callback = evaluation()
     agent(ContinualSAC, env).learn(n_steps, callback)
     assert callback.matrix is not None
-    assert len(callback.matrix.rows) == (2 if n_steps >= 30 else 1)
-    found = [str(each.message) for each in recwarn if "Training ended before the sequence did" in str(each.message)]
-    assert len(found) == int(warns)
+    assert open_phases(recwarn) == ([] if place is None else [place])
+    if place is not None:
+        assert len(callback.matrix.rows) == int(place[6]) - 1
+
+
+@pytest.mark.parametrize("cls", [SAC, ContinualSAC])
+@pytest.mark.filterwarnings("ignore:The tasks do not report")
+def test_the_matrix_is_complete_when_the_first_environment_is_through(
+    make_sequence: Callable[..., TaskSequence], cls: type[BaseAlgorithm], recwarn: pytest.WarningsRecorder
+) -> None:
+    makes = [partial(make_sequence, {"a": {"horizon": n}, "b": {"horizon": n}}, cycles=1, steps_per_task=8) for n in (8, 7)]
+    callback = evaluation()
+    cls("MlpPolicy", DummyVecEnv(makes), policy_kwargs={"net_arch": [4]}, device="cpu", **OFF_POLICY).learn(32, callback)
+    assert callback.matrix is not None and len(callback.matrix.rows) == 2
+    assert open_phases(recwarn) == []

@@ -90,12 +90,25 @@ def test_unknown_options(env_id: str, options: Options, message: str) -> None:
         gym.make(env_id, **options)
 
 
-@pytest.mark.parametrize("tasks", [None, 5, "push"])
-def test_tasks_that_are_no_list(tasks: Any) -> None:
+@pytest.mark.parametrize("env_id", ["MW-Cycle-v0", "AtariCycle-v0", "MinAtarCycle-v0", "HalfCheetah-Directions-v0"])
+@pytest.mark.parametrize("tasks", [5, "push", (name for name in ["push"])])
+def test_tasks_that_are_no_list(env_id: str, tasks: Any) -> None:
     with pytest.raises(ValueError, match=f"tasks must be a list of task names, not {tasks!r}"):
-        gym.make("MW-Cycle-v0", tasks=tasks)
+        gym.make(env_id, tasks=tasks)
+
+
+def test_a_task_of_metaworld_that_is_no_text() -> None:
+    with pytest.raises(ValueError, match="Meta-World has no task 'None'"):
+        gym.make("MW-Cycle-v0", tasks=[None])
+
+
+def test_an_option_that_metaworld_sets_can_be_given() -> None:
+    env = gym.make("MW-Cycle-v0", tasks=["push"], check_spaces=True)
+    assert isinstance(env.unwrapped, TaskSequence)
 
 
 def test_env_ids_that_are_no_list() -> None:
     with pytest.raises(ValueError, match="env_ids must be a list of at least one environment id, not 5"):
         gym.make("GymCycle-v0", env_ids=5)
+    with pytest.raises(ValueError, match=r"env_ids must be a list of at least one environment id, not \[\]"):
+        gym.make("GymCycle-v0", env_ids=[])

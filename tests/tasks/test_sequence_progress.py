@@ -99,4 +99,5 @@ def test_the_steps_that_a_sequence_has_left(make_sequence: MakeSequence, hard: O
     assert steps_left(env) == 2 * (7 + 7 + 9)
     progress = env.env_method("get_progress")[0]
     assert steps_left(env, {**progress, "phase": 1, "phase_steps": 3}) == 2 * (4 + 9)
+    assert steps_left(env, {**progress, "phase": 1, "phase_steps": 12}) == 2 * 9  # an episode goes on beyond the phase's steps
     assert steps_left(env, {**progress, "phase": 2, "phase_steps": 10, "sequence_over": True}) == 0
