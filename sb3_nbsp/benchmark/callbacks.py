@@ -16,7 +16,7 @@ from sb3_nbsp.interventions.networks import AgentNetwork
 from sb3_nbsp.neurons.layers import split_by_layer
 from sb3_nbsp.tasks import SequenceCheckpoint, SequenceEvaluation, latest_checkpoint
 from sb3_nbsp.tasks.checkpoint import restore_statistics
-from sb3_nbsp.tasks.games import ends_game
+from sb3_nbsp.tasks.lives import ends_game
 
 PERIOD = 1.0  # seconds between two reports of progress
 

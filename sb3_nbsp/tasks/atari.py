@@ -14,7 +14,8 @@ from stable_baselines3.common.atari_wrappers import ClipRewardEnv, FireResetEnv,
 
 from sb3_nbsp.checks import check_option, check_range, whole
 from sb3_nbsp.extras import needs
-from sb3_nbsp.tasks.games import GAME, GameReports, Lives, check_games
+from sb3_nbsp.tasks.games import GAME, GameReports, check_games
+from sb3_nbsp.tasks.lives import Lives
 from sb3_nbsp.tasks.sequence import TaskSequence, sequence_options
 
 # NBSP, table 7 (from Mnih et al. 2015): mean return of random play and of a human
@@ -52,7 +53,9 @@ class AtariTask:
     The order of the wrappers is CleanRL's, whose configuration the paper keeps: statistics of the whole game in raw rewards
     (``info["game"]``: return "r", length "l" in frames), up to ``noop_max`` random no-ops, a step of ``frame_skip`` frames
     with the maximum of the last two, a life as an episode, FIRE at the start where the game has it, signs of the rewards, grey
-    frames, a stack of them. An evaluation has neither the lives nor the signs. A game is truncated at ``max_frames``.
+    frames, a stack of them. (:class:`~sb3_nbsp.tasks.lives.Lives` presses FIRE itself after a lost life, and so is around
+    ``FireResetEnv``; the games are the same.) In an evaluation, a lost life ends no episode, and rewards are not clipped. A
+    game is truncated at ``max_frames``.
 
     :param game: its name, such as "BankHeist"
     :param full_action_space: all 18 actions, which mean the same in every game, not only those that the game uses

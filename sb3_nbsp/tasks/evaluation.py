@@ -20,7 +20,8 @@ from sb3_nbsp.tasks.boundaries import CUT_OFF, ended_phases, is_over, steps_left
 from sb3_nbsp.tasks.callback_tree import announce_end, check_sees_every_step
 from sb3_nbsp.tasks.episode_log import EpisodeLog, read_rows
 from sb3_nbsp.tasks.evaluation_files import add_evaluation, enter_failures, save_if_best
-from sb3_nbsp.tasks.games import GAME, ends_game
+from sb3_nbsp.tasks.games import GAME
+from sb3_nbsp.tasks.lives import ends_game
 from sb3_nbsp.tasks.metrics import SuccessMatrix
 from sb3_nbsp.tasks.policy_evaluation import SEED, TaskResult, evaluate_task, evaluation_seed
 from sb3_nbsp.tasks.recognize import has_phases

@@ -15,7 +15,7 @@ import numpy as np
 from sb3_nbsp.checks import check_range, whole
 from sb3_nbsp.messages import did_you_mean
 from sb3_nbsp.tasks.boundaries import CUT_OFF
-from sb3_nbsp.tasks.games import ends_game
+from sb3_nbsp.tasks.lives import ends_game
 from sb3_nbsp.tasks.makers import MakeEnv, check_makers, for_evaluation, make_registered, make_task
 from sb3_nbsp.tasks.names import check_task_names
 from sb3_nbsp.tasks.reports import as_number, step_success
