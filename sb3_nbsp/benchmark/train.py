@@ -151,7 +151,7 @@ def _learn(model: BaseAlgorithm, settings: Settings, folder: RunFolder, seen_in:
         Progress(seen_in),
         Resumable(settings.seed, settings.save_freq, folder),
     ]
-    # The sequence ends by itself, and earlier unless its episodes are longer than its phases
+    # By then the sequence has ended by itself, unless its episodes are longer than its phases
     longest = max(env.get_attr("steps_per_task")[0], env.get_attr("last_phase_steps")[0] or 0)
     most_steps = int(env.get_attr("n_phases")[0] * 2 * longest)
     model.learn(most_steps - model.num_timesteps, callback=callbacks, reset_num_timesteps=False)
